@@ -1,0 +1,1 @@
+"""The core: start, read and cancel generations. It knows neither HTTP nor any wire format."""

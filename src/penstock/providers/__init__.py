@@ -1,0 +1,1 @@
+"""Providers: address, credentials, dialect, capabilities and quirks of each who runs models."""

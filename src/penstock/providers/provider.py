@@ -1,0 +1,96 @@
+"""What the gateway needs of a provider, and the values that pass between them.
+
+A provider turns a request into a `Conversation`: a *source* that pushes bytes (or, for the embedded
+model, events) and a *decoder* that makes events of them. The source calls its `Sink` from the event
+loop, and nothing between a socket's read and the log waits.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from penstock.types.errors import PenstockError
+from penstock.types.events import AnyEvent
+from penstock.types.requests import GenerationRequest
+
+
+class Sink(Protocol):
+    """Where a source delivers. After `end` or `fail` it calls nothing more; nor after an abort."""
+
+    def feed(self, data: Any) -> None:
+        """A step: whatever the conversation's decoder takes. Never raises."""
+        ...
+
+    def end(self) -> None:
+        """The response is whole on the transport's level."""
+        ...
+
+    def fail(self, error: PenstockError) -> None:
+        """The response will not be whole."""
+        ...
+
+
+class Source(Protocol):
+    """One attempt's connection to a provider."""
+
+    async def open(self, sink: Sink) -> None:
+        """Connect and send the request; return when it is sent. Raises `UpstreamError`."""
+        ...
+
+    def pause(self) -> None:
+        """Stop delivering; what the provider sends waits in the socket."""
+        ...
+
+    def resume(self) -> None:
+        """Deliver again."""
+        ...
+
+    def abort(self) -> None:
+        """Close the connection now, before returning. Idempotent; also after the end."""
+        ...
+
+
+class Decoder(Protocol):
+    """Makes events of what the source delivers (`penstock.wire.dialect.EventDecoder`, mostly)."""
+
+    def feed(self, data: Any) -> Sequence[AnyEvent]:
+        """Return the events that ``data`` completes. Raises `UpstreamError`."""
+        ...
+
+    def flush(self) -> Sequence[AnyEvent]:
+        """The response ended; raises `UpstreamError` when the answer was not whole."""
+        ...
+
+
+class Conversation(NamedTuple):
+    """One request to one target, not sent yet."""
+
+    source: Source
+    decoder: Decoder
+
+
+class Target(msgspec.Struct, frozen=True):
+    """One model of one provider that a request can be sent to: what a model name routes to."""
+
+    name: str
+    provider: str
+    model: str
+
+
+class Provider(Protocol):
+    """Somebody who runs models."""
+
+    name: str
+
+    def converse(self, request: GenerationRequest, model: str) -> Conversation:
+        """Render ``request`` for the provider's ``model``. No I/O. Raises `ClientError` if it cannot."""
+        ...
+
+    async def models(self) -> Sequence[str]:
+        """Return the names of the models it offers. Raises `UpstreamError`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close idle connections."""
+        ...

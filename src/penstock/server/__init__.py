@@ -1,0 +1,1 @@
+"""The face: HTTP routes, renderings and the server that carries them."""

@@ -1,0 +1,1 @@
+"""The log: durable, ordered, finite streams of entries, and the stores that keep them."""

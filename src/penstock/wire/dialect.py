@@ -1,0 +1,93 @@
+"""What a dialect is: the same parts, in the same order, in every module beside this one.
+
+    parse_request    client bytes → GenerationRequest
+    render_request   GenerationRequest → provider bytes
+    EventDecoder     provider bytes → events            (stateful, one per attempt)
+    EventEncoder     entries → frames for the client    (stateful, one per rendering)
+    render_answer    events → a whole answer            (what a client that does not stream gets)
+    render_error     an error → the dialect's error body
+    parse_error      a provider's error response → UpstreamError
+
+A frame is ``(event, data)``: the SSE event name, ``b""`` for none, and one line of data. How frames
+become bytes (SSE, NDJSON, WebSocket) is decided elsewhere. An encoder is a pure function of the
+log: fed the same entries, it gives the same frames.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeAlias
+
+from penstock.types.errors import PenstockError, UpstreamError
+from penstock.types.events import AnyEvent
+from penstock.types.requests import GenerationRequest
+
+Frame: TypeAlias = tuple[bytes, bytes]
+
+
+class Answer(NamedTuple):
+    """What an encoder must know about the stream it renders; constant over its life.
+
+    ``model`` is the name the client asked for, ``created`` the stream's birth in Unix seconds.
+    """
+
+    stream: str
+    created: int
+    model: str
+    include_usage: bool = False
+
+
+class EventDecoder(Protocol):
+    """Turns a provider's body into events."""
+
+    def feed(self, data: bytes) -> Sequence[AnyEvent]:
+        """Return the events that ``data`` completes. Raises `WireError` or `UpstreamError`."""
+        ...
+
+    def flush(self) -> Sequence[AnyEvent]:
+        """The body ended: return what was held back. Raises `UpstreamError` when it was not whole."""
+        ...
+
+
+class EventEncoder(Protocol):
+    """Turns entries into frames of a dialect."""
+
+    def encode(self, event: AnyEvent, line: bytes) -> Sequence[Frame]:
+        """Return the frames of the next entry (``line`` is its stored form); often one, maybe none."""
+        ...
+
+    def heartbeat(self) -> bytes:
+        """Return a whole frame, ready to send, that keeps an idle connection alive; maybe ``b""``."""
+        ...
+
+
+class Dialect(Protocol):
+    """A request and response format with its stream format."""
+
+    name: str
+
+    def parse_request(self, body: bytes) -> GenerationRequest:
+        """Raises `ClientError` with the offending field as ``param``."""
+        ...
+
+    def render_request(self, request: GenerationRequest, model: str) -> bytes:
+        """Render for a provider's ``model``, always in streaming mode and asking for usage."""
+        ...
+
+    def decoder(self) -> EventDecoder:
+        """Return a new decoder for one response body."""
+        ...
+
+    def encoder(self, answer: Answer) -> EventEncoder:
+        """Return a new encoder that stands at the start of the log."""
+        ...
+
+    def render_answer(self, answer: Answer, events: Iterable[AnyEvent]) -> bytes:
+        """Fold a completed stream's events into the body of an answer that does not stream."""
+        ...
+
+    def render_error(self, error: PenstockError) -> bytes:
+        """Return the JSON body of an error response."""
+        ...
+
+    def parse_error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+        """Read a provider's error response; ``headers`` have lower-case names. Never raises."""
+        ...
