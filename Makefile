@@ -1,0 +1,107 @@
+# What people type. `make` alone lists it. Python packages come from the index that this machine's
+# own pip is configured for; everything installed stays in .venv and tests/clients/js/node_modules.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+JS := tests/clients/js
+
+# Handed on to the command that a target ends in: make serve ARGS="--port 9000"
+ARGS ?=
+# An interpreter to prefer over the ones that are found.
+PYTHON ?=
+# Test processes; the suite waits more than it computes, but shares its machine.
+WORKERS ?= auto
+
+.PHONY: help serve check test test-live bench docs tools clean
+
+help:  ## List what people type
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
+	  | awk -F ':.*## *' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@echo
+	@echo '  ARGS="…" is handed on: make serve ARGS="--port 9000", make test ARGS="-k resume -x"'
+
+serve: $(VENV)/.stamp-run  ## Start the gateway (installs it into .venv the first time)
+	@exec $(BIN)/penstock serve $(ARGS)
+
+check: $(VENV)/.stamp-dev  ## Lint, formatting and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+test: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp check  ## Everything: check, then the suite with coverage
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term $(ARGS)
+
+test-live: $(VENV)/.stamp-dev  ## The tests that need a real model server; opt-in
+	$(BIN)/pytest -m live $(ARGS)
+
+bench: $(VENV)/.stamp-bench  ## Measure the gateway beside nginx
+	$(BIN)/python bench/run.py $(ARGS)
+
+docs: $(VENV)/.stamp-dev  ## Check the pages: links, code blocks, error codes, the import table
+	$(BIN)/pytest tests/test_docs.py tests/test_layers.py $(ARGS)
+
+clean:  ## Remove what was installed and built; streams in penstock-data stay
+	rm -rf $(VENV) $(JS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* \
+	  build dist bench/out
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- What the targets stand on ------------------------------------------------------------------
+
+# The first interpreter that is new enough. Debian keeps the venv module in a package of its own.
+define find_python
+	python=""; \
+	for candidate in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
+	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    python=$$candidate; break; \
+	  fi; \
+	done; \
+	if [ -z "$$python" ]; then echo 'penstock needs Python 3.11 or newer (PYTHON=… names one).' >&2; exit 1; fi; \
+	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+	  echo "$$python lacks the venv module; on Debian: apt-get install python3-venv" >&2; exit 1; \
+	fi
+endef
+
+$(BIN)/python:
+	@$(find_python); "$$python" -m venv $(VENV)
+
+# Editable: after this, a change to the sources needs no installation, and `make serve` is immediate.
+$(VENV)/.stamp-run: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+# Dependency groups (PEP 735) need pip 25.1; the one that venv brings may be older.
+$(VENV)/.stamp-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@touch $@ $(VENV)/.stamp-run
+
+$(VENV)/.stamp-bench: $(VENV)/.stamp-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	@touch $@
+
+$(JS)/node_modules/.stamp: $(JS)/package.json $(JS)/package-lock.json
+	npm ci --prefix $(JS) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+# The programs that the suite runs for real: a proxy in front, a browser, SDKs of another language.
+tools:
+	@export PATH="$$PATH:/usr/sbin:/sbin"; missing=() packages=(); \
+	want() { command -v "$$1" >/dev/null || { missing+=("$$1"); packages+=("$$2"); }; }; \
+	want nginx nginx-light; want chromium chromium; want curl curl; want node nodejs; want npm npm; \
+	if [ ! -x $(BIN)/python ] && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then \
+	  missing+=("python3 -m venv"); packages+=(python3-venv); \
+	fi; \
+	if [ $${#missing[@]} -eq 0 ]; then exit 0; fi; \
+	become=(); if [ "$$(id -u)" -ne 0 ]; then become=(sudo); fi; \
+	if ! command -v apt-get >/dev/null || ! command -v "$${become[0]:-true}" >/dev/null; then \
+	  printf 'The suite runs programs that are not installed here: %s\n' "$${missing[*]}" >&2; exit 1; \
+	fi; \
+	echo "Installing $${packages[*]}"; \
+	apt() { "$${become[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 "$$@" </dev/null; }; \
+	apt update; apt install -y --no-install-recommends "$${packages[@]}" >/dev/null
