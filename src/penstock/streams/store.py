@@ -137,6 +137,10 @@ class Catalogue(Protocol):
         """Return streams of ``principal``, newest first, with ids below ``before`` (``""``: all)."""
         ...
 
+    async def was_deleted(self, stream: str) -> bool:
+        """Say whether there was such a stream and it is gone, as long as that is remembered."""
+        ...
+
     async def delete(self, stream: str) -> bool:
         """Erase a closed stream; say whether there was one. Its id is remembered as gone for a while."""
         ...
