@@ -36,7 +36,16 @@ class Answer(NamedTuple):
 
 
 class EventDecoder(Protocol):
-    """Turns a provider's body into events."""
+    """Turns a provider's body into events.
+
+    When events precede an error in one ``feed``, they are returned and the error is raised by the
+    next ``feed`` or by ``flush``; nothing that arrived is lost.
+    """
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answer is whole: nothing that may still arrive matters."""
+        ...
 
     def feed(self, data: bytes) -> Sequence[AnyEvent]:
         """Return the events that ``data`` completes. Raises `WireError` or `UpstreamError`."""
