@@ -54,6 +54,11 @@ class Source(Protocol):
 class Decoder(Protocol):
     """Makes events of what the source delivers (`penstock.wire.dialect.EventDecoder`, mostly)."""
 
+    @property
+    def finished(self) -> bool:
+        """Whether the answer is whole: nothing that may still arrive matters."""
+        ...
+
     def feed(self, data: Any) -> Sequence[AnyEvent]:
         """Return the events that ``data`` completes. Raises `UpstreamError`."""
         ...

@@ -1,0 +1,339 @@
+"""The gateway: start, read and cancel generations.
+
+It knows streams, providers and the rules of who may do what; it knows neither HTTP nor any wire
+format. It owns the tasks of all runs: enter it as an async context manager, and when that ends no
+run is left. State: the open streams of this process by id, and the runs that write them.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+import msgspec
+import structlog
+
+from penstock.gateway.recovery import close_orphans
+from penstock.gateway.router import Routing
+from penstock.gateway.run import Run, RunSettings
+from penstock.providers.provider import Conversation, Provider, Target
+from penstock.streams.store import KeyTaken, Store, StreamInfo
+from penstock.streams.stream import Stream
+from penstock.types.calls import Call
+from penstock.types.errors import ClientError, GatewayError, StorageError, UpstreamError
+from penstock.types.positions import new_stream_id
+from penstock.types.principals import Principal
+
+log = structlog.get_logger(__name__)
+
+
+class GatewaySettings(msgspec.Struct, frozen=True):
+    """Bounds of the gateway. Seconds and counts.
+
+    ``join_window``: how long an equal `GET /stream` joins one none of whose ids was sent.
+    """
+
+    retention: float = 86_400.0
+    max_retention: float = 30 * 86_400.0
+    max_open_streams: int = 10_000
+    join_window: float = 30.0
+    model_list_timeout: float = 3.0
+    model_list_ttl: float = 30.0
+    run: RunSettings = RunSettings()
+
+
+class Started(msgspec.Struct, frozen=True):
+    """What `Gateway.start` gives: the stream, and whether it had been started by an equal call."""
+
+    stream: Stream
+    existing: bool
+
+
+class ModelInfo(msgspec.Struct, frozen=True):
+    """One model that can be asked for, and who answers."""
+
+    id: str
+    provider: str
+
+
+class Gateway:
+    """See the module's head."""
+
+    def __init__(
+        self,
+        store: Store,
+        providers: Mapping[str, Provider],
+        routing: Routing,
+        settings: GatewaySettings | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """``clock`` measures spans, ``wall`` is Unix time; both in seconds."""
+        self.store = store
+        self.settings = settings or GatewaySettings()
+        self._providers = providers
+        self._routing = routing
+        self._clock = clock
+        self._wall = wall
+        self._streams: dict[str, Stream] = {}
+        self._runs: dict[str, Run] = {}
+        self._group = asyncio.TaskGroup()
+        self._joinable: OrderedDict[tuple[str, str, str], tuple[float, Stream]] = OrderedDict()
+        self._model_lists: dict[str, tuple[float, Sequence[str]]] = {}
+        self.draining = False
+
+    async def __aenter__(self) -> Self:
+        """Open the store, close what the last process left open, be ready for calls."""
+        orphans = await self.store.open()
+        try:
+            await close_orphans(orphans, self.store.journal)
+            await self._group.__aenter__()
+        except BaseException:
+            await self.store.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Interrupt the runs that are left, wait for them, close providers and store."""
+        self.draining = True
+        try:
+            for run in list(self._runs.values()):
+                run.interrupt("The gateway is shutting down.", "gateway_shutdown")
+            await self._group.__aexit__(kind, error, trace)
+            for provider in self._providers.values():
+                await provider.aclose()
+        finally:
+            await self.store.aclose()
+
+    @property
+    def open_streams(self) -> int:
+        """How many runs are going on."""
+        return len(self._runs)
+
+    # --- start ---------------------------------------------------------------------------------
+
+    async def start(self, call: Call) -> Started:
+        """Accept ``call``: create its stream and start its run.
+
+        Returns as soon as the stream's creation is stored; nothing was asked of a provider yet.
+        With an idempotency key that its principal has used for the same request, returns that
+        stream. Raises `ClientError` (unknown model; the key was used for another request, 422),
+        `GatewayError` (draining or full, 503) or `StorageError`.
+        """
+        if call.idempotency_key and (known := await self._by_key(call)):
+            return Started(known, existing=True)
+        self._refuse_when_full()
+        targets = self._routing.route(call.request.model)
+        wall = self._wall()
+        info = StreamInfo(
+            id=new_stream_id(now=wall),
+            principal=call.principal.id,
+            created_at=wall,
+            retention=min(call.ttl or self.settings.retention, self.settings.max_retention),
+            route=call.route,
+            dialect=call.request.dialect,
+            model=call.request.model,
+            idempotency_key=call.idempotency_key,
+            body_sha256=call.body_sha256,
+            metadata=call.metadata,
+        )
+        stream = Stream(info, self.store.journal)
+        try:
+            stream.attach(await self.store.journal.create(info, stream.committed_to))
+        except KeyTaken as taken:  # somebody was quicker between the look-up and the creation
+            return Started(await self._same_request(call, taken.existing), existing=True)
+        self._launch(stream, call, targets)
+        return Started(stream, existing=False)
+
+    async def start_or_join(self, call: Call) -> Started:
+        """As `start`, but an equal call whose stream was never named to anyone is joined, not paid again.
+
+        For clients that repeat a request because they were cut before they learnt its stream's id.
+        """
+        key = (call.principal.id, call.route, call.body_sha256)
+        now = self._clock()
+        while self._joinable and now - next(iter(self._joinable.values()))[0] > self.settings.join_window:
+            self._joinable.popitem(last=False)
+        _, equal = self._joinable.get(key, (0.0, None))
+        if equal is not None and not equal.sent_ids and not call.idempotency_key:
+            return Started(equal, existing=True)
+        started = await self.start(call)
+        if not started.existing:
+            self._joinable[key] = (now, started.stream)
+            self._joinable.move_to_end(key)
+        return started
+
+    def _refuse_when_full(self) -> None:
+        if self.draining:
+            raise GatewayError(
+                "The gateway is shutting down. Try again shortly.",
+                code="draining",
+                status=503,
+                retryable=True,
+                retry_after=1,
+            )
+        if len(self._runs) >= self.settings.max_open_streams:
+            raise GatewayError(
+                "The gateway has as many open streams as it may. Try again shortly.",
+                code="overloaded",
+                status=503,
+                retryable=True,
+                retry_after=1,
+            )
+
+    def _launch(self, stream: Stream, call: Call, targets: Sequence[Target]) -> None:
+        def prepare(target: Target) -> Conversation:
+            return self._providers[target.provider].converse(call.request, target.model)
+
+        run = Run(stream, call, targets, prepare, self.settings.run, self._clock)
+        self._streams[stream.id] = stream
+        self._runs[stream.id] = run
+        run.task = self._group.create_task(run.main())
+        # Not in `main`: a task that is cancelled before its first step never runs its body.
+        run.task.add_done_callback(lambda _: self._settle(run))
+
+    def _settle(self, run: Run) -> None:
+        stream = run.stream
+        self._runs.pop(stream.id, None)
+        if stream.is_open and not stream.lost:
+            stream.follow(lambda _: self._forget(stream))
+        else:
+            self._forget(stream)
+
+    def _forget(self, stream: Stream) -> None:
+        if stream.is_open and not stream.lost:
+            return
+        if self._streams.get(stream.id) is stream:
+            del self._streams[stream.id]
+            closing = stream.closing
+            log.info(
+                "stream_closed",
+                stream=stream.id,
+                status="lost" if stream.lost else stream.state,
+                code=closing.code if closing else "",
+                model=stream.info.model,
+                target=closing.target if closing else "",
+                entries=stream.committed,
+                ms=closing.timing.total_ms if closing and closing.timing else 0,
+            )
+
+    async def _by_key(self, call: Call) -> Stream | None:
+        info = await self.store.catalogue.find_key(call.principal.id, call.idempotency_key)
+        return await self._same_request(call, info) if info else None
+
+    async def _same_request(self, call: Call, info: StreamInfo) -> Stream:
+        if (info.route, info.body_sha256) != (call.route, call.body_sha256):
+            raise ClientError(
+                "This idempotency key was used for another request.",
+                code="idempotency_key_reused",
+                status=422,
+            )
+        return self._streams.get(info.id) or Stream(info, self.store.journal)
+
+    # --- read ----------------------------------------------------------------------------------
+
+    async def find(self, stream_id: str, principal: Principal) -> Stream:
+        """Return the stream, open or closed, for reading by ``principal``.
+
+        Raises `ClientError`: 404 `stream_not_found` when there is none or it is somebody else's,
+        410 `stream_gone` when it was deleted or its retention ran out.
+        """
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            info = await self.store.catalogue.find(stream_id)
+            if info is None:
+                if await self.store.catalogue.was_deleted(stream_id):
+                    raise ClientError("The stream is gone.", code="stream_gone", status=410)
+                raise ClientError("There is no such stream.", code="stream_not_found", status=404)
+            # A look-up may have waited while the stream was created or closed here.
+            stream = self._streams.get(stream_id) or Stream(info, self.store.journal)
+        if stream.info.principal != principal.id:
+            raise ClientError("There is no such stream.", code="stream_not_found", status=404)
+        if stream.is_open and not stream.lost and stream_id not in self._streams:
+            raise StorageError("The stream has no writer at the moment. Try again shortly.")
+        return stream
+
+    def attach_reader(self, stream: Stream, principal: Principal) -> Callable[[], None]:
+        """Count a reader of ``stream``; call the result when it leaves, exactly once."""
+        run = self._runs.get(stream.id)
+        if run is None or stream.info.principal != principal.id:
+            return _nothing
+        run.attendance.attach()
+        return run.attendance.detach
+
+    def leave_alone(self, stream: Stream) -> None:
+        """The call that started ``stream`` will not read it (it was answered at once)."""
+        if run := self._runs.get(stream.id):
+            run.attendance.start_alone()
+
+    # --- cancel --------------------------------------------------------------------------------
+
+    async def cancel(self, stream_id: str, principal: Principal) -> Stream:
+        """Stop a generation; its provider's socket is closed when this returns.
+
+        Idempotent: a closed stream is returned as it is. Raises as `find` does.
+        """
+        stream = await self.find(stream_id, principal)
+        if run := self._runs.get(stream_id):
+            run.cancel()
+            await stream.wait_closed()
+        return stream
+
+    async def cancel_key(self, key: str, principal: Principal) -> Stream:
+        """As `cancel`, for a stream that is known by its idempotency key only."""
+        info = await self.store.catalogue.find_key(principal.id, key)
+        if info is None:
+            raise ClientError("No stream was created with this key.", code="stream_not_found", status=404)
+        return await self.cancel(info.id, principal)
+
+    # --- models, drain -------------------------------------------------------------------------
+
+    async def models(self) -> Sequence[ModelInfo]:
+        """Return what can be asked for: configured names, and what the wildcard routes' providers list.
+
+        A provider that does not answer in time is left out until it does.
+        """
+        found = {name: targets[0].provider for name, targets in self._routing.models.items()}
+        for pattern in self._routing.patterns:
+            target = pattern.targets[0]
+            if target.model == "*" and not pattern.strip:
+                for name in await self._list(target.provider):
+                    found.setdefault(name, target.provider)
+        return [ModelInfo(name, provider) for name, provider in found.items()]
+
+    async def _list(self, provider: str) -> Sequence[str]:
+        now = self._clock()
+        until, names = self._model_lists.get(provider, (0.0, ()))
+        if now < until:
+            return names
+        try:
+            async with asyncio.timeout(self.settings.model_list_timeout):
+                names = await self._providers[provider].models()
+        except (UpstreamError, TimeoutError) as error:
+            log.info("models_unavailable", provider=provider, error=repr(error))
+        self._model_lists[provider] = (now + self.settings.model_list_ttl, names)
+        return names
+
+    @property
+    def ready(self) -> bool:
+        """Whether new calls are taken."""
+        return not self.draining
+
+    async def drain(self, deadline: float) -> None:
+        """Take no more calls; let runs end for up to ``deadline`` seconds, then interrupt them."""
+        self.draining = True
+        until = self._clock() + deadline
+        while self._runs and (left := until - self._clock()) > 0:
+            tasks = [run.task for run in self._runs.values() if run.task is not None]
+            await asyncio.wait(tasks, timeout=left)
+        for run in list(self._runs.values()):
+            run.interrupt("The gateway is shutting down.", "gateway_shutdown")
+
+
+def _nothing() -> None:
+    return None
