@@ -1,0 +1,68 @@
+"""What holds for every test: nothing blocks the loop, nothing fails unseen, runs can be repeated.
+
+Warnings are errors (pyproject.toml), so an unclosed socket, file or transport fails the test that
+dropped it. Asyncio's debug mode is on. The guards below add what no warning tells.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+from blockbuster import BlockBusterFunction, blockbuster_ctx
+
+# Deadlines measure the machine and not the code. `ci` makes a red run repeatable anywhere;
+# HYPOTHESIS_PROFILE=search looks for new examples, and longer.
+_UNHURRIED = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile(
+    "ci", deadline=None, max_examples=50, derandomize=True, database=None, suppress_health_check=_UNHURRIED
+)
+hypothesis.settings.register_profile(
+    "search", deadline=None, max_examples=2_000, print_blob=True, suppress_health_check=_UNHURRIED
+)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+# The one wait on the loop's thread that is meant: the journal's write of a tick's batch into the
+# page cache (docs/decisions/0005-embedded-store.md).
+_MAY_BLOCK = {"os.write": ("penstock/streams/journal.py", {"append"})}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _blocking_calls_fail() -> Iterator[None]:
+    """A call of ours that blocks while a loop runs in its thread raises `BlockingError`."""
+    with blockbuster_ctx("penstock") as guard:
+        for name in ("os.fsync", "os.fdatasync"):
+            guard.functions[name] = BlockBusterFunction(None, name, scanned_modules="penstock").activate()
+        for name, (file, functions) in _MAY_BLOCK.items():
+            guard.functions[name].can_block_in(file, functions)
+        yield
+
+
+class _LoopErrors(logging.Handler):
+    """Collects what asyncio only logs: failures that nobody awaited, tasks dropped while pending."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            text += f"\n    {record.exc_info[1]!r}"
+        self.messages.append(text)
+
+
+@pytest.fixture(autouse=True)
+def loop_errors() -> Iterator[list[str]]:
+    """What the loop's exception handler logged; anything left in here fails the test.
+
+    A test that provokes such an error asserts on the list and clears it.
+    """
+    handler = _LoopErrors()
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(handler)
+    yield handler.messages
+    logger.removeHandler(handler)
+    if handler.messages:
+        pytest.fail("the event loop logged an error:\n  " + "\n  ".join(handler.messages), pytrace=False)
