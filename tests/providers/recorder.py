@@ -18,7 +18,8 @@ class Recorder:
         self.steps: list[Any] = []
         self.events: list[AnyEvent] = []
         self.after_the_end = 0
-        self.on_step: Callable[[], None] = lambda: None
+        self.after_each: Callable[[], None] = lambda: None
+        self._heard = asyncio.Event()
         self._outcome: asyncio.Future[PenstockError | None] = asyncio.get_running_loop().create_future()
 
     def feed(self, data: Any) -> None:
@@ -30,7 +31,7 @@ class Recorder:
             self.events += self.decoder.feed(data)
         except UpstreamError as error:
             self._outcome.set_result(error)
-        self.on_step()
+        self._called()
 
     def end(self) -> None:
         if self._outcome.done():
@@ -41,11 +42,23 @@ class Recorder:
             self._outcome.set_result(None)
         except UpstreamError as error:
             self._outcome.set_result(error)
+        self._called()
 
     def fail(self, error: PenstockError) -> None:
-        self.after_the_end += self._outcome.done()
-        if not self._outcome.done():
-            self._outcome.set_result(error)
+        if self._outcome.done():
+            self.after_the_end += 1
+            return
+        self._outcome.set_result(error)
+        self._called()
+
+    def _called(self) -> None:
+        self._heard.set()
+        self.after_each()
+
+    async def wait_call(self) -> None:
+        """Wait until the source calls again, counted from the last wait."""
+        await asyncio.wait_for(self._heard.wait(), 10)
+        self._heard.clear()
 
     @property
     def ended(self) -> bool:

@@ -121,7 +121,7 @@ async def test_only_what_is_due_is_delivered(clock):
 
 async def test_a_pause_within_a_step_holds_the_next():
     sink = record()
-    sink.on_step = sink.source.pause
+    sink.after_each = sink.source.pause
     await sink.source.open(sink)
     await turns(LOOP_TURNS)
     assert len(sink.steps) == 1
@@ -134,7 +134,7 @@ async def test_a_pause_within_a_step_holds_the_next():
 
 async def test_the_end_waits_for_a_paused_sink():
     sink = record("demo-empty")
-    sink.on_step = sink.source.pause
+    sink.after_each = sink.source.pause
     await sink.source.open(sink)
     await turns(10)
     assert sink.decoder.finished
@@ -159,7 +159,7 @@ async def test_nothing_comes_after_an_abort_and_no_timer_stays():
 
 async def test_an_abort_within_a_step_is_the_last_that_happens():
     sink = record()
-    sink.on_step = sink.source.abort
+    sink.after_each = sink.source.abort
     await sink.source.open(sink)
     await turns(LOOP_TURNS)
     assert len(sink.steps) == 1
