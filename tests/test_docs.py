@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import yaml
+
+from penstock import config
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / "src" / "penstock"
@@ -116,14 +117,12 @@ def test_code_in_pages_is_code(block):
             compile(block.text, where, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         case "json":
             json.loads(block.text)
-        case "yaml":
-            yaml.safe_load(block.text)
         case "bash":
             subprocess.run(["bash", "-n"], input=block.text, text=True, check=True, timeout=10)
         case "js":
             command = ["node", "--input-type=module", "--check"]
             subprocess.run(command, input=block.text, text=True, check=True, timeout=30)
-        case "html" | "nginx" | "text" | "markdown":
+        case "html" | "nginx" | "text" | "markdown" | "yaml":
             pass
         case other:
             pytest.fail(f"{where} has a block in {other or 'no language'}, which nobody checks")
@@ -155,6 +154,37 @@ def test_layout_lists_every_module_and_no_other():
             listed.add(folder * (len(indent) > len("├── ")) + name)
     modules = {str(path.relative_to(SOURCES)) for path in SOURCES.rglob("*.py") if path.name != "__init__.py"}
     assert listed == modules
+
+
+def test_every_setting_is_documented_under_its_part():
+    page = (ROOT / "docs" / "guide" / "configuration.md").read_text()
+    parts = {re.match(r"`(\w+)`", part)[1]: part for part in page.split("\n## ")[1:] if part.startswith("`")}
+    kinds = {
+        "listen": config.Listen,
+        "store": config.StoreConfig,
+        "providers": config.ProviderConfig,
+        "models": config.TargetConfig,
+    }
+    assert parts.keys() == kinds.keys()
+    for name, kind in kinds.items():
+        assert re.findall(r"^\| `(\w+)` \|", parts[name], re.MULTILINE) == list(kind.__struct_fields__)
+    for name in config.Config.__struct_fields__:
+        assert name in parts or f"| `{name}` |" in page
+
+
+def test_every_variable_of_the_environment_is_documented():
+    page = (ROOT / "docs" / "guide" / "configuration.md").read_text()
+    sources = "".join(path.read_text() for path in SOURCES.glob("*.py"))
+    for name in re.findall(r"\"((?:PENSTOCK|OPENAI)_[A-Z_]+)\"", sources):
+        assert f"`{name}`" in page
+
+
+@pytest.mark.parametrize("block", [block for block in blocks() if block.language == "yaml"])
+def test_configuration_in_pages_can_be_used(block, tmp_path):
+    file = tmp_path / "penstock.yaml"
+    file.write_text(block.text)
+    secrets = dict.fromkeys(re.findall(r"\$\{(\w+)\}", block.text), "a-secret-of-some-length")
+    assert config.check(config.read_file(file, secrets)) == []
 
 
 def test_changelog_and_package_agree_on_the_version():
