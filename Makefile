@@ -46,7 +46,7 @@ bench: $(VENV)/.stamp-bench  ## Measure the gateway beside nginx
 docs: $(VENV)/.stamp-dev  ## Check the pages: links, code blocks, error codes, the import table
 	$(BIN)/pytest tests/test_docs.py tests/test_layers.py $(ARGS)
 
-clean:  ## Remove what was installed and built; streams in penstock-data stay
+clean:  ## Remove what was installed and built
 	rm -rf $(VENV) $(JS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* \
 	  build dist bench/out
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
