@@ -229,7 +229,7 @@ async def test_the_decoder_waits_for_every_choice():
 
 
 async def test_every_model_is_listed_with_a_line_for_people():
-    assert await INSTANT.models() == tuple(DESCRIPTIONS)
+    assert await INSTANT.models() == tuple(DESCRIPTIONS) == tuple(INSTANT.descriptions)
     assert all(line.endswith(".") and "\n" not in line for line in DESCRIPTIONS.values())
     await INSTANT.aclose()
 

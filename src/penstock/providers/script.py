@@ -51,7 +51,8 @@ Failure: TypeAlias = Literal["cut", "error", "stall", "truncated", "rate_limited
 
 class ScriptSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a scripted model plays. Given in the request, ``{"penstock_script": {"tokens": 200}}``, or in
-    the model's name, ``demo-long?tokens=200&tokens_per_second=50``; the request wins.
+    the model's name, ``demo-long?tokens=200&tokens_per_second=50``, as a target may name it; the request
+    wins.
 
     ``tokens_per_second`` is a mean; ``jitter`` is the spread (sigma) of the log-normal gaps, 0 for an even
     beat. ``first_token_delay`` is in seconds. ``tokens`` makes the text exactly so long, by repeating or

@@ -53,6 +53,11 @@ class ScriptedProvider:
         cues = compose(request, model, self._texts)
         return Conversation(ScriptedSource(cues, self._pace, self._clock), ScriptedDecoder(request.n))
 
+    @property
+    def descriptions(self) -> Mapping[str, str]:
+        """`DESCRIPTIONS`."""
+        return DESCRIPTIONS
+
     async def models(self) -> Sequence[str]:
         """Return the names of all scripted models."""
         return tuple(DESCRIPTIONS)
