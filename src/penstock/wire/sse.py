@@ -31,8 +31,8 @@ a comment dispatches an event with empty data, and the SDK raises on ``json.load
 """
 
 HEARTBEAT: Final = b": keep-alive\n\n"
-"""A heartbeat for readers that are sent no ids: harmless to the SDKs as long as no id ever came, and a
-whole block to readers that cut the stream at blank lines."""
+"""A heartbeat for readers that are sent no ids: the SDKs of OpenAI (Python, Node), Anthropic and Vercel
+skip it as long as no id ever came, and it is a whole block to readers that cut at blank lines."""
 
 _BOM: Final = b"\xef\xbb\xbf"
 
