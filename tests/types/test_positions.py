@@ -51,7 +51,8 @@ def test_every_written_form_is_understood(text, cursor):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "-2", "1.5", "~", f"{STREAM}~", f"{STREAM}~42", "s_short~0000000000000042", "٤٢", "1" * 40]
+    "text",
+    ["", "x", "-2", "1.5", "~", f"{STREAM}~", f"{STREAM}~42", "s_short~0000000000000042", "٤٢", "1" * 40],
 )
 def test_anything_else_is_refused(text):
     with pytest.raises(ValueError, match=r"cursor|stream id"):

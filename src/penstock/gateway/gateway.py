@@ -56,6 +56,7 @@ class ModelInfo(msgspec.Struct, frozen=True):
 
     id: str
     provider: str
+    description: str = ""
 
 
 class Gateway:
@@ -304,7 +305,8 @@ class Gateway:
             if target.model == "*" and not pattern.strip:
                 for name in await self._list(target.provider):
                     found.setdefault(name, target.provider)
-        return [ModelInfo(name, provider) for name, provider in found.items()]
+        said = {name: provider.descriptions for name, provider in self._providers.items()}
+        return [ModelInfo(name, by, said[by].get(name, "")) for name, by in found.items()]
 
     async def _list(self, provider: str) -> Sequence[str]:
         now = self._clock()
@@ -320,9 +322,11 @@ class Gateway:
         return names
 
     @property
-    def ready(self) -> bool:
-        """Whether new calls are taken."""
-        return not self.draining
+    def unready(self) -> str:
+        """Why new calls are not taken; empty when they are."""
+        if self.draining:
+            return "draining"
+        return "" if self.store.healthy else "storage_unavailable"
 
     async def drain(self, deadline: float) -> None:
         """Take no more calls; let runs end for up to ``deadline`` seconds, then interrupt them."""

@@ -308,7 +308,10 @@ class Run:
                 target=attempt.target.name if attempt else "",
                 usage=self._meter.usage,
                 timing=self._meter.timing(self._clock()),
-                upstream_status=getattr(error, "upstream_status", 0),
+                http_status=error.status if error else 0,
+                error_type=error.type if error else "",
+                param=(error.param or "") if error else "",
+                retry_after=(error.retry_after or 0.0) if error else 0.0,
             )
         )
 

@@ -5,7 +5,7 @@ model, events) and a *decoder* that makes events of them. The source calls its `
 loop, and nothing between a socket's read and the log waits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -86,7 +86,15 @@ class Target(msgspec.Struct, frozen=True):
 class Provider(Protocol):
     """Somebody who runs models."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The provider's name in the configuration."""
+        ...
+
+    @property
+    def descriptions(self) -> Mapping[str, str]:
+        """One line about each model that there is something to say of."""
+        ...
 
     def converse(self, request: GenerationRequest, model: str) -> Conversation:
         """Render ``request`` for the provider's ``model``. No I/O. Raises `ClientError` if it cannot."""

@@ -1,11 +1,12 @@
 """What a store of streams can do: three small protocols and the values that pass through them.
 
 A store keeps *records*: ``(seq, kind, data)`` with ``seq`` from 1 without gaps, ``kind`` a small
-integer whose meaning is the writer's, ``data`` bytes. It never decodes them. One writer appends to
+integer whose meaning is the writer's, ``data`` bytes. It never decodes them, but for the status in
+a terminal one. One writer appends to
 a stream (fenced by the store's lease); anyone reads what is committed.
 
     Journal     create, reopen, read: the records
-    Catalogue   find, find_key, list, delete: what streams there are
+    Catalogue   find, find_key, list, delete, was_deleted: what streams there are
     Lease       who may write
 
 `Log` is the writer's end of one stream. All calls are made in the loop's thread.
@@ -21,7 +22,8 @@ from penstock.types.events import Status
 
 ENTRY = 0
 TERMINAL = 1
-"""Record kinds. A `TERMINAL` record is the stream's last; committing it closes the stream."""
+"""Record kinds. A `TERMINAL` record is the stream's last; committing it closes the stream. It is the
+line of a `Closed` event, whose status the catalogue takes over (`terminal_status`)."""
 
 
 class Record(NamedTuple):
@@ -30,6 +32,18 @@ class Record(NamedTuple):
     seq: int
     kind: int
     data: bytes
+
+
+class _Terminal(msgspec.Struct):
+    status: Status
+
+
+_decode_terminal = msgspec.json.Decoder(_Terminal).decode
+
+
+def terminal_status(data: bytes) -> Status:
+    """Return the status that a terminal record closes its stream with; raises `ValueError`."""
+    return _decode_terminal(data).status
 
 
 class StreamInfo(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -145,6 +159,10 @@ class Catalogue(Protocol):
         """Erase a closed stream; say whether there was one. Its id is remembered as gone for a while."""
         ...
 
+    async def was_deleted(self, stream: str) -> bool:
+        """Say whether the stream is gone: erased, or past its retention; as long as that is remembered."""
+        ...
+
 
 class Lease(Protocol):
     """The right to write, held by one process at a time."""
@@ -162,6 +180,11 @@ class Store(Protocol):
 
     journal: Journal
     catalogue: Catalogue
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the last batch could be committed."""
+        ...
 
     async def open(self) -> Sequence[StreamInfo]:
         """Take the lease and recover; return the streams that their last writer left open."""

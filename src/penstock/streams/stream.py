@@ -13,6 +13,8 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+import msgspec
+
 from penstock.streams.state import State, advance
 from penstock.streams.store import ENTRY, TERMINAL, Journal, Log, Record, StoreFailure, StreamInfo
 from penstock.types.errors import StorageError
@@ -85,8 +87,7 @@ class Stream:
 
     def position(self, seq: int) -> Position:
         """Return the position of a reader that has been given the entries up to ``seq``."""
-        info = self.info
-        return Position(info.epoch if seq > info.epoch_start or not info.epoch else info.epoch - 1, seq)
+        return Position(self.info.epoch, seq)
 
     def holds(self, position: Position) -> bool:
         """Say whether ``position`` was, or may yet be, a position of this log.
@@ -120,20 +121,11 @@ class Stream:
         advance(self.state, closed.status)
         if self.closing is not None:
             raise RuntimeError("closed twice")
-        end = Closed(
-            status=closed.status,
-            code=closed.code,
-            message=closed.message,
-            fault=closed.fault,
-            retryable=closed.retryable,
+        end = msgspec.structs.replace(
+            closed,
             entries=self.appended,
             sha256=self._digest.hexdigest(),
             text_sha256=self._text_digest.hexdigest(),
-            attempts=closed.attempts,
-            target=closed.target,
-            usage=closed.usage,
-            timing=closed.timing,
-            upstream_status=closed.upstream_status,
         )
         seq = self.appended + 1
         line = encode_line(seq, end)

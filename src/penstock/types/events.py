@@ -152,7 +152,8 @@ class Closed(Event, frozen=True, tag="end"):
 
     ``entries`` counts the entries before it; ``sha256`` is over their lines, each followed by LF;
     ``text_sha256`` is over the UTF-8 text of choice 0. ``code`` and ``message`` say why when
-    ``status`` is not ``completed``; ``fault`` says whose it was.
+    ``status`` is not ``completed``; ``fault`` says whose it was; ``http_status`` and the fields after
+    it are what an error response would have said (`retry_after` in seconds).
     """
 
     status: Status
@@ -167,7 +168,10 @@ class Closed(Event, frozen=True, tag="end"):
     target: str = ""
     usage: UsageReported | None = None
     timing: Timing | None = None
-    upstream_status: int = 0
+    http_status: int = 0
+    error_type: str = ""
+    param: str = ""
+    retry_after: float = 0.0
 
 
 AnyEvent: TypeAlias = (

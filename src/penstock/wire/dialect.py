@@ -71,7 +71,10 @@ class EventEncoder(Protocol):
 class Dialect(Protocol):
     """A request and response format with its stream format."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The dialect's name, as in `GenerationRequest.dialect`."""
+        ...
 
     def parse_request(self, body: bytes) -> GenerationRequest:
         """Raises `ClientError` with the offending field as ``param``."""

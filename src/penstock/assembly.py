@@ -1,0 +1,164 @@
+"""The composition root: the only place that names concrete parts and puts them together.
+
+Nothing below knows what it was built with; nothing above exists. `assemble` turns a configuration
+into a system that is ready to be entered (``async with system.gateway:``). It reads files, so it is
+called before the loop runs.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+from starlette.types import ASGIApp
+
+from penstock.config import BadConfig, Config, Problem, ProviderConfig, TargetConfig, check
+from penstock.gateway.gateway import Gateway, GatewaySettings
+from penstock.gateway.router import Pattern, Routing
+from penstock.gateway.run import RunSettings
+from penstock.providers.compatible import CompatibleProvider, CompatibleSettings
+from penstock.providers.provider import Provider, Target
+from penstock.providers.scripted import ScriptedProvider
+from penstock.server.app import build_app
+from penstock.server.context import Context, ServerSettings
+from penstock.server.guard import Guard, GuardSettings, hash_key
+from penstock.server.http import HttpSettings
+from penstock.server.serving import ServingSettings
+from penstock.server.ui import read_page
+from penstock.streams.embedded import EmbeddedSettings, EmbeddedStore
+from penstock.streams.memory import MemorySettings, MemoryStore
+from penstock.streams.store import Store
+from penstock.upstream.pool import Pool, PoolSettings
+from penstock.wire.openai_chat import OPENAI_CHAT
+
+DEMO = "demo"
+
+
+class System(NamedTuple):
+    """What `assemble` gives: the application, and what the server around it needs."""
+
+    app: ASGIApp
+    context: Context
+    gateway: Gateway
+
+
+def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
+    """Build everything ``config`` asks for; open nothing. Raises `BadConfig`."""
+    if problems := check(config):
+        raise BadConfig(problems)
+    providers = {name: _provider(name, made, environ) for name, made in config.providers.items()}
+    if config.demo:
+        providers.setdefault(DEMO, ScriptedProvider())
+    routing = _routing(config, providers)
+    settings = GatewaySettings(
+        retention=config.store.retention,
+        max_open_streams=config.store.max_open_streams,
+        run=RunSettings(max_stream_bytes=config.store.max_stream_bytes),
+    )
+    gateway = Gateway(_store(config), providers, routing, settings)
+    context = Context(
+        gateway,
+        Guard(_guard(config)),
+        ServerSettings(
+            max_body_bytes=config.listen.max_body_bytes,
+            commit_after=config.listen.commit_after,
+            send_timeout=config.listen.send_timeout,
+        ),
+        default_model=routing.default_model,
+        page=read_page("index.html"),
+    )
+    return System(build_app(context, origins=config.listen.allowed_origins), context, gateway)
+
+
+def serving(config: Config) -> ServingSettings:
+    """Return the server's part of ``config``."""
+    listen = config.listen
+    http = HttpSettings(max_connections=listen.max_connections, send_timeout=listen.send_timeout)
+    return ServingSettings(host=listen.host, port=listen.port, drain=listen.drain, http=http)
+
+
+def _provider(name: str, config: ProviderConfig, environ: Mapping[str, str]) -> Provider:
+    if config.kind == "scripted":
+        return ScriptedProvider(speed=config.speed)
+    pool = Pool(
+        PoolSettings(
+            ca_file=config.ca_file,
+            connect_timeout=config.connect_timeout,
+            head_timeout=config.head_timeout,
+            max_connections_per_origin=config.max_connections,
+        ),
+        environ=environ,
+    )
+    settings = CompatibleSettings(
+        base_url=config.base_url,
+        api_key=config.api_key,
+        organization=config.organization,
+        headers=config.headers,
+    )
+    try:
+        return CompatibleProvider(name, settings, pool, OPENAI_CHAT)
+    except ValueError as error:
+        raise BadConfig([Problem(f"providers.{name}", str(error))]) from None
+
+
+def _routing(config: Config, providers: Mapping[str, Provider]) -> Routing:
+    models: dict[str, tuple[Target, ...]] = {}
+    patterns: list[Pattern] = []
+    for name, targets in config.models.items():
+        made = tuple(Target(f"{t.provider}/{t.model}", t.provider, t.model) for t in targets)
+        if "*" in name:
+            patterns.append(Pattern(name, made))
+        else:
+            models[name] = made
+    if config.demo:
+        for name in providers[DEMO].descriptions:
+            models.setdefault(name, (Target(f"{DEMO}/{name}", DEMO, name),))
+    for name, provider in config.providers.items():
+        if provider.kind != "scripted":
+            target = Target(name, name, "*")
+            patterns.append(Pattern(f"{name}/*", (target,), strip=f"{name}/"))
+    if not config.models:
+        # Nothing said about models: what is not known by name goes to the first real provider.
+        for name, provider in config.providers.items():
+            if provider.kind != "scripted":
+                patterns.append(Pattern("*", (Target(name, name, "*"),)))
+                break
+    named = next((name for name in config.models if "*" not in name), "")
+    default = config.default_model or named or (DEMO if config.demo else "")
+    return Routing(models, tuple(patterns), default)
+
+
+def _guard(config: Config) -> GuardSettings:
+    hashes = {
+        name: key.removeprefix("sha256:") if key.startswith("sha256:") else hash_key(key)
+        for name, key in config.keys.items()
+    }
+    listen = config.listen
+    return GuardSettings(hashes, (*listen.allowed_hosts, listen.host), listen.allowed_origins)
+
+
+def _store(config: Config) -> Store:
+    store = config.store
+    if store.kind == "memory":
+        return MemoryStore(MemorySettings(max_streams=store.max_streams, max_bytes=store.max_bytes))
+    return EmbeddedStore(
+        Path(store.path),
+        EmbeddedSettings(
+            durability=store.durability, max_streams=store.max_streams, max_bytes=store.max_bytes
+        ),
+    )
+
+
+def upstream_config(config: Config, url: str, api_key: str, model: str) -> Config:
+    """Return ``config`` with one more OpenAI-compatible server at ``url``, which answers ``model``.
+
+    Without a model, every name that nobody else answers goes there.
+    """
+    name = "upstream"
+    providers = {name: ProviderConfig(base_url=url, api_key=api_key), **config.providers}
+    changed = msgspec.structs.replace(config, providers=providers)
+    if not model:
+        return changed
+    models = {model: [TargetConfig(name, model)], **config.models}
+    return msgspec.structs.replace(changed, models=models, default_model=config.default_model or model)

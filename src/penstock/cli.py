@@ -1,0 +1,193 @@
+"""The command line: ``penstock serve`` and ``penstock check-config``."""
+
+import asyncio
+import gc
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+import structlog
+import typer
+import uvloop
+
+from penstock.assembly import System, assemble, serving, upstream_config
+from penstock.config import BadConfig, Config, Problem, check, read_file, with_environment
+from penstock.server.serving import Server, listen
+from penstock.types.errors import PenstockError
+
+EXIT_CONFIG: Final = 78  # EX_CONFIG of sysexits.h
+EXIT_UNAVAILABLE: Final = 69  # EX_UNAVAILABLE
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Penstock: a streaming gateway for language models.",
+)
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Configuration file; ./penstock.yaml when there is one.")
+]
+
+
+@app.command()
+def serve(
+    config: ConfigFile = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; beyond loopback a key is required.")] = "",
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    upstream: Annotated[str, typer.Option(help="An OpenAI-compatible server: http://host:8000/v1.")] = "",
+    api_key: Annotated[str, typer.Option(help="Its API key.", envvar="PENSTOCK_UPSTREAM_KEY")] = "",
+    model: Annotated[str, typer.Option(help="The model it answers; any name if not given.")] = "",
+    key: Annotated[str, typer.Option(help="The API key that clients must send.", envvar="PENSTOCK_KEY")] = "",
+    data: Annotated[str, typer.Option(help="Folder for streams.")] = "",
+    store: Annotated[str, typer.Option(help="'embedded' (a folder) or 'memory'.")] = "",
+    allow_origin: Annotated[list[str] | None, typer.Option(help="Origin whose pages may call us.")] = None,
+) -> None:
+    """Run the gateway."""
+    try:
+        settings = _load(config)
+        changed = settings.listen
+        if host:
+            changed = msgspec.structs.replace(changed, host=host)
+        if port is not None:
+            changed = msgspec.structs.replace(changed, port=port)
+        if allow_origin:
+            origins = (*changed.allowed_origins, *allow_origin)
+            changed = msgspec.structs.replace(changed, allowed_origins=origins)
+        kept = settings.store
+        if data:
+            kept = msgspec.structs.replace(kept, path=data)
+        if store:
+            if store not in ("embedded", "memory"):
+                raise BadConfig([Problem("--store", "write 'embedded' or 'memory'")])
+            kept = msgspec.structs.replace(kept, kind=store)
+        keys = {**settings.keys, "default": key} if key else settings.keys
+        settings = msgspec.structs.replace(settings, listen=changed, store=kept, keys=keys)
+        if upstream:
+            settings = upstream_config(settings, upstream, api_key, model)
+        elif model or api_key:
+            raise BadConfig([Problem("--upstream", "--model and --api-key say more about an --upstream URL")])
+        if problems := check(settings):
+            raise BadConfig(problems)
+    except BadConfig as error:
+        _complain(error.problems)
+        raise typer.Exit(EXIT_CONFIG) from None
+    _configure_logs()
+    # Other threads (the store's) hand the interpreter back sooner, so a token never waits 5 ms for it.
+    sys.setswitchinterval(0.0005)
+    try:
+        system = assemble(settings)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(settings, system))
+    except BadConfig as error:
+        _complain(error.problems)
+        raise typer.Exit(EXIT_CONFIG) from None
+    except PenstockError as error:
+        print(f"penstock: {error.message}", file=sys.stderr)
+        raise typer.Exit(EXIT_UNAVAILABLE) from None
+    except OSError as error:
+        where = f"{settings.listen.host}:{settings.listen.port}"
+        print(f"penstock: cannot listen on {where}: {error.strerror}.", file=sys.stderr)
+        print("Choose another address with --host and --port.", file=sys.stderr)
+        raise typer.Exit(EXIT_UNAVAILABLE) from None
+
+
+@app.command()
+def check_config(config: ConfigFile = None) -> None:
+    """Check a configuration without starting anything; exit code 0 when it can be used."""
+    try:
+        settings = _load(config)
+        problems = check(settings)
+    except BadConfig as error:
+        problems = error.problems
+    if problems:
+        _complain(problems)
+        raise typer.Exit(EXIT_CONFIG)
+    print("The configuration is good.")
+
+
+@app.command(name="version")
+def show_version() -> None:
+    """Print the version."""
+    print(version("penstock"))
+
+
+def _load(path: Path | None) -> Config:
+    default = Path("penstock.yaml")
+    if path is None and default.is_file():
+        path = default
+    config = read_file(path, os.environ) if path else Config()
+    return with_environment(config, os.environ)
+
+
+def _complain(problems: list[Problem]) -> None:
+    print("penstock: the configuration cannot be used:", file=sys.stderr)
+    for problem in problems:
+        print(f"  {problem}", file=sys.stderr)
+
+
+def _configure_logs() -> None:
+    if sys.stderr.isatty():
+        renderer: structlog.typing.Processor = structlog.dev.ConsoleRenderer()
+    else:
+        renderer = structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(20),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+async def _serve(config: Config, system: System) -> None:
+    settings = serving(config)
+    sockets = listen(settings)
+    try:
+        async with system.gateway:
+            server = Server(system.app, system.gateway, system.context.heart, sockets, settings)
+            # What was built so far lives as long as the process: keep it out of every collection.
+            gc.collect()
+            gc.freeze()
+            await server.serve(lambda: _greet(config, sockets[0].getsockname()[1]))
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+def _greet(config: Config, port: int) -> None:
+    host = config.listen.host
+    shown = "localhost" if host in ("127.0.0.1", "::1", "localhost") else host
+    base = f"http://{shown}:{port}"
+    if config.store.kind == "memory":
+        kept = "in memory (gone when the process ends)"
+    else:
+        survives = "a power failure" if config.store.durability == "host" else "a killed process"
+        kept = f"{config.store.path} (survives {survives})"
+    model = config.default_model or next((m for m in config.models if "*" not in m), "demo")
+    key = ' -H "Authorization: Bearer $PENSTOCK_KEY"' if config.keys else ""
+    print(
+        f"Penstock {version('penstock')}\n"
+        f"  page    {base}/\n"
+        f"  API     {base}/v1   (OpenAI-compatible: point any OpenAI SDK here)\n"
+        f"  try     curl -N{key} '{base}/stream?content=Hello'\n"
+        f"  model   {model} by default; all of them: {base}/v1/models\n"
+        f"  stored  {kept}\n"
+        f"Ctrl-C stops it.",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """The program's entry point."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

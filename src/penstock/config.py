@@ -1,0 +1,212 @@
+"""Settings: what an operator can write, read once at start, from file, then environment, then options.
+
+The file is YAML (`penstock.yaml`). ``${NAME}`` inside a value is replaced from the environment, so
+that secrets need not stand in it. Everything is described in docs/guide/configuration.md. Nothing
+here acts: `penstock.assembly` builds from what this module returns.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+import yaml
+
+from penstock.server.guard import is_loopback
+from penstock.types.errors import GatewayError
+
+_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of all parts: an unknown name is an error, not a silent default."""
+
+
+class Listen(Settings, frozen=True):
+    """Where clients come in. ``drain``: seconds that open streams get when the server is stopped."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    drain: float = 20.0
+    max_body_bytes: int = 32 << 20
+    max_connections: int = 20_000
+    commit_after: float = 10.0
+    send_timeout: float = 30.0
+
+
+class StoreConfig(Settings, frozen=True):
+    """Where streams are kept. ``durability``: what a token that was shown survives.
+
+    `process`: a killed process; `host`: a power failure (a disk flush per batch). ``retention`` is in
+    seconds after a stream's end.
+    """
+
+    kind: Literal["embedded", "memory"] = "embedded"
+    path: str = ""
+    durability: Literal["process", "host"] = "process"
+    retention: float = 86_400.0
+    max_streams: int = 1_000_000
+    max_bytes: int = 10 << 30
+    max_stream_bytes: int = 64 << 20
+    max_open_streams: int = 10_000
+
+
+class ProviderConfig(Settings, frozen=True):
+    """One provider. ``openai`` is any server that speaks OpenAI's Chat Completions."""
+
+    kind: Literal["openai", "scripted"] = "openai"
+    base_url: str = "https://api.openai.com/v1"
+    api_key: str = ""
+    organization: str = ""
+    headers: dict[str, str] = {}
+    ca_file: str = ""
+    connect_timeout: float = 10.0
+    head_timeout: float = 600.0
+    max_connections: int = 2_000
+    speed: float = 1.0
+
+
+class TargetConfig(Settings, frozen=True):
+    """One target of a model; ``model: "*"`` asks the provider for the name as it came."""
+
+    provider: str
+    model: str = "*"
+
+
+class Config(Settings, frozen=True):
+    """Everything. ``keys``: API keys of clients by the name of their principal, in plain or `sha256:…`."""
+
+    listen: Listen = Listen()
+    store: StoreConfig = StoreConfig()
+    providers: dict[str, ProviderConfig] = {}
+    models: dict[str, list[TargetConfig]] = {}
+    default_model: str = ""
+    demo: bool = True
+    keys: dict[str, str] = {}
+
+
+class Problem(NamedTuple):
+    """Something wrong in the configuration: where (a dotted path) and what to write instead."""
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"{self.where}: {self.what}" if self.where else self.what
+
+
+class BadConfig(GatewayError):
+    """The configuration cannot be used; ``problems`` says why."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        """At least one problem."""
+        super().__init__("; ".join(map(str, problems)), code="bad_config")
+        self.problems = problems
+
+
+def read_file(path: Path, environ: Mapping[str, str]) -> Config:
+    """Return the configuration in the YAML file at ``path``; raises `BadConfig`."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfig([Problem(str(path), f"cannot be read: {error}")]) from None
+    except yaml.YAMLError as error:
+        raise BadConfig([Problem(str(path), f"is not YAML: {error}")]) from None
+    if raw is None:
+        raw = {}
+    problems: list[Problem] = []
+    expanded = _expand(raw, environ, "", problems)
+    if problems:
+        raise BadConfig(problems)
+    try:
+        return msgspec.convert(expanded, Config)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$")
+        raise BadConfig([Problem(where.strip("`.") or str(path), _plain(what))]) from None
+
+
+def _plain(what: str) -> str:
+    if found := re.fullmatch(r"Object contains unknown field `(.*)`", what):
+        return f"'{found[1]}' is no setting; see docs/guide/configuration.md for those there are"
+    return what[:1].lower() + what[1:]
+
+
+def _expand(value: Any, environ: Mapping[str, str], where: str, problems: list[Problem]) -> Any:
+    if isinstance(value, str):
+
+        def replace(match: re.Match[str]) -> str:
+            if match[1] not in environ:
+                problems.append(Problem(where, f"the environment variable {match[1]} is not set"))
+            return environ.get(match[1], "")
+
+        return _VARIABLE.sub(replace, value)
+    if isinstance(value, dict):
+        return {k: _expand(v, environ, f"{where}.{k}".lstrip("."), problems) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_expand(v, environ, f"{where}[{i}]", problems) for i, v in enumerate(value)]
+    return value
+
+
+def with_environment(config: Config, environ: Mapping[str, str]) -> Config:
+    """Return ``config`` with what the environment adds; the file's own words win for providers."""
+    listen, store = config.listen, config.store
+    if host := environ.get("PENSTOCK_HOST"):
+        listen = msgspec.structs.replace(listen, host=host)
+    if (port := environ.get("PENSTOCK_PORT", "")).isdigit():
+        listen = msgspec.structs.replace(listen, port=int(port))
+    if path := environ.get("PENSTOCK_DATA"):
+        store = msgspec.structs.replace(store, path=path)
+    if not store.path:
+        base = environ.get("XDG_DATA_HOME") or os.path.join(environ.get("HOME", "."), ".local", "share")
+        store = msgspec.structs.replace(store, path=os.path.join(base, "penstock"))
+    providers = dict(config.providers)
+    if (key := environ.get("OPENAI_API_KEY")) and "openai" not in providers:
+        base_url = environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
+        providers["openai"] = ProviderConfig(api_key=key, base_url=base_url)
+    keys = dict(config.keys)
+    if key := environ.get("PENSTOCK_KEY"):
+        keys.setdefault("default", key)
+    return msgspec.structs.replace(config, listen=listen, store=store, providers=providers, keys=keys)
+
+
+def check(config: Config) -> list[Problem]:
+    """Return what is wrong with ``config`` beyond its types; empty when it can be used."""
+    return list(_problems(config))
+
+
+def _problems(config: Config) -> Iterator[Problem]:
+    if not 0 <= config.listen.port <= 65535:
+        yield Problem("listen.port", "a port is a number from 0 to 65535")
+    if not config.keys and not is_loopback(config.listen.host):
+        yield Problem(
+            "keys",
+            f"listening on {config.listen.host} lets others reach this gateway, and spend your providers' "
+            "money: set a key (--key, PENSTOCK_KEY or `keys:`), or listen on 127.0.0.1",
+        )
+    for name, key in config.keys.items():
+        if len(key) < 8:
+            yield Problem(f"keys.{name}", "a key has at least 8 characters; `openssl rand -hex 24` makes one")
+    known = set(config.providers) | ({"demo"} if config.demo else set())
+    for name, provider in config.providers.items():
+        if provider.kind == "openai" and not provider.base_url.startswith(("http://", "https://")):
+            what = "write the whole URL, such as http://127.0.0.1:8000/v1"
+            yield Problem(f"providers.{name}.base_url", what)
+        if provider.ca_file and not Path(provider.ca_file).is_file():
+            yield Problem(f"providers.{name}.ca_file", f"there is no file {provider.ca_file}")
+    for name, targets in config.models.items():
+        if not targets:
+            yield Problem(f"models.{name}", "name at least one target: [{provider: …, model: …}]")
+        for number, target in enumerate(targets):
+            if target.provider not in known:
+                what = f"there is no provider '{target.provider}'; there are: {', '.join(sorted(known))}"
+                yield Problem(f"models.{name}[{number}].provider", what)
+            if target.model == "*" and "*" not in name:
+                what = "name the provider's model ('*' fits only a model name with a '*' in it)"
+                yield Problem(f"models.{name}[{number}].model", what)
+    if config.default_model and "*" in config.default_model:
+        yield Problem("default_model", "name one model")

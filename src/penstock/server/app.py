@@ -1,0 +1,120 @@
+"""The ASGI application: the route table, readable as a list, and what becomes of errors."""
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from penstock.server import generations, models, reads
+from penstock.server.context import RECONNECT_QUERIES, Context, new_request_id
+from penstock.server.errors import error_response
+from penstock.server.http import EXTENSION, Connection
+from penstock.server.reads import EXPOSED
+from penstock.server.ui import page
+from penstock.types.errors import ClientError, PenstockError
+
+log = structlog.get_logger(__name__)
+
+
+def routes() -> list[Route]:
+    """Return every route there is."""
+    return [
+        Route("/", page, methods=["GET"]),
+        Route("/healthz", models.healthz, methods=["GET"]),
+        Route("/readyz", models.readyz, methods=["GET"]),
+        # simple and native
+        Route("/stream", generations.simple_stream, methods=["GET"]),
+        Route("/v1/streams", generations.create_stream, methods=["POST"]),
+        Route("/v1/streams/cancel", generations.cancel_by_key, methods=["POST"]),
+        Route("/v1/streams/{stream}", reads.snapshot, methods=["GET"]),
+        Route("/v1/streams/{stream}/events", reads.events, methods=["GET"]),
+        Route("/v1/streams/{stream}/cancel", reads.cancel, methods=["POST"]),
+        # OpenAI Chat
+        Route("/v1/chat/completions", generations.chat_completions, methods=["POST"]),
+        Route("/v1/chat/completions/{stream}", reads.chat_completion, methods=["GET"]),
+        Route("/v1/models", models.list_models, methods=["GET"]),
+        Route("/v1/models/{model:path}", models.one_model, methods=["GET"]),
+    ]
+
+
+def build_app(context: Context, *, origins: tuple[str, ...] = ()) -> ASGIApp:
+    """Return the application. ``origins``: whose pages may call it from elsewhere (CORS)."""
+    middleware = []
+    if origins:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(origins),
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],
+                expose_headers=EXPOSED.split(", "),
+            )
+        )
+    app = Starlette(
+        routes=routes(),
+        middleware=middleware,
+        exception_handlers={PenstockError: _known, HTTPException: _unrouted},
+    )
+    app.state.context = context
+    return Outermost(app)
+
+
+class Outermost:
+    """The server's one wide catch, around everything."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap ``app``."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve; an exception nobody foresaw is logged, and answered if the head is not out yet."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except Exception as error:  # noqa: BLE001  see the class
+            response = error_response(error, new_request_id())
+            if not started:
+                await response(scope, receive, send)
+            elif isinstance(connection := scope.get("extensions", {}).get(EXTENSION), Connection):
+                connection.cut()
+
+
+async def _known(request: Request, error: Exception) -> Response:
+    """A `PenstockError`. A reader that comes back is never told 5xx or 429: EventSource would give up."""
+    passing = isinstance(error, PenstockError) and (error.status >= 500 or error.status == 429)
+    if passing and _resumes(request):
+        connection = request.scope.get("extensions", {}).get(EXTENSION)
+        if isinstance(connection, Connection):
+            log.info("resume_deferred", error=repr(error))
+            connection.cut()
+            return Response(status_code=204)  # goes nowhere: the connection is closed
+    return error_response(error, new_request_id())
+
+
+def _resumes(request: Request) -> bool:
+    query = request.query_params
+    return bool(request.headers.get("last-event-id") or any(query.get(name) for name in RECONNECT_QUERIES))
+
+
+async def _unrouted(request: Request, error: Exception) -> Response:
+    """No such route, or not with this method."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    if status == 405:
+        message = f"{request.method} is not possible on {request.url.path[:200]}."
+        return error_response(ClientError(message, code="method_not_allowed", status=405), new_request_id())
+    message = f"There is nothing at {request.url.path[:200]}. The API is described in docs/protocol.md."
+    return error_response(ClientError(message, code="not_found", status=status), new_request_id())

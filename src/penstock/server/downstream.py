@@ -1,0 +1,187 @@
+"""Towards a client: how a response writes, ends, is cut short, and learns that the client left.
+
+Two implementations of one small interface: `Direct` on our own protocol's connection, where a
+commit can write to the socket in the same call; `Plain` on nothing but ASGI's send and receive.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+from starlette.types import Receive, Scope, Send
+
+from penstock.server.http import EXTENSION, Connection
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class ClientGone(Exception):
+    """The client left, or took nothing for too long."""
+
+
+class Downstream(Protocol):
+    """One response on its way to a client."""
+
+    pushes: bool
+    """Whether `push` can succeed at all."""
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send the status line."""
+        ...
+
+    def push(self, data: bytes) -> bool:
+        """Write now if the client keeps up; False when it does not, and nothing was written."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Write, waiting for the client; raises `ClientGone`."""
+        ...
+
+    async def end(self) -> None:
+        """End the body properly."""
+        ...
+
+    def cut(self) -> None:
+        """End without ending: the client must see that the body is not whole."""
+        ...
+
+    def on_gone(self, callback: Callable[[], None] | None) -> None:
+        """Call ``callback`` when the client leaves."""
+        ...
+
+
+class Direct:
+    """On a connection of our own protocol."""
+
+    pushes = True
+
+    def __init__(self, connection: Connection, send: Send, timeout: float) -> None:
+        """``timeout``: seconds a client may take nothing before it is cut off."""
+        self._connection = connection
+        self._send = send
+        self._timeout = timeout
+        self.push = connection.push
+        self.on_gone = connection.on_gone
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send the status line."""
+        if self._connection.gone:
+            raise ClientGone
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, data: bytes) -> None:
+        """Write, waiting for the client; raises `ClientGone`."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                while not self.push(data):
+                    if self._connection.gone:
+                        raise ClientGone
+                    await self._connection.drained()
+        except TimeoutError:
+            self._connection.abort()
+            raise ClientGone from None
+
+    async def end(self) -> None:
+        """End the body properly."""
+        if not self._connection.gone:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def cut(self) -> None:
+        """Flush and close without the last chunk."""
+        self._connection.cut()
+
+
+class Plain:
+    """On ASGI's send and receive alone."""
+
+    pushes = False
+
+    def __init__(self, receive: Receive, send: Send, timeout: float) -> None:
+        """``timeout``: seconds a client may take nothing before it is given up."""
+        self._receive = receive
+        self._send = send
+        self._timeout = timeout
+        self._watch: asyncio.Task[None] | None = None
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send the status line."""
+        await self._guarded({"type": "http.response.start", "status": status, "headers": list(headers)})
+
+    def push(self, data: bytes) -> bool:
+        """Never possible."""
+        return False
+
+    async def write(self, data: bytes) -> None:
+        """Write, waiting for the client; raises `ClientGone`."""
+        await self._guarded({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self) -> None:
+        """End the body properly."""
+        await self._guarded({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def cut(self) -> None:
+        """Nothing to do: the server aborts a response that its app left unfinished."""
+
+    def on_gone(self, callback: Callable[[], None] | None) -> None:
+        """Watch ``receive`` in a task of this object's own; None ends the watch."""
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        if callback is not None:
+            self._watch = asyncio.get_running_loop().create_task(self._until_gone(callback))
+
+    async def _until_gone(self, callback: Callable[[], None]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        callback()
+
+    async def _guarded(self, message: dict[str, object]) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._send(message)
+        except (OSError, TimeoutError):
+            raise ClientGone from None
+
+
+def downstream(scope: Scope, receive: Receive, send: Send, timeout: float) -> Downstream:
+    """Return the best way to the client that the server offers."""
+    connection = scope.get("extensions", {}).get(EXTENSION)
+    if isinstance(connection, Connection):
+        return Direct(connection, send, timeout)
+    return Plain(receive, send, timeout)
+
+
+class Present:
+    """``async with Present(down):`` runs its body while the client is there.
+
+    When the client leaves, the body is cancelled where it waits and `ClientGone` is raised instead;
+    a cancellation from elsewhere stays one.
+    """
+
+    def __init__(self, down: Downstream) -> None:
+        """Nothing is watched until the context is entered."""
+        self._down = down
+        self._gone = False
+        self._task: asyncio.Task[object] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Begin to watch."""
+        self._task = asyncio.current_task()
+        self._down.on_gone(self._left)
+        return self
+
+    def _left(self) -> None:
+        self._gone = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop watching; turn our own cancellation into `ClientGone`."""
+        self._down.on_gone(None)
+        if self._gone and self._task is not None:
+            self._task.uncancel()
+            if kind is asyncio.CancelledError:
+                raise ClientGone from None

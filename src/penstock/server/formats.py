@@ -1,0 +1,74 @@
+"""The formats a stream can be read in: dialect × framing. Adding a dialect adds a line here."""
+
+from typing import Final
+
+from penstock.server.renderings import Format
+from penstock.types.errors import ClientError
+from penstock.wire.dialect import Answer, Dialect, EventEncoder
+from penstock.wire.native import NativeEncoder, TextEncoder
+from penstock.wire.openai_chat import OPENAI_CHAT
+
+DIALECTS: Final[dict[str, Dialect]] = {OPENAI_CHAT.name: OPENAI_CHAT}
+
+EVENT_STREAM: Final = b"text/event-stream; charset=utf-8"
+
+
+def _native(_: Answer) -> EventEncoder:
+    return NativeEncoder()
+
+
+def _text(_: Answer) -> EventEncoder:
+    return TextEncoder()
+
+
+def _openai_chat(answer: Answer) -> EventEncoder:
+    return OPENAI_CHAT.encoder(answer)
+
+
+def _openai_chat_with_usage(answer: Answer) -> EventEncoder:
+    return OPENAI_CHAT.encoder(answer._replace(include_usage=True))
+
+
+NATIVE: Final = Format("native", EVENT_STREAM, _native, "sse")
+TEXT: Final = Format("text", EVENT_STREAM, _text, "text")
+NDJSON: Final = Format("ndjson", b"application/x-ndjson", _native, "ndjson")
+PLAIN: Final = Format("plain", b"text/plain; charset=utf-8", _text, "plain", ends_cleanly=False)
+
+
+def openai_chat(*, include_usage: bool, with_ids: bool) -> Format:
+    """Return the OpenAI Chat format as the client's request and abilities want it."""
+    return Format(
+        "openai_chat+usage" if include_usage else "openai_chat",
+        EVENT_STREAM,
+        _openai_chat_with_usage if include_usage else _openai_chat,
+        "sse",
+        with_ids=with_ids,
+        ends_cleanly=False,
+        stateless=False,
+    )
+
+
+def by_accept(accept: str) -> Format:
+    """Return the format that ``accept`` chooses where it names a single type; else native SSE."""
+    types = [part.split(";")[0].strip().lower() for part in accept.split(",")]
+    if types == ["application/x-ndjson"]:
+        return NDJSON
+    if types == ["text/plain"]:
+        return PLAIN
+    return NATIVE
+
+
+def by_query(dialect: str, accept: str) -> Format:
+    """Return the format for a read with ``?dialect=``; raises `ClientError` for an unknown one."""
+    match dialect:
+        case "" | "native":
+            return by_accept(accept)
+        case "text":
+            return TEXT
+        case "openai_chat":
+            return openai_chat(include_usage=True, with_ids=True)
+    raise ClientError(
+        f"'{dialect[:50]}' is no dialect that can be read here: use native, text or openai_chat.",
+        code="unknown_dialect",
+        param="dialect",
+    )

@@ -1,0 +1,260 @@
+"""Creating generations: the native route, the simple ``GET /stream``, and the dialects' own routes.
+
+Each handler does the same four things: admit the caller, parse the request once, resume when a
+``Last-Event-ID`` came with it (a request that carries one never creates), else start and follow.
+"""
+
+from typing import Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from penstock.server.context import (
+    RECONNECT_QUERIES,
+    Context,
+    context,
+    new_request_id,
+    parse_object,
+    read_body,
+    require_json,
+    sha256,
+)
+from penstock.server.formats import DIALECTS, NATIVE, TEXT, by_accept, openai_chat
+from penstock.server.reads import (
+    Following,
+    Given,
+    Whole,
+    cancelled,
+    dict_of,
+    follow,
+    given_cursor,
+    stream_headers,
+)
+from penstock.server.renderings import Format
+from penstock.streams.stream import Stream
+from penstock.types.calls import Call, OnDisconnect
+from penstock.types.errors import ClientError
+from penstock.types.positions import Cursor
+from penstock.types.requests import GenerationRequest, Message
+
+MAX_KEY: Final = 255
+MAX_GRACE: Final = 86_400.0
+
+_encode = msgspec.json.Encoder().encode
+
+AnyResponse = Response | Following | Whole
+
+
+class NativeCreate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of ``POST /v1/streams``. ``ttl_s``: seconds the stream stays readable after its end."""
+
+    request: msgspec.Raw
+    dialect: str = "openai_chat"
+    ttl_s: float | None = None
+    on_disconnect: str | None = None
+    metadata: dict[str, str] | None = None
+
+
+_decode_create = msgspec.json.Decoder(NativeCreate).decode
+
+
+def on_disconnect(text: str | None, default: OnDisconnect) -> OnDisconnect:
+    """Read ``continue``, ``cancel`` or ``grace:<seconds>``; raises `ClientError`."""
+    match text:
+        case None | "":
+            return default
+        case "continue" | "cancel":
+            return text
+    word, _, seconds = text.partition(":")
+    if word == "grace" and seconds.replace(".", "", 1).isdigit() and float(seconds) <= MAX_GRACE:
+        return float(seconds)
+    raise ClientError(
+        f"on_disconnect is 'continue', 'cancel' or 'grace:<seconds>' (at most {MAX_GRACE:.0f}).",
+        code="invalid_value",
+        param="on_disconnect",
+    )
+
+
+def idempotency_key(text: str) -> str:
+    """Check a key's length and characters; raises `ClientError`."""
+    if len(text) > MAX_KEY or not text.isprintable():
+        message = f"An idempotency key is at most {MAX_KEY} printable characters."
+        raise ClientError(message, code="invalid_value", param="Idempotency-Key")
+    return text
+
+
+async def resumed(ctx: Context, given: Given, call: Call) -> Stream:
+    """Return the stream that a creating request with a cursor means; it never creates one.
+
+    Raises `ClientError`: 400 `cursor_incomplete` for a bare position, 422 `cursor_of_other_request`.
+    """
+    if not given.cursor.stream:
+        message = "A request that can create a stream resumes with a full cursor only: <stream>~<position>."
+        raise ClientError(message, code="cursor_incomplete", param="Last-Event-ID")
+    stream = await ctx.gateway.find(given.cursor.stream, call.principal)
+    if (stream.info.route, stream.info.body_sha256) != (call.route, call.body_sha256):
+        message = "The cursor belongs to a stream that another request created."
+        raise ClientError(message, code="cursor_of_other_request", status=422, param="Last-Event-ID")
+    return stream
+
+
+def header_cursor(request: Request) -> Given | None:
+    """Return the cursor that makes a creating request a resume: the header's only."""
+    return given_cursor({"last-event-id": request.headers.get("last-event-id", "")}, {})
+
+
+# --- native ------------------------------------------------------------------------------------------
+
+
+async def create_stream(request: Request) -> AnyResponse:
+    """``POST /v1/streams``: start a generation; its first event names the stream before any upstream call."""
+    ctx = context(request)
+    principal = ctx.admit(request, spends=True)
+    require_json(request.headers)
+    body = await read_body(request, ctx.settings)
+    parse_object(body)
+    try:
+        asked = _decode_create(body)
+    except msgspec.ValidationError as error:
+        raise ClientError(f"The body does not fit: {error}.", code="invalid_request") from None
+    dialect = DIALECTS.get(asked.dialect)
+    if dialect is None:
+        message = f"'{asked.dialect[:50]}' is no known dialect; known: {', '.join(DIALECTS)}."
+        raise ClientError(message, code="unknown_dialect", param="dialect")
+    if asked.ttl_s is not None and asked.ttl_s < 0:
+        raise ClientError("ttl_s is a number of seconds, 0 or more.", code="invalid_value", param="ttl_s")
+    chosen = asked.on_disconnect or request.headers.get("stream-on-disconnect")
+    call = Call(
+        principal=principal,
+        route="streams",
+        request=dialect.parse_request(bytes(asked.request)),
+        request_id=new_request_id(),
+        body_sha256=sha256(body),
+        idempotency_key=idempotency_key(request.headers.get("idempotency-key", "")),
+        on_disconnect=on_disconnect(chosen, "continue"),
+        ttl=asked.ttl_s,
+        metadata=asked.metadata,
+    )
+    format = by_accept(request.headers.get("accept", ""))
+    if given := header_cursor(request):
+        return follow(ctx, await resumed(ctx, given, call), format, principal, given)
+    started = await ctx.gateway.start(call)
+    if "respond-async" in request.headers.get("prefer", ""):
+        if not started.existing:
+            ctx.gateway.leave_alone(started.stream)
+        return accepted(started.stream, call.request_id)
+    return follow(ctx, started.stream, format, principal, request_id=call.request_id)
+
+
+def accepted(stream: Stream, request_id: str) -> Response:
+    """Return 201 with where to read and how to stop."""
+    base = f"/v1/streams/{stream.id}"
+    body = {
+        "stream": stream.id,
+        "cursor": str(Cursor(stream.id, stream.position(0))),
+        "events_url": f"{base}/events",
+        "cancel_url": f"{base}/cancel",
+    }
+    return Response(_encode(body), 201, dict_of(stream_headers(stream, None, request_id)))
+
+
+async def cancel_by_key(request: Request) -> Response:
+    """``POST /v1/streams/cancel``: stop a stream whose id is not known yet, by its idempotency key."""
+    ctx = context(request)
+    principal = ctx.admit(request, spends=True)
+    key = request.headers.get("idempotency-key", "") or request.query_params.get("key", "")
+    if not key:
+        message = "Name the stream by the Idempotency-Key it was created with."
+        raise ClientError(message, code="missing_required_parameter", param="Idempotency-Key")
+    return cancelled(await ctx.gateway.cancel_key(idempotency_key(key), principal))
+
+
+# --- GET /stream -------------------------------------------------------------------------------------
+
+
+async def simple_stream(request: Request) -> AnyResponse:
+    """``GET /stream?content=…``: an answer for a bare EventSource, or for curl."""
+    ctx = context(request)
+    principal = ctx.admit(request, spends=True)
+    query = request.query_params
+    content = query.get("content", "")
+    if not content:
+        message = "Say something: /stream?content=Hello"
+        raise ClientError(message, code="missing_required_parameter", param="content")
+    messages = [Message("user", content)]
+    if system := query.get("system", ""):
+        messages.insert(0, Message("system", system))
+    asked = sorted((k, v) for k, v in query.multi_items() if k not in RECONNECT_QUERIES)
+    call = Call(
+        principal=principal,
+        route="stream",
+        request=GenerationRequest(query.get("model", "") or ctx.default_model, tuple(messages), stream=True),
+        request_id=new_request_id(),
+        body_sha256=sha256(*(f"{k}={v}".encode() for k, v in asked)),
+        idempotency_key=idempotency_key(query.get("key", "")),
+        on_disconnect=on_disconnect(request.headers.get("stream-on-disconnect"), "continue"),
+    )
+    format = _simple_format(query.get("format", ""), request.headers.get("accept", ""))
+    cursors = {name: query.get(name, "") for name in RECONNECT_QUERIES}
+    if given := given_cursor(request.headers, cursors):
+        stream = await resumed(ctx, given, call)
+        return follow(ctx, stream, format, principal, given, may_204=True)
+    started = await ctx.gateway.start_or_join(call)
+    return follow(ctx, started.stream, format, principal, request_id=call.request_id)
+
+
+def _simple_format(name: str, accept: str) -> Format:
+    chosen = by_accept(accept)
+    if chosen is not NATIVE:
+        return chosen
+    match name:
+        case "" | "text":
+            return TEXT
+        case "json":
+            return NATIVE
+    raise ClientError("format is 'text' or 'json'.", code="invalid_value", param="format")
+
+
+# --- dialects ----------------------------------------------------------------------------------------
+
+
+async def chat_completions(request: Request) -> AnyResponse:
+    """``POST /v1/chat/completions``: OpenAI Chat. Whether it streams is what the body says."""
+    ctx = context(request)
+    principal = ctx.admit(request, spends=True)
+    require_json(request.headers)
+    body = await read_body(request, ctx.settings)
+    generation = DIALECTS["openai_chat"].parse_request(body)
+    key = idempotency_key(request.headers.get("idempotency-key", ""))
+    comes_back = can_come_back(request, key)
+    call = Call(
+        principal=principal,
+        route="openai_chat",
+        request=generation,
+        request_id=new_request_id(),
+        body_sha256=sha256(body),
+        idempotency_key=key,
+        on_disconnect=on_disconnect(
+            request.headers.get("stream-on-disconnect"), "continue" if comes_back else "cancel"
+        ),
+    )
+    given = header_cursor(request)
+    if given is not None:
+        stream = await resumed(ctx, given, call)
+    else:
+        stream = (await ctx.gateway.start(call)).stream
+    if not generation.stream:
+        return Whole(ctx, stream, principal, call.request_id)
+    format = openai_chat(
+        include_usage=generation.include_usage,
+        with_ids=comes_back or request.query_params.get("ids") == "1",
+    )
+    hold = given is None
+    return follow(ctx, stream, format, principal, given, request_id=call.request_id, hold=hold)
+
+
+def can_come_back(request: Request, key: str) -> bool:
+    """Say whether the client of a dialect route showed that it can resume."""
+    named = "text/event-stream" in request.headers.get("accept", "")
+    return bool(key or request.headers.get("last-event-id") or named)

@@ -1,0 +1,109 @@
+"""Who may come in: keys, and what keeps web pages from spending through a gateway without keys.
+
+Without a key configured, the server is for this machine's user alone: it takes requests for its own
+names only (a page elsewhere can point its DNS name at 127.0.0.1), from its own pages or configured
+origins only, and creating bodies as JSON only. With a key, every route that touches streams wants
+it. Keys are kept as SHA-256 hashes.
+"""
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from penstock.types.errors import ClientError
+from penstock.types.principals import ANONYMOUS, Principal
+
+LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
+
+
+class GuardSettings(msgspec.Struct, frozen=True):
+    """``key_hashes``: SHA-256 in hex, by principal id. ``hosts`` and ``origins``: beyond our own."""
+
+    key_hashes: Mapping[str, str] = {}
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+
+
+def hash_key(key: str) -> str:
+    """Return what is kept of an API key."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether an address to listen on can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class Guard:
+    """Admits requests; immutable."""
+
+    def __init__(self, settings: GuardSettings) -> None:
+        """See the module's head."""
+        self._keys = {hashed: Principal(name) for name, hashed in settings.key_hashes.items()}
+        self._hosts = LOCAL_NAMES | set(settings.hosts)
+        self._origins = frozenset(origin.rstrip("/") for origin in settings.origins)
+
+    def admit(self, headers: Mapping[str, str], *, spends: bool) -> Principal:
+        """Return who is calling. ``spends``: the request may start or stop a generation.
+
+        Raises `ClientError`: 401 `missing_api_key` or `invalid_api_key`, 403 `host_not_allowed`,
+        `origin_not_allowed` or `cross_site_request`.
+        """
+        if not self._keys:
+            self._check_host(headers.get("host", ""))
+            if spends:
+                self._check_origin(headers)
+            return ANONYMOUS
+        key = _presented_key(headers)
+        if not key:
+            message = "This gateway wants an API key: send it as 'Authorization: Bearer <key>'."
+            raise ClientError(message, code="missing_api_key", status=401)
+        hashed = hash_key(key)
+        for known, principal in self._keys.items():
+            if hmac.compare_digest(known, hashed):
+                return principal
+        raise ClientError("This API key is not known.", code="invalid_api_key", status=401)
+
+    def _check_host(self, host: str) -> None:
+        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+        if name.lower() not in self._hosts:
+            raise ClientError(
+                f"This gateway has no key configured, so it answers to its local names only, not to "
+                f"'{name[:100]}'. Configure a key, or add the name to allowed_hosts.",
+                code="host_not_allowed",
+                status=403,
+            )
+
+    def _check_origin(self, headers: Mapping[str, str]) -> None:
+        origin = headers.get("origin")
+        if origin is not None:
+            if origin.rstrip("/") in self._origins:
+                return
+            if urlsplit(origin).netloc.lower() != headers.get("host", "").lower() or origin == "null":
+                raise ClientError(
+                    f"Pages of '{origin[:100]}' may not use this gateway. Add it to allowed_origins "
+                    f"(--allow-origin) if they should.",
+                    code="origin_not_allowed",
+                    status=403,
+                )
+            return
+        if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            message = "Another site's page made this request; it may not use this gateway."
+            raise ClientError(message, code="cross_site_request", status=403)
+
+
+def _presented_key(headers: Mapping[str, str]) -> str:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token:
+        return token.strip()
+    return headers.get("x-api-key", "") or headers.get("api-key", "")

@@ -1,0 +1,386 @@
+"""Reading streams: events, snapshot, cancel; where a cursor comes from and what each situation gets.
+
+A read never creates anything. It is also how every creating route answers: those call `follow` with
+the cursor at the start.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from penstock.server.context import CURSOR_QUERIES, RECONNECT_QUERIES, Context, context, new_request_id
+from penstock.server.downstream import ClientGone, Downstream, Present, downstream
+from penstock.server.formats import DIALECTS, NATIVE, TEXT, by_query, openai_chat
+from penstock.server.renderings import Format
+from penstock.server.responses import SILENCE, Reader, StreamResponse
+from penstock.streams.stream import Stream
+from penstock.types.errors import ClientError, GatewayError, PenstockError, StorageError, UpstreamError
+from penstock.types.events import AnyEvent, Closed, TextDelta, UsageReported
+from penstock.types.positions import START, Cursor, Position, parse_cursor, stream_of
+from penstock.types.principals import Principal
+from penstock.wire import native, sse
+from penstock.wire.dialect import Answer
+
+EXPOSED: Final = "Stream-Id, Stream-Status, Location, x-request-id, retry-after"
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Given(NamedTuple):
+    """A cursor as the client gave it. ``reconnects``: by a way that only a reconnecting reader uses."""
+
+    cursor: Cursor
+    reconnects: bool
+
+
+def given_cursor(headers: Mapping[str, str], query: Mapping[str, str]) -> Given | None:
+    """Return the first cursor present: the header, then the query's names in order; None without any.
+
+    The header wins, since EventSource reconnects with its old URL. An empty value counts as absent.
+    Raises `ClientError` `invalid_cursor`.
+    """
+    sources = [("Last-Event-ID", headers.get("last-event-id", ""))]
+    sources += [(name, query.get(name, "")) for name in CURSOR_QUERIES]
+    for name, text in sources:
+        if text:
+            try:
+                cursor = parse_cursor(text)
+            except ValueError as error:
+                message = f"The cursor in {name} cannot be read: {error}."
+                raise ClientError(message, code="invalid_cursor", param=name) from None
+            return Given(cursor, name == "Last-Event-ID" or name in RECONNECT_QUERIES)
+    return None
+
+
+class LogLost(ClientError):
+    """The log lost what this reader has seen; it must start over."""
+
+    def __init__(self) -> None:
+        """409 on JSON; on SSE a `fail` event."""
+        super().__init__(
+            "What was read up to this cursor was lost before it was safely stored. Read from the start.",
+            code="log_lost",
+            status=409,
+        )
+
+
+def resolve(stream: Stream, given: Given | None) -> Position:
+    """Return where a read of ``stream`` begins.
+
+    Raises `ClientError`: 400 `cursor_mismatch`, 416 `cursor_ahead`, or `LogLost`.
+    """
+    if given is None:
+        return START
+    cursor = given.cursor
+    if cursor.stream and cursor.stream != stream.id:
+        message = "The cursor names another stream than the URL."
+        raise ClientError(message, code="cursor_mismatch", param="Last-Event-ID")
+    if cursor.position is None:
+        return stream.position(stream.committed)
+    if not stream.holds(cursor.position):
+        raise LogLost
+    if cursor.position.entries > stream.committed:
+        raise ClientError(
+            f"The cursor is ahead of the stream, which has {stream.committed} entries.",
+            code="cursor_ahead",
+            status=416,
+        )
+    return cursor.position
+
+
+def at_end(stream: Stream, position: Position) -> bool:
+    """Say whether nothing will ever follow ``position``."""
+    return not stream.is_open and position.entries >= stream.committed
+
+
+def stream_headers(stream: Stream, format: Format | None, request_id: str) -> list[tuple[bytes, bytes]]:
+    """Return the headers of every create and read."""
+    return [
+        (b"content-type", format.media_type if format else b"application/json"),
+        (b"stream-id", stream.id.encode()),
+        (b"stream-status", stream.state.encode()),
+        (b"location", f"/v1/streams/{stream.id}".encode()),
+        (b"x-request-id", request_id.encode()),
+        (b"cache-control", b"no-store, no-transform"),
+        (b"x-accel-buffering", b"no"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"access-control-expose-headers", EXPOSED.encode()),
+    ]
+
+
+def follow(
+    ctx: Context,
+    stream: Stream,
+    format: Format,
+    principal: Principal,
+    given: Given | None = None,
+    *,
+    may_204: bool = False,
+    request_id: str = "",
+    hold: bool = False,
+) -> "Response | Following":
+    """Return the response that reads ``stream`` from the cursor on.
+
+    ``may_204``: a reconnect at the end of a closed stream is answered 204, which is what stops an
+    EventSource. ``hold``: keep the status line back until there is output.
+    """
+    request_id = request_id or new_request_id()
+    try:
+        position = resolve(stream, given)
+    except LogLost as lost:
+        if not format.framing.startswith(("sse", "text")):
+            raise
+        body = sse.encode(native.failure(lost), event=b"fail")
+        return Response(body, 200, dict_of(stream_headers(stream, format, request_id)))
+    if at_end(stream, position):
+        if given is not None and given.reconnects and may_204:
+            return Response(status_code=204, headers=dict_of(stream_headers(stream, None, request_id)[1:]))
+        position = Position(position.epoch, max(stream.committed - 1, 0))
+    return Following(ctx, stream, format, principal, position, request_id, hold=hold)
+
+
+def dict_of(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Return ASGI headers in Starlette's form."""
+    return {name.decode(): value.decode() for name, value in headers}
+
+
+class Following:
+    """A response that follows a stream. Its reader is counted from before the status line, so that a
+    client that leaves while that is held back is noticed as well."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        stream: Stream,
+        format: Format,
+        principal: Principal,
+        position: Position,
+        request_id: str,
+        *,
+        hold: bool,
+    ) -> None:
+        """See `follow`."""
+        self._ctx = ctx
+        self._stream = stream
+        self._format = format
+        self._principal = principal
+        self._position = position
+        self._request_id = request_id
+        self._hold = hold
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Wait for output if that is wanted, then stream."""
+        stream, format, position = self._stream, self._format, self._position
+        left = self._ctx.gateway.attach_reader(stream, self._principal)
+        try:
+            if self._hold:
+                down = downstream(scope, receive, send, self._ctx.settings.send_timeout)
+                async with Present(down):
+                    await first_output(stream, self._ctx.settings.commit_after)
+                if error := await failure_before_output(stream):
+                    raise error
+            opening = b""
+            if format in (NATIVE, TEXT):
+                data = native.opening(
+                    status=stream.state, start=position.entries, tail=stream.committed, heartbeat=SILENCE
+                )
+                opening = sse.encode(data, event=b"stream", id=f"{stream.id}~{position}".encode())
+            response = StreamResponse(
+                self._reader,
+                stream_headers(stream, format, self._request_id),
+                heart=self._ctx.heart,
+                opening=opening,
+                send_timeout=self._ctx.settings.send_timeout,
+            )
+            await response(scope, receive, send)
+        except ClientGone:
+            pass
+        finally:
+            left()
+
+    def _reader(self, down: Downstream) -> Reader:
+        position = self._position
+        return Reader(
+            self._stream,
+            self._format,
+            down,
+            self._ctx.renderings,
+            position=position.entries,
+            skip=position.part,
+        )
+
+
+class Whole:
+    """A response that waits for the end of a stream and gives the answer in one piece."""
+
+    def __init__(self, ctx: Context, stream: Stream, principal: Principal, request_id: str) -> None:
+        """The reader is counted while it waits."""
+        self._ctx = ctx
+        self._stream = stream
+        self._principal = principal
+        self._request_id = request_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Wait, fold, answer; raises how the stream failed."""
+        left = self._ctx.gateway.attach_reader(self._stream, self._principal)
+        try:
+            down = downstream(scope, receive, send, self._ctx.settings.send_timeout)
+            async with Present(down):
+                await self._stream.wait_closed()
+            response = await whole_answer(self._ctx, self._stream, self._request_id)
+        except ClientGone:
+            return
+        finally:
+            left()
+        await response(scope, receive, send)
+
+
+async def first_output(stream: Stream, patience: float) -> None:
+    """Return when ``stream`` has its first entry, or after ``patience`` seconds."""
+    try:
+        async with asyncio.timeout(patience):
+            await stream.wait_beyond(0)
+    except TimeoutError:
+        pass
+
+
+async def failure_before_output(stream: Stream) -> PenstockError | None:
+    """Return why ``stream`` ended when it did so without any output; None in every other case."""
+    if stream.lost:
+        return StorageError()
+    if stream.is_open or stream.committed != 1:
+        return None
+    entries = await stream.read(0, 1)
+    closed = entries[0].event
+    return error_of(closed) if type(closed) is Closed and closed.status != "completed" else None
+
+
+def error_of(closed: Closed) -> PenstockError:
+    """Return a terminal entry as the error that it would have been as a response."""
+    error: PenstockError
+    if closed.fault == "client":
+        error = ClientError(closed.message, code=closed.code, status=closed.http_status or 400)
+    elif closed.fault == "upstream":
+        error = UpstreamError(closed.message, code=closed.code, status=closed.http_status or 502)
+    else:
+        error = GatewayError(closed.message, code=closed.code, status=closed.http_status or 503)
+    error.param = closed.param or None
+    error.type = closed.error_type
+    error.retryable = closed.retryable
+    error.retry_after = closed.retry_after or None
+    return error
+
+
+# --- routes ------------------------------------------------------------------------------------------
+
+
+async def _find(request: Request) -> tuple[Context, Stream, Principal]:
+    ctx = context(request)
+    principal = ctx.admit(request, spends=False)
+    stream_id = stream_of(request.path_params["stream"])
+    if not stream_id:
+        raise ClientError("There is no such stream.", code="stream_not_found", status=404)
+    return ctx, await ctx.gateway.find(stream_id, principal), principal
+
+
+async def events(request: Request) -> "Response | Following":
+    """``GET /v1/streams/{stream}/events``: the stream from a cursor on, then live."""
+    ctx, stream, principal = await _find(request)
+    format = by_query(request.query_params.get("dialect", ""), request.headers.get("accept", ""))
+    given = given_cursor(request.headers, request.query_params)
+    return follow(ctx, stream, format, principal, given, may_204=True)
+
+
+async def snapshot(request: Request) -> Response:
+    """``GET /v1/streams/{stream}``: status, usage and the text so far, with the cursor they stand for."""
+    _, stream, _ = await _find(request)
+    upto, state = stream.committed, stream.state
+    text: dict[int, list[str]] = {}
+    usage: UsageReported | None = None
+    closed: Closed | None = None
+    after = 0
+    while after < upto:
+        for seq, event, _ in await stream.read(after):
+            after = seq
+            if seq > upto:
+                break
+            if type(event) is TextDelta:
+                text.setdefault(event.index, []).append(event.delta)
+            elif type(event) is UsageReported:
+                usage = event
+            elif type(event) is Closed:
+                closed = event
+    body: dict[str, Any] = {
+        "id": stream.id,
+        "status": state,
+        "model": stream.info.model,
+        "created_at": int(stream.info.created_at),
+        "cursor": str(Cursor(stream.id, stream.position(upto))),
+        "entries": upto,
+        "text": "".join(text.get(0, [])),
+    }
+    if len(text) > 1:
+        body["texts"] = ["".join(text[index]) for index in sorted(text)]
+    if usage is not None:
+        body["usage"] = usage
+    if stream.info.metadata:
+        body["metadata"] = stream.info.metadata
+    if closed is not None:
+        body["end"] = closed
+    return Response(_encode(body), 200, dict_of(stream_headers(stream, None, new_request_id())))
+
+
+async def cancel(request: Request) -> Response:
+    """``POST /v1/streams/{stream}/cancel``: stop it; 200 with the final state, every reader sees it."""
+    ctx = context(request)
+    principal = ctx.admit(request, spends=True)
+    stream_id = stream_of(request.path_params["stream"])
+    if not stream_id:
+        raise ClientError("There is no such stream.", code="stream_not_found", status=404)
+    return cancelled(await ctx.gateway.cancel(stream_id, principal))
+
+
+def cancelled(stream: Stream) -> Response:
+    """Return what a cancel answers."""
+    cursor = str(Cursor(stream.id, stream.position(stream.committed)))
+    body = {"id": stream.id, "status": stream.state, "cursor": cursor}
+    status = 202 if stream.is_open else 200
+    return Response(_encode(body), status, dict_of(stream_headers(stream, None, new_request_id())))
+
+
+async def chat_completion(request: Request) -> "Response | Following":
+    """``GET /v1/chat/completions/{stream}``: the answer again, as a stream or, when it has ended, whole."""
+    ctx, stream, principal = await _find(request)
+    if request.query_params.get("stream", "").lower() in ("true", "1"):
+        given = given_cursor(request.headers, request.query_params)
+        format = openai_chat(include_usage=True, with_ids=True)
+        return follow(ctx, stream, format, principal, given, may_204=True)
+    if stream.is_open:
+        message = "This answer is not complete yet: read it with ?stream=true, or ask again later."
+        raise ClientError(message, code="stream_open", status=409)
+    return await whole_answer(ctx, stream, new_request_id())
+
+
+async def whole_answer(ctx: Context, stream: Stream, request_id: str) -> Response:
+    """Return a closed stream as one JSON answer in its dialect; raises how it failed."""
+    if stream.lost:
+        raise StorageError
+    collected: list[AnyEvent] = []
+    while len(collected) < stream.committed:
+        entries = await stream.read(len(collected))
+        collected += [entry.event for entry in entries]
+        if len(collected) > ctx.settings.max_answer_events:
+            message = "The answer has too many parts to be given whole: read it as a stream."
+            raise ClientError(message, code="answer_too_large", status=422)
+    closed = collected[-1]
+    if type(closed) is Closed and closed.status != "completed":
+        raise error_of(closed)
+    info = stream.info
+    dialect = DIALECTS.get(info.dialect, DIALECTS["openai_chat"])
+    body = dialect.render_answer(Answer(info.id, int(info.created_at), info.model, True), collected)
+    return Response(body, 200, dict_of(stream_headers(stream, None, request_id)))

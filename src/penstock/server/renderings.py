@@ -1,0 +1,216 @@
+"""Renderings: one stream in one format, encoded once and shared by all readers at the tail.
+
+A format is a dialect's encoder plus a framing (SSE with or without ids, NDJSON, plain text). A
+rendering is a pure function of the log: at a given position, every rendering of one format holds the
+same encoder state, so a reader that has caught up joins the one that is there and drops its own.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, TypeAlias
+
+from penstock.streams.stream import Stream
+from penstock.types.events import Closed, Entry
+from penstock.wire import ndjson, sse
+from penstock.wire.dialect import Answer, EventEncoder, Frame
+
+Framing: TypeAlias = Callable[[int, Sequence[Frame]], bytes]
+"""Bytes of an entry's frames, given the entry's sequence number."""
+
+
+class Format(NamedTuple):
+    """What a reader asked for. ``with_ids``: each SSE event carries its cursor.
+
+    ``ends_cleanly``: a body in this format may end properly after any terminal entry, because its
+    last frame says how it ended; if not, it does so after `completed` only.
+    ``stateless``: an encoder needs no knowledge of earlier entries.
+    """
+
+    name: str
+    media_type: bytes
+    encoder: Callable[[Answer], EventEncoder]
+    framing: str  # "sse" | "text" | "ndjson" | "plain"
+    with_ids: bool = True
+    ends_cleanly: bool = True
+    stateless: bool = True
+
+
+def sse_with_ids(stream: Stream, *, split: bool = False) -> Framing:
+    """``event``, ``data``, ``id``: the cursor after the entry, or inside it for its first frames."""
+    epoch = f"{stream.id}~{stream.info.epoch:04d}".encode()
+
+    def frame(seq: int, frames: Sequence[Frame]) -> bytes:
+        if len(frames) == 1 and not split:
+            event, data = frames[0]
+            if event:
+                return b"event: %b\ndata: %b\nid: %b%012d\n\n" % (event, data, epoch, seq)
+            return b"data: %b\nid: %b%012d\n\n" % (data, epoch, seq)
+        out = []
+        for part, (event, data) in enumerate(frames, 1):
+            if part == len(frames):
+                id_ = b"%b%012d" % (epoch, seq)
+            else:
+                id_ = b"%b%012d.%d" % (epoch, seq - 1, part)
+            if split and not event:
+                out.append(sse.encode_text(data.decode(), id=id_))
+            else:
+                out.append(sse.encode(data, event=event, id=id_))
+        return b"".join(out)
+
+    return frame
+
+
+def sse_without_ids(seq: int, frames: Sequence[Frame]) -> bytes:
+    """``event`` and ``data`` only, for readers that cannot come back and may stumble over ids."""
+    if len(frames) == 1:
+        event, data = frames[0]
+        if not event:
+            return b"data: %b\n\n" % data
+    return b"".join(sse.encode(data, event=event) for event, data in frames)
+
+
+def ndjson_lines(stream: Stream) -> Framing:
+    """``{"c": cursor, "ev": event, "d": data}`` a line."""
+    epoch = f"{stream.id}~{stream.info.epoch:04d}".encode()
+
+    def frame(seq: int, frames: Sequence[Frame]) -> bytes:
+        return b"".join(
+            ndjson.encode(b'{"c":"%b%012d","ev":"%b","d":%b}' % (epoch, seq, event, data))
+            for event, data in frames
+        )
+
+    return frame
+
+
+def plain_text(seq: int, frames: Sequence[Frame]) -> bytes:
+    """The text and nothing else."""
+    return b"".join(data for event, data in frames if not event)
+
+
+def framing(format: Format, stream: Stream) -> Framing:
+    """Return the framing of ``format`` for ``stream``."""
+    match format.framing:
+        case "ndjson":
+            return ndjson_lines(stream)
+        case "plain":
+            return plain_text
+        case "text":
+            return sse_with_ids(stream, split=True)
+    return sse_with_ids(stream) if format.with_ids else sse_without_ids
+
+
+class TailReader(Protocol):
+    """A reader that has caught up."""
+
+    def deliver(self, data: bytes, closed: Closed | None) -> None:
+        """Take the next bytes; ``closed`` when they end the stream. ``b""`` may come alone."""
+        ...
+
+    def dropped(self) -> None:
+        """The stream lost its writer, or rendering it failed: there will be no end."""
+        ...
+
+
+class Rendering:
+    """An encoder at a position of a stream, and the readers that are there with it."""
+
+    __slots__ = ("_frame", "encoder", "format", "position", "readers", "stream")
+
+    def __init__(self, stream: Stream, format: Format) -> None:
+        """Stand at the start of the log."""
+        self.stream = stream
+        self.format = format
+        self.position = 0
+        info = stream.info
+        self.encoder = format.encoder(Answer(info.id, int(info.created_at), info.model))
+        self.readers: list[TailReader] = []
+        self._frame = framing(format, stream)
+
+    def render(self, entries: Sequence[Entry], skip: int = 0) -> bytes:
+        """Return the bytes of the next ``entries``, without the first ``skip`` frames of the first one."""
+        out = []
+        for seq, event, line in entries:
+            frames = self.encoder.encode(event, line)
+            if skip:
+                if skip < len(frames):
+                    # Its ids still count from the entry's first frame, so frame first, then drop.
+                    out.append(_after(self._frame(seq, frames), skip))
+                    skip = 0
+                    continue
+                skip = 0
+            if frames:
+                out.append(self._frame(seq, frames))
+        self.position = entries[-1].seq
+        return out[0] if len(out) == 1 else b"".join(out)
+
+    def on_batch(self, entries: Sequence[Entry]) -> None:
+        """A commit: encode once, hand to every reader at the tail."""
+        if not entries:
+            self._drop()
+            return
+        try:
+            data = self.render(entries)
+        except Exception:
+            self._drop()
+            raise
+        last = entries[-1].event
+        closed = last if type(last) is Closed else None
+        if data or closed is not None:
+            for reader in tuple(self.readers) if len(self.readers) > 1 else self.readers[:1]:
+                reader.deliver(data, closed)
+
+    def _drop(self) -> None:
+        for reader in tuple(self.readers):
+            reader.dropped()
+
+
+def _after(framed: bytes, skip: int) -> bytes:
+    return b"\n\n".join(framed.split(b"\n\n")[skip:])
+
+
+class Renderings:
+    """The shared renderings of this process, by stream and format."""
+
+    def __init__(self) -> None:
+        """None yet: they come and go with their readers."""
+        self._shared: dict[tuple[str, str, bool], Rendering] = {}
+
+    def __len__(self) -> int:
+        """How many renderings have readers."""
+        return len(self._shared)
+
+    def join(self, own: Rendering, reader: TailReader) -> Rendering:
+        """Let ``reader`` follow the tail; return the rendering that it now shares.
+
+        ``own`` must stand at the stream's commit mark, and no await may lie between that check and
+        this call: this is what makes the way from replay to live without a gap or a repeat.
+        """
+        key = _key(own)
+        shared = self._shared.get(key)
+        if shared is None or shared.position != own.position:
+            shared = self._shared[key] = own
+            own.stream.follow(own.on_batch)
+        shared.readers.append(reader)
+        return shared
+
+    def leave(self, shared: Rendering, reader: TailReader) -> None:
+        """``reader`` follows no more. Nothing happens if it did not."""
+        if reader in shared.readers:
+            shared.readers.remove(reader)
+        if not shared.readers:
+            shared.stream.unfollow(shared.on_batch)
+            if self._shared.get(_key(shared)) is shared:
+                del self._shared[_key(shared)]
+
+    def part(self, shared: Rendering, reader: TailReader) -> Rendering:
+        """``reader`` cannot keep up: return a rendering of its own that stands where the shared one does."""
+        self.leave(shared, reader)
+        if not shared.readers:
+            return shared
+        own = Rendering(shared.stream, shared.format)
+        own.encoder, own.position = copy.deepcopy(shared.encoder), shared.position
+        return own
+
+
+def _key(rendering: Rendering) -> tuple[str, str, bool]:
+    return (rendering.stream.id, rendering.format.name, rendering.format.with_ids)

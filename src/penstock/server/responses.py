@@ -1,0 +1,262 @@
+"""Responses that stream: a reader of the log on its way to one client.
+
+A reader is a position; it has no queue. While it is behind, its task reads batches from the log and
+writes them at the client's pace. Once it has caught up it joins the shared rendering, and from then
+on the commit itself writes to its socket: no task switch, no wait. A client that does not keep up
+leaves the rendering with the one batch that did not fit and goes on by itself.
+
+How a body ends is part of the answer: properly after the terminal entry (after any of them in a
+format whose last frame says how it ended, after `completed` only in others), and cut otherwise.
+"""
+
+import asyncio
+import enum
+from collections.abc import Callable
+
+from starlette.types import Receive, Scope, Send
+
+from penstock.server.downstream import ClientGone, Downstream, Headers, Present, downstream
+from penstock.server.renderings import Format, Rendering, Renderings
+from penstock.streams.stream import Stream
+from penstock.types.events import Closed
+from penstock.wire.dialect import Frame
+
+RETRY = b"retry: 1000\n"
+"""Milliseconds; stands only inside the first event with data: alone it crashes the OpenAI Python SDK."""
+
+SILENCE = 15
+"""Seconds without a write after which a heartbeat goes out; event-source-polyfill gives up after 45."""
+
+IDLE_CHUNK_EVERY = 4
+"""Every so many heartbeats a dialect that has an empty chunk sends that: some timers see no comments."""
+
+
+class _Woken(enum.Enum):
+    ENDED = enum.auto()
+    SLOW = enum.auto()
+    DROPPED = enum.auto()
+
+
+class Reader:
+    """One client following one stream."""
+
+    __slots__ = (
+        "_closed",
+        "_down",
+        "_format",
+        "_leftover",
+        "_rendering",
+        "_renderings",
+        "_silent_beats",
+        "_skip",
+        "_stream",
+        "_wake",
+        "position",
+        "quiet",
+    )
+
+    def __init__(
+        self,
+        stream: Stream,
+        format: Format,
+        down: Downstream,
+        renderings: Renderings,
+        *,
+        position: int,
+        skip: int = 0,
+    ) -> None:
+        """Stand after ``position`` entries and ``skip`` frames of the next one."""
+        self.position = position
+        self.quiet = 0
+        self._stream = stream
+        self._format = format
+        self._down = down
+        self._renderings = renderings
+        self._skip = skip
+        self._rendering = Rendering(stream, format)
+        self._closed: Closed | None = None
+        self._leftover = b""
+        self._silent_beats = 0
+        self._wake: asyncio.Future[_Woken] | None = None
+
+    def __repr__(self) -> str:
+        """Say which stream, and how far."""
+        return f"<Reader {self._stream.id} {self.position}/{self._stream.committed}>"
+
+    async def run(self, opening: bytes) -> None:
+        """Write ``opening`` and everything after the reader's position; return after the end.
+
+        Raises `ClientGone` when the client left, `StorageError` when the log cannot be read.
+        """
+        rendering = self._rendering
+        if self._format.stateless:
+            rendering.position = self.position
+        while rendering.position < self.position:
+            rendering.render(await self._stream.read(rendering.position, self.position - rendering.position))
+        retry = RETRY if self._format.with_ids and self._format.framing in ("sse", "text") else b""
+        if opening:
+            await self._write(retry + opening)
+            retry = b""
+        await self._catch_up(retry)
+        while self._closed is None and not self._stream.lost:
+            if self._down.pushes:
+                if await self._follow() is _Woken.DROPPED:
+                    break
+                if self._leftover:
+                    leftover, self._leftover = self._leftover, b""
+                    await self._write(leftover)
+            else:
+                await self._wait()
+            await self._catch_up()
+        if self._closed is not None:
+            await self._finish(self._closed)
+        else:
+            self._down.cut()
+
+    async def _catch_up(self, prefix: bytes = b"") -> None:
+        """Write what is committed after the position, batch by batch, at the client's pace."""
+        rendering = self._rendering
+        while self._closed is None and self.position < self._stream.committed:
+            entries = await self._stream.read(self.position)
+            if not entries:
+                return
+            data = rendering.render(entries, self._skip)
+            self._skip = 0
+            self.position = rendering.position
+            if data:
+                await self._write(prefix + data)
+                prefix = b""
+            last = entries[-1].event
+            if type(last) is Closed:
+                self._closed = last
+
+    async def _follow(self) -> _Woken:
+        """Let commits write to the socket until something else is needed."""
+        wake: asyncio.Future[_Woken] = asyncio.get_running_loop().create_future()
+        self._wake = wake
+        shared = self._rendering = self._renderings.join(self._rendering, self)
+        try:
+            return await wake
+        finally:  # also when the client left: nothing may push to this reader any more
+            self._renderings.leave(shared, self)
+            self._wake = None
+
+    async def _wait(self) -> None:
+        """Where nothing can be pushed: wait for the next commit, with heartbeats."""
+        try:
+            async with asyncio.timeout(SILENCE):
+                await self._stream.wait_beyond(self.position)
+        except TimeoutError:
+            if beat := self._heartbeat():
+                await self._down.write(beat)
+
+    # --- called by the rendering, inside a commit ------------------------------------------------
+
+    def deliver(self, data: bytes, closed: Closed | None) -> None:
+        """Take the next bytes; ``closed`` when they end the stream."""
+        wake = self._wake
+        if wake is None or wake.done():
+            return
+        self.position = self._rendering.position
+        self._closed = closed
+        if not data or self._down.push(data):
+            self.quiet = 0
+            if closed is not None:
+                wake.set_result(_Woken.ENDED)
+        else:
+            self._leftover = data
+            self._rendering = self._renderings.part(self._rendering, self)
+            wake.set_result(_Woken.SLOW)
+
+    def dropped(self) -> None:
+        """The stream lost its writer: there will be no end."""
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(_Woken.DROPPED)
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    async def _write(self, data: bytes) -> None:
+        self._stream.sent_ids = True
+        await self._down.write(data)
+        self.quiet = 0
+        self._silent_beats = 0
+
+    async def _finish(self, closed: Closed) -> None:
+        if closed.status == "completed" or self._format.ends_cleanly:
+            await self._down.end()
+        else:
+            self._down.cut()
+
+    def beat(self) -> None:
+        """A second went by: send a heartbeat when the connection has been silent for long enough."""
+        self.quiet += 1
+        if self.quiet < SILENCE or self._wake is None:
+            return
+        self.quiet = 0
+        if beat := self._heartbeat():
+            self._down.push(beat)
+
+    def _heartbeat(self) -> bytes:
+        self._silent_beats += 1
+        if self._format.framing == "plain":
+            return b""
+        if self._format.framing == "ndjson":
+            return b'{"ev":"heartbeat"}\n'
+        encoder = self._rendering.encoder
+        idle_chunk: Callable[[], Frame] | None = getattr(encoder, "idle_chunk", None)
+        if idle_chunk is not None and self._silent_beats % IDLE_CHUNK_EVERY == 0:
+            return b"data: %b\n\n" % idle_chunk()[1]
+        return b":\n" if self._format.with_ids else encoder.heartbeat()
+
+
+class Heart:
+    """All readers of this server, for heartbeats: one sweep a second, no timer per reader."""
+
+    def __init__(self, interval: float = 1.0) -> None:
+        """``interval``: seconds between sweeps."""
+        self.readers: set[Reader] = set()
+        self._interval = interval
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        while True:
+            await asyncio.sleep(self._interval)
+            for reader in tuple(self.readers):
+                reader.beat()
+
+
+class StreamResponse:
+    """An ASGI response that follows a stream."""
+
+    def __init__(
+        self,
+        reader: Callable[[Downstream], Reader],
+        headers: Headers,
+        *,
+        heart: Heart,
+        opening: bytes = b"",
+        send_timeout: float = 30.0,
+    ) -> None:
+        """``reader`` is made when the way to the client is known; ``opening`` is sent before it reads."""
+        self._reader = reader
+        self._headers = headers
+        self._heart = heart
+        self._opening = opening
+        self._send_timeout = send_timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the head, follow the stream to its end; raises `ClientGone` when the client left."""
+        down = downstream(scope, receive, send, self._send_timeout)
+        reader = self._reader(down)
+        self._heart.readers.add(reader)
+        try:
+            async with Present(down):
+                await down.start(200, self._headers)
+                await reader.run(self._opening)
+        except ClientGone:
+            raise
+        except BaseException:
+            down.cut()  # the status line is out: the only honest way to say that this is no end
+            raise
+        finally:
+            self._heart.readers.discard(reader)

@@ -1,0 +1,172 @@
+"""The server's life: listen, serve, drain, leave.
+
+SIGTERM (and the first Ctrl-C) stops accepting, lets running streams end for up to `drain` seconds,
+closes the rest as `interrupted` so that every reader is told, gives those words a moment to go out,
+then aborts what is left. A second signal skips the waiting.
+"""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from email.utils import formatdate
+
+import msgspec
+import structlog
+from starlette.types import ASGIApp
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from penstock.gateway.gateway import Gateway
+from penstock.server.http import HttpProtocol, HttpSettings, protocol_class, tune
+from penstock.server.responses import Heart
+
+log = structlog.get_logger(__name__)
+
+BACKLOG = 2048
+LAST_WORDS = 1.0
+"""Seconds that readers get to take the end of their streams before they are aborted."""
+
+
+class ServingSettings(msgspec.Struct, frozen=True):
+    """Where to listen and how to leave. Seconds."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    drain: float = 20.0
+    drain_on_interrupt: float = 1.0
+    http: HttpSettings = HttpSettings()
+
+
+def listen(settings: ServingSettings) -> list[socket.socket]:
+    """Open the listening sockets; raises `OSError` when the port is taken or the address is not ours.
+
+    ``localhost`` listens on both loopback addresses, so that clients that try ``::1`` first find us.
+    """
+    family = socket.AF_UNSPEC if settings.host == "localhost" else 0
+    found = socket.getaddrinfo(
+        settings.host, settings.port, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    sockets: list[socket.socket] = []
+    try:
+        for family_, kind, protocol, _, address in found:
+            sock = socket.socket(family_, kind, protocol)
+            sockets.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family_ == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            tune(sock, settings.http)
+            sock.bind(address)
+            sock.listen(BACKLOG)
+            sock.setblocking(False)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+class Server:
+    """Serves one app on given sockets until it is told to stop."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        gateway: Gateway,
+        heart: Heart,
+        sockets: list[socket.socket],
+        settings: ServingSettings,
+    ) -> None:
+        """``gateway`` is entered already; the sockets listen."""
+        self._gateway = gateway
+        self._heart = heart
+        self._sockets = sockets
+        self._settings = settings
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._drain = settings.drain
+        self._state = ServerState()
+        self._config = Config(
+            app,
+            http=protocol_class(settings.http),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=int(settings.http.idle_timeout),
+            backlog=BACKLOG,
+        )
+
+    def stop(self, drain: float | None = None) -> None:
+        """Begin to leave; a second call skips the waiting."""
+        if self._stop.is_set():
+            self._hurry.set()
+        if drain is not None:
+            self._drain = drain
+        self._stop.set()
+
+    async def serve(self, ready: Callable[[], None] | None = None, *, signals: bool = True) -> None:
+        """Serve until stopped, then drain and leave; calls ``ready`` once connections are accepted.
+
+        ``signals``: stop at SIGTERM and SIGINT; without, only `stop` does it.
+        """
+        loop = asyncio.get_running_loop()
+        self._config.load()
+        protocol = self._config.http_protocol_class
+
+        def connection() -> asyncio.Protocol:
+            made: HttpProtocol = protocol(config=self._config, server_state=self._state, app_state={})  # type: ignore[assignment, call-arg]
+            return made
+
+        servers = [await loop.create_server(connection, sock=sock, backlog=BACKLOG) for sock in self._sockets]
+        if signals:
+            loop.add_signal_handler(signal.SIGTERM, self.stop)
+            loop.add_signal_handler(signal.SIGINT, self.stop, self._settings.drain_on_interrupt)
+        try:
+            async with asyncio.TaskGroup() as group:
+                helpers = [group.create_task(self._heart.run()), group.create_task(self._tick())]
+                if ready is not None:
+                    ready()
+                await self._stop.wait()
+                for server in servers:
+                    server.close()
+                await self._leave()
+                for helper in helpers:
+                    helper.cancel()
+        finally:
+            if signals:
+                loop.remove_signal_handler(signal.SIGTERM)
+                loop.remove_signal_handler(signal.SIGINT)
+            for server in servers:
+                server.close()
+
+    async def _leave(self) -> None:
+        state = self._state
+        log.info("draining", streams=self._gateway.open_streams, seconds=self._drain)
+        for connection in list(state.connections):
+            connection.shutdown()
+        drain = asyncio.ensure_future(self._gateway.drain(self._drain))
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        await asyncio.wait({drain, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        if not drain.done():
+            drain.cancel()
+            with suppress(asyncio.CancelledError):
+                await drain
+            await self._gateway.drain(0)
+        hurry.cancel()
+        if state.tasks:
+            await asyncio.wait(set(state.tasks), timeout=LAST_WORDS)
+        for connection in list(state.connections):
+            connection.transport.abort()
+        for task in list(state.tasks):
+            task.cancel()
+        if state.tasks:
+            await asyncio.wait(set(state.tasks), timeout=LAST_WORDS)
+
+    async def _tick(self) -> None:
+        """Keep the Date header true."""
+        while True:
+            self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+            await asyncio.sleep(1.0)

@@ -1,0 +1,341 @@
+"""Creating: native, simple and OpenAI Chat, with what each answers to good and bad input."""
+
+import json
+
+import pytest
+
+from penstock.server.context import ServerSettings
+from tests.server.sse import collect
+
+HELLO = {"model": "demo-echo", "messages": [{"role": "user", "content": "one two three"}]}
+
+
+def native(**more):
+    return {"dialect": "openai_chat", "request": HELLO, **more}
+
+
+async def error(response):
+    body = json.loads(await response.aread())["error"]
+    return response.status_code, body["code"], body["param"]
+
+
+# --- native ------------------------------------------------------------------------------------------
+
+
+async def test_native_stream_names_itself_first_and_says_how_it_ended(gateway):
+    got = await collect(gateway.client, "POST", "/v1/streams", json=native())
+    assert got.status == 200
+    assert got.headers["content-type"].startswith("text/event-stream")
+    first, last = got.events[0], got.events[-1]
+    stream = got.headers["stream-id"]
+    assert (first.name, first.id) == ("stream", f"{stream}~0000000000000000")
+    assert first.data["status"] == "open"
+    assert last.name == "done"
+    assert got.text == "one two three"
+
+
+async def test_every_native_event_has_the_cursor_after_it(gateway):
+    got = await collect(gateway.client, "POST", "/v1/streams", json=native())
+    stream = got.headers["stream-id"]
+    assert [e.id for e in got.events] == [f"{stream}~{n:016d}" for n in range(len(got.events))]
+    assert [e.data["n"] for e in got.events[1:]] == list(range(1, len(got.events)))
+
+
+async def test_headers_of_a_stream_tell_proxies_to_keep_their_hands_off(gateway):
+    got = await collect(gateway.client, "POST", "/v1/streams", json=native())
+    assert got.headers["cache-control"] == "no-store, no-transform"
+    assert got.headers["x-accel-buffering"] == "no"
+    assert got.headers["x-content-type-options"] == "nosniff"
+    assert got.headers["location"] == f"/v1/streams/{got.headers['stream-id']}"
+    assert got.headers["x-request-id"].startswith("req_")
+
+
+async def test_retry_stands_only_inside_the_first_event(gateway):
+    got = await collect(gateway.client, "POST", "/v1/streams", json=native())
+    assert got.raw.startswith(b"retry: 1000\nevent: stream\ndata: ")
+    assert got.raw.count(b"retry:") == 1
+
+
+async def test_respond_async_answers_with_where_to_read(gateway):
+    response = await gateway.client.post("/v1/streams", json=native(), headers={"prefer": "respond-async"})
+    assert response.status_code == 201
+    body = response.json()
+    assert response.headers["location"] == f"/v1/streams/{body['stream']}"
+    got = await collect(gateway.client, "GET", body["events_url"], params={"after": body["cursor"]})
+    assert got.text == "one two three"
+
+
+@pytest.mark.parametrize(
+    ("accept", "first"),
+    [
+        ("text/event-stream", b"retry: 1000\nevent: stream"),
+        ("text/event-stream, */*", b"retry: 1000\nevent: stream"),
+        ("application/x-ndjson", b'{"c":"s_'),
+        ("text/plain", b"one"),
+    ],
+)
+async def test_accept_chooses_the_format_where_it_names_one_type(gateway, accept, first):
+    got = await collect(gateway.client, "POST", "/v1/streams", json=native(), headers={"accept": accept})
+    assert got.raw.startswith(first)
+
+
+async def test_ndjson_lines_carry_cursor_event_and_data(gateway):
+    headers = {"accept": "application/x-ndjson"}
+    got = await collect(gateway.client, "POST", "/v1/streams", json=native(), headers=headers)
+    lines = [json.loads(line) for line in got.raw.splitlines()]
+    assert lines[-1]["ev"] == "done"
+    assert lines[-1]["c"] == f"{got.headers['stream-id']}~{len(lines):016d}"
+
+
+# --- idempotency and resuming by POST ----------------------------------------------------------------
+
+
+async def test_the_same_key_and_body_give_the_same_stream(gateway):
+    headers = {"idempotency-key": "k1"}
+    first = await collect(gateway.client, "POST", "/v1/streams", json=native(), headers=headers)
+    second = await collect(gateway.client, "POST", "/v1/streams", json=native(), headers=headers)
+    assert second.headers["stream-id"] == first.headers["stream-id"]
+    # the second read finds the stream closed: all that was there, and the same end
+    assert second.events[-1] == first.events[-1]
+    assert second.text == first.text
+
+
+async def test_the_same_key_with_another_body_is_refused(gateway):
+    headers = {"idempotency-key": "k2"}
+    await collect(gateway.client, "POST", "/v1/streams", json=native(), headers=headers)
+    other = await gateway.client.post("/v1/streams", json=native(ttl_s=5), headers=headers)
+    assert await error(other) == (422, "idempotency_key_reused", None)
+
+
+async def test_a_generation_that_failed_before_output_releases_its_key(gateway):
+    body = native(request={**HELLO, "model": "demo-rate-limited"})
+    headers = {"idempotency-key": "k3"}
+    first = await collect(gateway.client, "POST", "/v1/streams", json=body, headers=headers)
+    second = await collect(gateway.client, "POST", "/v1/streams", json=body, headers=headers)
+    assert first.events[-1].name == "fail"
+    assert second.headers["stream-id"] != first.headers["stream-id"]
+
+
+async def test_a_post_with_a_cursor_resumes_and_never_creates(gateway):
+    first = await collect(gateway.client, "POST", "/v1/streams", json=native())
+    cursor = first.events[2].id
+    again = await collect(
+        gateway.client, "POST", "/v1/streams", json=native(), headers={"last-event-id": cursor}
+    )
+    assert again.headers["stream-id"] == first.headers["stream-id"]
+    assert [e.id for e in again.events[1:]] == [e.id for e in first.events[3:]]
+
+
+async def test_a_post_at_the_end_gets_the_terminal_event_again(gateway):
+    first = await collect(gateway.client, "POST", "/v1/streams", json=native())
+    headers = {"last-event-id": first.events[-1].id}
+    again = await collect(gateway.client, "POST", "/v1/streams", json=native(), headers=headers)
+    assert again.status == 200
+    assert again.events[-1] == first.events[-1]
+    assert not again.cut
+
+
+async def test_a_bare_position_does_not_name_a_stream_to_resume(gateway):
+    headers = {"last-event-id": "0000000000000002"}
+    assert await error(await gateway.client.post("/v1/streams", json=native(), headers=headers)) == (
+        400,
+        "cursor_incomplete",
+        "Last-Event-ID",
+    )
+
+
+async def test_a_cursor_of_another_requests_stream_is_refused(gateway):
+    first = await collect(gateway.client, "POST", "/v1/streams", json=native())
+    headers = {"last-event-id": first.events[2].id}
+    other = await gateway.client.post("/v1/streams", json=native(ttl_s=9), headers=headers)
+    assert await error(other) == (422, "cursor_of_other_request", "Last-Event-ID")
+
+
+async def test_an_empty_cursor_counts_as_none(gateway):
+    headers = {"last-event-id": ""}
+    got = await collect(gateway.client, "POST", "/v1/streams", json=native(), headers=headers)
+    assert got.text == "one two three"
+
+
+# --- bad input ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"", (400, "invalid_json", None)),
+        (b"{", (400, "invalid_json", None)),
+        (b"[]", (400, "invalid_json", None)),
+        (b'{"request": {"model": "x"}, "dialect": "klingon"}', (400, "unknown_dialect", "dialect")),
+        (b'{"dialect": "openai_chat"}', (400, "invalid_request", None)),
+        (b'{"request": {"messages": []}}', (400, "missing_required_parameter", "model")),
+        (b'{"request": {"model": "demo"}}', (400, "missing_required_parameter", "messages")),
+        (b'{"request": {"model": "nope", "messages": [{"role":"user","content":"x"}]}}', (404, "model_not_found", "model")),
+        (b'{"request": {"model": "demo", "messages": [{"role":"user","content":"x"}]}, "ttl_s": -1}', (400, "invalid_value", "ttl_s")),
+        (b'{"request": {"model": "demo", "messages": [{"role":"user","content":"x"}]}, "on_disconnect": "maybe"}', (400, "invalid_value", "on_disconnect")),
+    ],
+)  # fmt: skip
+async def test_bad_native_bodies_get_a_clear_refusal(gateway, body, expected):
+    if b'"nope"' in body:
+        gateway.system.gateway._routing = gateway.system.gateway._routing.__class__({}, ())
+    response = await gateway.client.post(
+        "/v1/streams", content=body, headers={"content-type": "application/json"}
+    )
+    assert await error(response) == expected
+    assert gateway.system.gateway.open_streams == 0
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("path", ["/v1/streams", "/v1/chat/completions"])
+async def test_a_body_beyond_the_limit_is_refused(gateway, path, chunked):
+    async def pieces():
+        for _ in range(100):
+            yield b" " * 65536
+
+    gateway.system.context.settings = ServerSettings(max_body_bytes=100_000)
+    content = pieces() if chunked else b" " * 200_000
+    headers = {"content-type": "application/json"}
+    response = await gateway.client.post(path, content=content, headers=headers)
+    assert await error(response) == (413, "body_too_large", None)
+
+
+@pytest.mark.parametrize("path", ["/v1/streams", "/v1/chat/completions"])
+async def test_a_body_that_is_not_declared_as_json_is_refused(gateway, path):
+    response = await gateway.client.post(path, content=b"{}", headers={"content-type": "text/plain"})
+    assert await error(response) == (415, "unsupported_media_type", None)
+
+
+async def test_a_key_that_is_too_long_is_refused(gateway):
+    headers = {"idempotency-key": "k" * 256}
+    response = await gateway.client.post("/v1/streams", json=native(), headers=headers)
+    assert await error(response) == (400, "invalid_value", "Idempotency-Key")
+
+
+# --- GET /stream -------------------------------------------------------------------------------------
+
+
+async def test_simple_stream_sends_the_text_as_unnamed_events(gateway):
+    got = await collect(gateway.client, "GET", "/stream?content=one+two")
+    texts = [e.data for e in got.events if e.name == ""]
+    assert "".join(map(str, texts)) == "one two"
+    assert got.names[0] == "stream"
+    assert got.names[-1] == "done"
+
+
+async def test_simple_stream_splits_line_ends_so_that_the_reader_gets_them_back(gateway):
+    got = await collect(gateway.client, "GET", "/stream", params={"content": "a\nb\r\nc\rd"})
+    assert "".join(e.data for e in got.events if e.name == "") == "a\nb\nc\nd"
+
+
+async def test_simple_stream_in_json_is_the_native_format(gateway):
+    got = await collect(gateway.client, "GET", "/stream?content=one&format=json")
+    assert got.text == "one"
+
+
+@pytest.mark.parametrize(
+    ("query", "param"), [("", "content"), ("content=", "content"), ("content=x&format=xml", "format")]
+)
+async def test_simple_stream_refuses_what_it_cannot_serve(gateway, query, param):
+    status, _, named = await error(await gateway.client.get(f"/stream?{query}"))
+    assert (status, named) == (400, param)
+
+
+async def test_an_event_source_that_comes_back_at_the_end_is_told_to_stop(gateway):
+    first = await collect(gateway.client, "GET", "/stream?content=one")
+    again = await gateway.client.get(
+        "/stream?content=one", headers={"last-event-id": first.events[-1].id, "accept": "text/event-stream"}
+    )
+    assert again.status_code == 204
+
+
+async def test_a_polyfill_that_sends_its_cursor_in_the_query_resumes_too(gateway):
+    first = await collect(gateway.client, "GET", "/stream?content=one+two+three")
+    cursor = first.events[2].id
+    again = await collect(gateway.client, "GET", f"/stream?content=one+two+three&lastEventId={cursor}")
+    assert again.headers["stream-id"] == first.headers["stream-id"]
+    assert [e.id for e in again.events[1:]] == [e.id for e in first.events[3:]]
+
+
+async def test_a_key_in_the_query_makes_a_repeated_get_free(gateway):
+    first = await collect(gateway.client, "GET", "/stream?content=one&key=abc")
+    again = await collect(gateway.client, "GET", "/stream?content=one&key=abc")
+    assert again.headers["stream-id"] == first.headers["stream-id"]
+
+
+# --- OpenAI Chat -------------------------------------------------------------------------------------
+
+
+async def test_chat_streams_chunks_without_ids_and_ends_with_done(gateway):
+    got = await collect(gateway.client, "POST", "/v1/chat/completions", json={**HELLO, "stream": True})
+    assert b"\nid:" not in got.raw
+    assert got.raw.endswith(b"data: [DONE]\n\n")
+    text = "".join(
+        c["delta"].get("content") or ""
+        for e in got.events[:-1]
+        for c in e.data["choices"]
+    )  # fmt: skip
+    assert text == "one two three"
+    assert got.events[0].data["id"] == "chatcmpl-" + got.headers["stream-id"][2:]
+
+
+async def test_chat_carries_ids_for_a_client_that_can_come_back(gateway):
+    headers = {"accept": "text/event-stream"}
+    body = {**HELLO, "stream": True}
+    got = await collect(gateway.client, "POST", "/v1/chat/completions", json=body, headers=headers)
+    assert all(e.id.startswith(got.headers["stream-id"]) for e in got.events)
+    for cut in range(1, len(got.events)):
+        headers = {"last-event-id": got.events[cut - 1].id}
+        again = await collect(gateway.client, "POST", "/v1/chat/completions", json=body, headers=headers)
+        assert [e.data for e in again.events] == [e.data for e in got.events[cut:]], cut
+
+
+async def test_chat_without_streaming_gives_one_json_answer(gateway):
+    response = await gateway.client.post("/v1/chat/completions", json=HELLO)
+    body = response.json()
+    assert body["object"] == "chat.completion"
+    assert body["choices"][0]["message"]["content"] == "one two three"
+    assert body["choices"][0]["finish_reason"] == "stop"
+    assert body["usage"]["total_tokens"] > 0
+
+
+async def test_usage_comes_only_when_asked_for(gateway):
+    body = {**HELLO, "stream": True}
+    without = await collect(gateway.client, "POST", "/v1/chat/completions", json=body)
+    assert b'"usage"' not in without.raw
+    body["stream_options"] = {"include_usage": True}
+    with_usage = await collect(gateway.client, "POST", "/v1/chat/completions", json=body)
+    assert with_usage.events[-2].data["choices"] == []
+    assert with_usage.events[-2].data["usage"]["total_tokens"] > 0
+
+
+async def test_a_failure_before_output_is_a_real_http_error(gateway):
+    body = {**HELLO, "model": "demo-rate-limited", "stream": True}
+    response = await gateway.client.post("/v1/chat/completions", json=body)
+    assert response.status_code == 429
+    assert int(response.headers["retry-after"]) >= 1
+    assert response.json()["error"]["type"] == "rate_limit_error"
+
+
+@pytest.mark.parametrize("model", ["demo-error", "demo-cut", "demo-truncated"])
+async def test_a_failure_in_mid_answer_is_told_and_the_body_is_cut(gateway, model):
+    body = {**HELLO, "model": model, "stream": True}
+    got = await collect(gateway.client, "POST", "/v1/chat/completions", json=body)
+    assert got.status == 200
+    assert got.cut
+    assert b"[DONE]" not in got.raw
+    assert set(got.events[-1].data["error"]) == {"message", "type", "param", "code"}
+
+
+async def test_a_failure_in_mid_answer_without_streaming_is_an_error(gateway):
+    response = await gateway.client.post("/v1/chat/completions", json={**HELLO, "model": "demo-cut"})
+    assert response.status_code == 502
+    assert response.json()["error"]["code"] == "upstream_reset"
+
+
+async def test_a_finished_chat_can_be_fetched_again_whole_and_as_a_stream(gateway):
+    first = await gateway.client.post("/v1/chat/completions", json=HELLO)
+    url = f"/v1/chat/completions/{first.json()['id']}"
+    assert (await gateway.client.get(url)).json() == first.json()
+    got = await collect(gateway.client, "GET", url, params={"stream": "true", "starting_after": "1"})
+    assert got.raw.endswith(b"\n\n")
+    assert not got.cut
