@@ -1,0 +1,178 @@
+"""What the decoders of SSE dialects share: everything about a body but the meaning of its chunks.
+
+Owns the framing, the order of events and errors, chunks that are no JSON, and bodies that are no
+stream at all: some providers answer a streaming request with status 200 and one JSON document.
+A dialect adds `_chunk` (one frame), `_document` (such a body) and `_end` (what is still held, and
+whether the answer was whole). No provider's field is named here.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from penstock.types.errors import UpstreamError, WireError, upstream_truncated
+from penstock.types.events import AnyEvent, UsageReported
+from penstock.wire.provider_errors import Problem, find_problem, upstream_error
+from penstock.wire.sse import SseDecoder
+
+MAX_DOCUMENT: Final = 16 * 1024 * 1024
+"""Bytes of a body that is one JSON document instead of a stream."""
+
+Events: TypeAlias = list[AnyEvent]
+
+
+def read_json(data: bytes) -> Any:
+    r"""Return the value of a JSON text. Raises `msgspec.DecodeError` for anything else.
+
+    Half a surrogate pair (``\ud83d`` alone: servers written in JavaScript cut emoji in two) becomes
+    U+FFFD; it could be neither stored nor sent.
+    """
+    try:
+        return msgspec.json.decode(data)
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError("not UTF-8") from error
+    except RecursionError as error:
+        raise msgspec.DecodeError("nested too deeply") from error
+    except msgspec.DecodeError:
+        if b"\\u" not in data:
+            raise
+    try:
+        text = json.dumps(json.loads(data), ensure_ascii=False)
+        return msgspec.json.decode(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
+    except (ValueError, RecursionError) as error:
+        raise msgspec.DecodeError("not JSON") from error
+
+
+class BodyDecoder(ABC):
+    """One response body on its way to events.
+
+    When events precede an error in one ``feed``, they are returned, `finished` becomes true and the
+    next ``feed`` or ``flush`` raises the error. `skipped` counts chunks that were no JSON: they are
+    passed over, and only a stream that then lacks its end is called malformed. `usage` is the last
+    report seen, given out or not: for a run that ends before the body does.
+    """
+
+    __slots__ = ("_document_bytes", "_failure", "_frames", "_sniffing", "finished", "skipped", "usage")
+
+    def __init__(self) -> None:
+        """Stand at the start of a body."""
+        self.finished = False
+        self.skipped = 0
+        self.usage: UsageReported | None = None
+        self._frames = SseDecoder()
+        self._failure: UpstreamError | None = None
+        self._document_bytes: bytearray | None = None
+        self._sniffing = True
+
+    def __repr__(self) -> str:
+        """Show how far the body has come."""
+        return f"{type(self).__name__}(finished={self.finished}, skipped={self.skipped})"
+
+    def feed(self, data: bytes) -> Sequence[AnyEvent]:
+        """Return the events that ``data`` completes. Raises `UpstreamError`, `WireError` among them."""
+        if self.finished:
+            if self._failure is not None:
+                raise self._failure
+            return ()
+        if self._sniffing and self._sniff(data):
+            return ()
+        events: Events = []
+        for frame in self._frames.feed(data):
+            if self._take(frame[0], frame[1], events):
+                if self._failure is not None and not events:
+                    raise self._failure
+                break
+        return events
+
+    def flush(self) -> Sequence[AnyEvent]:
+        """The body ended: return what was held back. Raises `UpstreamError` when it was not whole."""
+        events: Events = []
+        if self._document_bytes is not None:
+            self._read_document(bytes(self._document_bytes), events)
+        elif not self.finished:
+            seen = self.skipped
+            for frame in self._frames.flush(lenient=True):
+                self._take(frame[0], frame[1], events)
+            self.skipped = seen  # a last line that was cut off is missing, not malformed
+        if self._failure is not None:
+            raise self._failure
+        self.finished = True
+        self._end(events)
+        return events
+
+    def _take(self, name: bytes, data: bytes, events: Events) -> bool:
+        """Interpret one frame; say whether it was the last that matters."""
+        try:
+            self._chunk(name, data, events)
+        except msgspec.DecodeError:
+            if name == b"error":
+                self._fail(upstream_error(Problem(data.decode("utf-8", "replace"))))
+            else:
+                self.skipped += 1
+        except UpstreamError as error:
+            self._hold(events)
+            self._fail(error)
+        return self.finished
+
+    def _fail(self, error: UpstreamError) -> None:
+        self._failure = error
+        self.finished = True
+
+    def _sniff(self, data: bytes) -> bool:
+        """Look at the first byte that is no space; say whether the body is a JSON document."""
+        if self._document_bytes is None:
+            start = data.lstrip(b"\xef\xbb\xbf \t\r\n")
+            if not start:
+                return False
+            if start[0] not in b"{[":
+                self._sniffing = False
+                return False
+            self._document_bytes = bytearray()
+            data = start
+        self._document_bytes += data
+        if len(self._document_bytes) > MAX_DOCUMENT:
+            raise WireError(
+                "The provider sent a document that is too large.", code="upstream_frame_too_large"
+            )
+        return True
+
+    def _read_document(self, data: bytes, events: Events) -> None:
+        try:
+            value = read_json(data)
+        except msgspec.DecodeError:
+            self._fail(upstream_truncated())
+            return
+        try:
+            self._document(value, events)
+        except UpstreamError as error:
+            self._fail(error)
+
+    def _truncated(self) -> UpstreamError:
+        """Return the error of a body that ended without the answer's end."""
+        if self.skipped:
+            return WireError("The provider sent chunks that cannot be read, and no end.")
+        return upstream_truncated()
+
+    # --- what a dialect adds -------------------------------------------------------------------
+
+    @abstractmethod
+    def _chunk(self, name: bytes, data: bytes, events: Events) -> None:
+        """Add the events of one frame. Raises `UpstreamError` for an error in it, `DecodeError` if
+        it is no JSON; what was added before stays."""
+
+    def _document(self, value: Any, events: Events) -> None:
+        """Add the events of a whole answer; raises `UpstreamError` for anything else."""
+        problem = find_problem(value)
+        if problem is None:
+            raise WireError("The provider sent a document that is no answer.")
+        raise upstream_error(problem)
+
+    def _hold(self, events: Events) -> None:  # noqa: B027  most dialects hold nothing back
+        """An error follows: add what was held back and is true all the same, such as usage."""
+
+    @abstractmethod
+    def _end(self, events: Events) -> None:
+        """Add what was held back; raises `UpstreamError` when the answer is not whole."""
