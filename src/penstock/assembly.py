@@ -63,6 +63,7 @@ def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
         ServerSettings(
             max_body_bytes=config.listen.max_body_bytes,
             commit_after=config.listen.commit_after,
+            heartbeat=config.listen.heartbeat,
             send_timeout=config.listen.send_timeout,
         ),
         default_model=routing.default_model,

@@ -25,7 +25,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Listen(Settings, frozen=True):
-    """Where clients come in. ``drain``: seconds that open streams get when the server is stopped."""
+    """Where clients come in. ``drain``: seconds that open streams get when the server is stopped.
+
+    ``heartbeat``: seconds of silence after which readers get one.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8080
@@ -35,6 +38,7 @@ class Listen(Settings, frozen=True):
     max_body_bytes: int = 32 << 20
     max_connections: int = 20_000
     commit_after: float = 10.0
+    heartbeat: float = 15.0
     send_timeout: float = 30.0
 
 
@@ -182,6 +186,8 @@ def check(config: Config) -> list[Problem]:
 def _problems(config: Config) -> Iterator[Problem]:
     if not 0 <= config.listen.port <= 65535:
         yield Problem("listen.port", "a port is a number from 0 to 65535")
+    if not config.listen.heartbeat > 0:
+        yield Problem("listen.heartbeat", "write a number of seconds above 0")
     if not config.keys and not is_loopback(config.listen.host):
         yield Problem(
             "keys",

@@ -24,11 +24,13 @@ class ServerSettings(msgspec.Struct, frozen=True):
     """Bounds of requests and waits. Bytes and seconds.
 
     ``commit_after``: how long a dialect route keeps its status line back while the provider is silent.
+    ``heartbeat``: the silence after which a reader gets one; event-source-polyfill gives up after 45.
     """
 
     max_body_bytes: int = 32 << 20
     body_timeout: float = 60.0
     commit_after: float = 10.0
+    heartbeat: float = 15.0
     send_timeout: float = 30.0
     max_answer_events: int = 1_000_000
 
@@ -52,7 +54,7 @@ class Context:
         self.default_model = default_model
         self.page = page
         self.renderings = Renderings()
-        self.heart = Heart()
+        self.heart = Heart(self.settings.heartbeat)
 
     def admit(self, request: Request, *, spends: bool) -> Principal:
         """See `Guard.admit`."""

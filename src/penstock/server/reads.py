@@ -17,7 +17,7 @@ from penstock.server.context import CURSOR_QUERIES, RECONNECT_QUERIES, Context, 
 from penstock.server.downstream import ClientGone, Downstream, Present, downstream
 from penstock.server.formats import DIALECTS, NATIVE, TEXT, by_query, openai_chat
 from penstock.server.renderings import Format
-from penstock.server.responses import SILENCE, Reader, StreamResponse
+from penstock.server.responses import Reader, StreamResponse
 from penstock.streams.stream import Stream
 from penstock.types.errors import ClientError, GatewayError, PenstockError, StorageError, UpstreamError
 from penstock.types.events import AnyEvent, Closed, TextDelta, UsageReported
@@ -187,7 +187,10 @@ class Following:
             opening = b""
             if format in (NATIVE, TEXT):
                 data = native.opening(
-                    status=stream.state, start=position.entries, tail=stream.committed, heartbeat=SILENCE
+                    status=stream.state,
+                    start=position.entries,
+                    tail=stream.committed,
+                    heartbeat=self._ctx.settings.heartbeat,
                 )
                 opening = sse.encode(data, event=b"stream", id=f"{stream.id}~{position}".encode())
             response = StreamResponse(
@@ -212,6 +215,7 @@ class Following:
             self._ctx.renderings,
             position=position.entries,
             skip=position.part,
+            silence=self._ctx.settings.heartbeat,
         )
 
 

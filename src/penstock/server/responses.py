@@ -24,11 +24,10 @@ from penstock.wire.dialect import Frame
 RETRY = b"retry: 1000\n"
 """Milliseconds; stands only inside the first event with data: alone it crashes the OpenAI Python SDK."""
 
-SILENCE = 15
-"""Seconds without a write after which a heartbeat goes out; event-source-polyfill gives up after 45."""
-
-IDLE_CHUNK_EVERY = 4
-"""Every so many heartbeats a dialect that has an empty chunk sends that: some timers see no comments."""
+IDLE_CHUNK_AFTER = 60.0
+IDLE_CHUNK_BEATS = 4
+"""After so many seconds or heartbeats without data, whichever is first, a dialect that has an empty chunk
+sends that: some clients' timers see no comments (LangChain's: 120 s)."""
 
 
 class _Woken(enum.Enum):
@@ -44,10 +43,11 @@ class Reader:
         "_closed",
         "_down",
         "_format",
+        "_idle",
         "_leftover",
         "_rendering",
         "_renderings",
-        "_silent_beats",
+        "_silence",
         "_skip",
         "_stream",
         "_wake",
@@ -64,10 +64,14 @@ class Reader:
         *,
         position: int,
         skip: int = 0,
+        silence: float = 15.0,
     ) -> None:
-        """Stand after ``position`` entries and ``skip`` frames of the next one."""
+        """Stand after ``position`` entries and ``skip`` frames of the next one.
+
+        ``silence``: seconds without a write after which a heartbeat goes out.
+        """
         self.position = position
-        self.quiet = 0
+        self.quiet = 0.0
         self._stream = stream
         self._format = format
         self._down = down
@@ -76,7 +80,8 @@ class Reader:
         self._rendering = Rendering(stream, format)
         self._closed: Closed | None = None
         self._leftover = b""
-        self._silent_beats = 0
+        self._idle = 0.0
+        self._silence = silence
         self._wake: asyncio.Future[_Woken] | None = None
 
     def __repr__(self) -> str:
@@ -144,10 +149,10 @@ class Reader:
     async def _wait(self) -> None:
         """Where nothing can be pushed: wait for the next commit, with heartbeats."""
         try:
-            async with asyncio.timeout(SILENCE):
+            async with asyncio.timeout(self._silence):
                 await self._stream.wait_beyond(self.position)
         except TimeoutError:
-            if beat := self._heartbeat():
+            if beat := self._heartbeat(self._silence):
                 await self._down.write(beat)
 
     # --- called by the rendering, inside a commit ------------------------------------------------
@@ -160,7 +165,8 @@ class Reader:
         self.position = self._rendering.position
         self._closed = closed
         if not data or self._down.push(data):
-            self.quiet = 0
+            if data:
+                self.quiet = self._idle = 0.0
             if closed is not None:
                 wake.set_result(_Woken.ENDED)
         else:
@@ -178,8 +184,7 @@ class Reader:
     async def _write(self, data: bytes) -> None:
         self._stream.sent_ids = True
         await self._down.write(data)
-        self.quiet = 0
-        self._silent_beats = 0
+        self.quiet = self._idle = 0.0
 
     async def _finish(self, closed: Closed) -> None:
         if closed.status == "completed" or self._format.ends_cleanly:
@@ -187,42 +192,44 @@ class Reader:
         else:
             self._down.cut()
 
-    def beat(self) -> None:
-        """A second went by: send a heartbeat when the connection has been silent for long enough."""
-        self.quiet += 1
-        if self.quiet < SILENCE or self._wake is None:
+    def beat(self, seconds: float) -> None:
+        """So many seconds went by: send a heartbeat when the connection was silent for long enough."""
+        self.quiet += seconds
+        if self.quiet < self._silence or self._wake is None:
             return
-        self.quiet = 0
-        if beat := self._heartbeat():
+        quiet, self.quiet = self.quiet, 0.0
+        if beat := self._heartbeat(quiet):
             self._down.push(beat)
 
-    def _heartbeat(self) -> bytes:
-        self._silent_beats += 1
+    def _heartbeat(self, quiet: float) -> bytes:
+        """Return what says after ``quiet`` seconds that we are still here."""
+        self._idle += quiet
         if self._format.framing == "plain":
             return b""
         if self._format.framing == "ndjson":
             return b'{"ev":"heartbeat"}\n'
         encoder = self._rendering.encoder
         idle_chunk: Callable[[], Frame] | None = getattr(encoder, "idle_chunk", None)
-        if idle_chunk is not None and self._silent_beats % IDLE_CHUNK_EVERY == 0:
+        if idle_chunk is not None and self._idle >= min(IDLE_CHUNK_AFTER, IDLE_CHUNK_BEATS * self._silence):
+            self._idle = 0.0
             return b"data: %b\n\n" % idle_chunk()[1]
         return b":\n" if self._format.with_ids else encoder.heartbeat()
 
 
 class Heart:
-    """All readers of this server, for heartbeats: one sweep a second, no timer per reader."""
+    """All readers of this server, for heartbeats: a sweep each second at most, no timer per reader."""
 
-    def __init__(self, interval: float = 1.0) -> None:
-        """``interval``: seconds between sweeps."""
+    def __init__(self, silence: float) -> None:
+        """``silence``: seconds after which readers want a heartbeat."""
         self.readers: set[Reader] = set()
-        self._interval = interval
+        self._interval = min(1.0, silence)
 
     async def run(self) -> None:
         """Beat until cancelled."""
         while True:
             await asyncio.sleep(self._interval)
             for reader in tuple(self.readers):
-                reader.beat()
+                reader.beat(self._interval)
 
 
 class StreamResponse:
