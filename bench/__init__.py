@@ -1,0 +1,1 @@
+"""Load, a paced upstream and the comparison with nginx; see README.md."""
