@@ -1,9 +1,9 @@
 """What a store of streams can do: three small protocols and the values that pass through them.
 
 A store keeps *records*: ``(seq, kind, data)`` with ``seq`` from 1 without gaps, ``kind`` a small
-integer whose meaning is the writer's, ``data`` bytes. It never decodes them, but for the status in
-a terminal one. One writer appends to
-a stream (fenced by the store's lease); anyone reads what is committed.
+integer whose meaning is the writer's, ``data`` bytes. It never decodes them, but for the status in a
+terminal one. One writer appends to a stream (fenced by the store's lease); anyone reads what is
+committed.
 
     Journal     create, reopen, read: the records
     Catalogue   find, find_key, list, delete, was_deleted: what streams there are
@@ -157,10 +157,6 @@ class Catalogue(Protocol):
 
     async def delete(self, stream: str) -> bool:
         """Erase a closed stream; say whether there was one. Its id is remembered as gone for a while."""
-        ...
-
-    async def was_deleted(self, stream: str) -> bool:
-        """Say whether the stream is gone: erased, or past its retention; as long as that is remembered."""
         ...
 
 
