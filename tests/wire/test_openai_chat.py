@@ -29,7 +29,7 @@ from penstock.wire.dialect import Answer, Dialect, EventEncoder, Frame
 from penstock.wire.openai_chat import DONE, OPENAI_CHAT
 from penstock.wire.provider_errors import MAX_MESSAGE
 from tests.vectors import Vector, each_vector, load, octets
-from tests.wire.decoding import check, expected, run
+from tests.wire.decoding import check, check_distorted, expected, run
 
 STREAM = "s_0001ARZ3NDEKTSV4RRFFQ69G5FAV"
 ANSWER = Answer(STREAM, 1790000001, "gpt-4o-mini", include_usage=True)
@@ -66,6 +66,11 @@ def test_it_is_a_dialect():
 @each_vector("openai_chat")
 def test_vector(vector: Vector):
     check(vector, OPENAI_CHAT.decoder)
+
+
+@each_vector("openai_chat")
+def test_distorted_bodies_do_no_harm(vector: Vector):
+    check_distorted(vector, OPENAI_CHAT.decoder)
 
 
 @each_vector("openai_chat")

@@ -46,6 +46,21 @@ def read_json(data: bytes) -> Any:
         raise msgspec.DecodeError("not JSON") from error
 
 
+def as_text(value: Any) -> str:
+    """Return ``value`` if it is a text, else ``""``."""
+    return value if isinstance(value, str) else ""
+
+
+def as_count(value: Any) -> int:
+    """Return ``value`` if it is a positive integer, else 0."""
+    return value if type(value) is int and value > 0 else 0
+
+
+def as_objects(value: Any) -> list[dict[str, Any]]:
+    """Return the JSON objects of a list; none of anything else."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
 class BodyDecoder(ABC):
     """One response body on its way to events.
 
