@@ -209,6 +209,12 @@ def test_usage_seen_is_known_before_it_is_reported():
     assert decoder.usage == UsageReported(3, 1)
 
 
+def test_what_comes_before_the_answer_is_bounded():
+    early = b"".join(b'data: {"choices":[],"note":%d}\n\n' % number for number in range(100))
+    with pytest.raises(UpstreamError, match="before it began"):
+        OPENAI_CHAT.decoder().feed(early)
+
+
 def test_choices_and_calls_are_bounded():
     for data in (
         {"choices": [{"index": 128, "delta": {"content": "A"}}]},

@@ -36,6 +36,9 @@ from penstock.wire.provider_errors import Problem, find_problem, upstream_error
 MAX_TOOL_CALLS: Final = 1024
 """Tool calls of one choice: far above what models make, far below what hurts."""
 
+MAX_EARLY: Final = 64
+"""Chunks with facts that are held back until the model or a choice is known; Azure sends one."""
+
 _encode = msgspec.json.Encoder().encode
 
 # What a strict decode does not know is found by a loose one and handed on in this field. The name is
@@ -247,6 +250,8 @@ class ChatDecoder(BodyDecoder):
             if not chunk.choices and not chunk.model:
                 if facts:
                     self._early.append(Opaque(NAME, facts))
+                    if len(self._early) > MAX_EARLY:
+                        raise WireError("The provider sent much before it began to answer.")
                 self._raise_trouble()
                 return
             self._start(chunk, facts, events)
@@ -317,8 +322,8 @@ class ChatDecoder(BodyDecoder):
                 events.append(RefusalDelta(delta.refusal, index, extra))
                 extra = None
             if delta.tool_calls:
-                for position, piece in enumerate(delta.tool_calls):
-                    events.append(self._tool_call(state, index, position, piece, extra))
+                for piece in delta.tool_calls:
+                    events.append(self._tool_call(state, index, piece, extra))
                     extra = None
             if delta.function_call is not None:
                 events.append(self._function_call(state, index, delta.function_call, extra))
@@ -361,7 +366,7 @@ class ChatDecoder(BodyDecoder):
         return None
 
     def _tool_call(
-        self, state: _ChoiceState, index: int, position: int, piece: _CallPiece, extra: Extra | None
+        self, state: _ChoiceState, index: int, piece: _CallPiece, extra: Extra | None
     ) -> ToolCallDelta:
         function = piece.function
         custom = piece.custom
@@ -373,7 +378,7 @@ class ChatDecoder(BodyDecoder):
         given = piece.id or ""
         if given == "null":  # Mistral's default
             given = ""
-        call = self._call_of(state, piece.index, position, given, name, delta)
+        call = self._call_of(state, piece.index, given, name, delta)
         new_id = given if not call.id else ""
         new_name = name if not call.name else ""
         call.id = call.id or given
@@ -390,9 +395,7 @@ class ChatDecoder(BodyDecoder):
             extra = {**(extra or {}), "function": function.extra}
         return ToolCallDelta(call.number, delta, new_id, new_name, index, kind, signature, extra)
 
-    def _call_of(
-        self, state: _ChoiceState, at: int | None, position: int, given: str, name: str, delta: str
-    ) -> _Call:
+    def _call_of(self, state: _ChoiceState, at: int | None, given: str, name: str, delta: str) -> _Call:
         """Find the call that a piece belongs to, or begin one.
 
         By ``index`` where it is given, but one index may serve several calls (Mistral: 0 for all);
