@@ -41,7 +41,6 @@ class Window:
     pss_end: int
     load_share: float
     upstream_share: float
-    shared_core: bool  # whether load and upstream run on one core
     send_late_p99_ms: float
     others_share: float  # the busier core's
     losses: tuple[str, ...]
@@ -53,7 +52,7 @@ class Window:
             if share > MAX_OWN_SHARE:
                 found.append(f"the {name} was saturated: {share:.0%} of its core")
         both = self.load_share + self.upstream_share
-        if self.shared_core and both > MAX_SHARED_SHARE:
+        if both > MAX_SHARED_SHARE:
             found.append(f"the core of load generator and upstream was saturated: {both:.0%}")
         if self.send_late_p99_ms > MAX_SEND_LATE_MS:
             found.append(f"the upstream itself was late: p99 {self.send_late_p99_ms:.1f} ms")

@@ -155,7 +155,6 @@ class Harness:
             pss_end=pss_end,
             load_share=load_s / seconds,
             upstream_share=upstream_s / seconds,
-            shared_core=True,
             send_late_p99_ms=stats["lateness_ms"]["p99"],
             others_share=max(0.0, *others) / seconds,
             losses=tuple(losses(result)),

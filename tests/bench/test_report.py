@@ -35,7 +35,6 @@ def window(system: str, *, streams: int = 500, cpu_us: float = 10.0, p99_ms: flo
         pss_end=500 * 20_480,
         load_share=0.3,
         upstream_share=0.3,
-        shared_core=True,
         send_late_p99_ms=0.4,
         others_share=0.0,
         losses=(),
