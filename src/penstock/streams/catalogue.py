@@ -25,6 +25,9 @@ ERASE_BYTES: Final = 4 * 1024 * 1024
 MOVES: Final = ("status", "tail", "bytes", "epoch", "epoch_start", "closed_at")
 """The fields of `StreamInfo` that change after the creation: columns win over the stored info."""
 
+_BEYOND: Final = "\U0010ffff"
+"""Above every id."""
+
 _ROW: Final = "info, idempotency_key, status, tail, bytes, epoch, epoch_start, closed_at"
 
 _encode = msgspec.json.Encoder().encode
@@ -131,8 +134,8 @@ def find_key(connection: sqlite3.Connection, principal: str, key: str) -> Stream
 def newest(connection: sqlite3.Connection, principal: str, before: str, limit: int) -> Sequence[StreamInfo]:
     """Return the principal's streams below the id ``before`` (``""``: all), newest first."""
     rows = connection.execute(
-        f"SELECT {_ROW} FROM streams WHERE principal = ?1 AND (?2 = '' OR id < ?2) ORDER BY id DESC LIMIT ?3",
-        (principal, before, limit),
+        f"SELECT {_ROW} FROM streams WHERE principal = ? AND id < ? ORDER BY id DESC LIMIT ?",
+        (principal, before or _BEYOND, limit),
     )
     return [_info(row) for row in rows]
 
@@ -215,7 +218,8 @@ def _seal(connection: sqlite3.Connection, seal: Seal) -> None:
             return
         if key:  # the claim that was granted last holds; there is no other unless something was lost
             connection.execute(
-                "UPDATE streams SET idempotency_key = '' WHERE principal = ? AND idempotency_key = ?",
+                "UPDATE streams SET idempotency_key = ''"
+                " WHERE principal = ? AND idempotency_key = ? AND idempotency_key <> ''",
                 (info.principal, key),
             )
         connection.execute(

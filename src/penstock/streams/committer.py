@@ -351,11 +351,11 @@ class Committer:
             kinds = log.pending_kinds
             first = log.committed + 1
             if kinds[-1] == TERMINAL:
-                head = log.closing_prefix + journal.CLOSE.pack(now, first)
                 log.closed_at = now
+                head = log.closing_prefix + journal.CLOSE.pack(now, first)
+                bodies.append(head + journal.encode_records(kinds, data))
             else:
-                head = log.records_prefix + journal.FIRST.pack(first)
-            bodies.append(head + journal.encode_records(kinds, data))
+                bodies.append(journal.encode_body(log.records_prefix, first, kinds, data))
         try:
             if self._sealing.unsealed > self._settings.max_unsealed_bytes:
                 raise OSError(errno.ENOBUFS, "the catalogue is behind")

@@ -60,6 +60,7 @@ HEADER_SIZE: Final = _HEADER.size + _CRC.size
 _FRAME: Final = struct.Struct("<IIII")
 FRAME_HEAD_SIZE: Final = _FRAME.size
 _COUNT: Final = struct.Struct("<I")
+_ONE_RECORD: Final = struct.Struct("<QIBI")
 _FILE: Final = re.compile(r"([0-9]{8,})\.log")
 
 # Made once: `struct` keeps only a hundred formats, and a batch has as many as it has record counts.
@@ -112,6 +113,14 @@ def encode_records(kinds: bytes | bytearray, data: Sequence[bytes]) -> bytes:
     count = len(data)
     lengths = _LENGTHS[count] if count <= 32 else struct.Struct(f"<{count}I")
     return b"".join((_COUNT.pack(count), kinds, lengths.pack(*map(len, data)), *data))
+
+
+def encode_body(prefix: bytes, first: int, kinds: bytearray, data: Sequence[bytes]) -> bytes:
+    """Return the body of a `RECORDS` frame. One record, the usual case, is packed in one go."""
+    if len(data) == 1:
+        (one,) = data
+        return prefix + _ONE_RECORD.pack(first, 1, kinds[0], len(one)) + one
+    return prefix + FIRST.pack(first) + encode_records(kinds, data)
 
 
 def decode_records(encoded: bytes, first: int, offset: int = 0) -> Iterator[Record]:

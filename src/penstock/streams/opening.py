@@ -85,6 +85,7 @@ def close_folder(folder: Folder, opened: Opened, durability: Durability, *, clea
 
 
 def _open(folder: Folder, reserve: Reserve, durability: Durability, undo: contextlib.ExitStack) -> Opened:
+    recovery.check_versions(folder.journal)
     last = folder.last_writer()
     if last is None:
         os.close(os.open(folder.catalogue, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -99,7 +100,6 @@ def _open(folder: Folder, reserve: Reserve, durability: Durability, undo: contex
             f"{folder.catalogue} is empty, though the folder was in use. Put it back from a copy, or name"
             " another data folder."
         )
-    recovery.check_versions(folder.journal)
     here = boot_id()
     lossy = (
         last is not None
