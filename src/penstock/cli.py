@@ -4,7 +4,6 @@ import asyncio
 import gc
 import os
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -13,6 +12,7 @@ import structlog
 import typer
 import uvloop
 
+from penstock import __version__
 from penstock.assembly import System, assemble, serving, upstream_config
 from penstock.config import BadConfig, Config, Problem, check, read_file, with_environment
 from penstock.server.serving import Server, listen
@@ -112,7 +112,7 @@ def check_config(config: ConfigFile = None) -> None:
 @app.command(name="version")
 def show_version() -> None:
     """Print the version."""
-    print(version("penstock"))
+    print(__version__)
 
 
 def _load(path: Path | None) -> Config:
@@ -155,6 +155,9 @@ async def _serve(config: Config, system: System) -> None:
             # What was built so far lives as long as the process: keep it out of every collection.
             gc.collect()
             gc.freeze()
+            # A token leaves no cycles behind; collecting as often as the default does costs 5 % of the CPU
+            # and, with many streams open, pauses of tens of milliseconds.
+            gc.set_threshold(50_000, 50, 100)
             await server.serve(lambda: _greet(config, sockets[0].getsockname()[1]))
     finally:
         for sock in sockets:
@@ -173,7 +176,7 @@ def _greet(config: Config, port: int) -> None:
     model = config.default_model or next((m for m in config.models if "*" not in m), "demo")
     key = ' -H "Authorization: Bearer $PENSTOCK_KEY"' if config.keys else ""
     print(
-        f"Penstock {version('penstock')}\n"
+        f"Penstock {__version__}\n"
         f"  page    {base}/\n"
         f"  API     {base}/v1   (OpenAI-compatible: point any OpenAI SDK here)\n"
         f"  try     curl -N{key} '{base}/stream?content=Hello'\n"

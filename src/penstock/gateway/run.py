@@ -36,6 +36,7 @@ from penstock.types.events import (
     Closed,
     Started,
     Status,
+    TextDelta,
     has_output,
     split_long,
 )
@@ -44,6 +45,9 @@ log = structlog.get_logger(__name__)
 
 LINGER = 1.0
 """Seconds that a finished answer's connection may take to end by itself, so that it can be reused."""
+
+ENTRY_BYTES = 64
+"""About what an entry takes besides its text, for the bound on a stream's size."""
 
 
 class RunSettings(msgspec.Struct, frozen=True):
@@ -217,27 +221,31 @@ class Run:
         stream = self.stream
         if self._ended or stream.lost:
             return
+        size = 0
         output = False
         for event in events:
-            if type(event) is Started and not event.provider and self.leader is not None:
-                event = msgspec.structs.replace(event, provider=self.leader.target.provider)
-            if len(getattr(event, "delta", "")) > MAX_DELTA_CHARS:
+            if type(event) is TextDelta:
+                delta = event.delta
+            else:
+                delta = getattr(event, "delta", "")
+                if type(event) is Started and not event.provider and self.leader is not None:
+                    event = msgspec.structs.replace(event, provider=self.leader.target.provider)
+                self._meter.report(event)
+            if len(delta) > MAX_DELTA_CHARS:
                 for piece in split_long(event):
                     stream.append(piece)
             else:
                 stream.append(event)
-            self._meter.report(event)
+            size += len(delta) + ENTRY_BYTES
             output = output or has_output(event)
         if output:
             self._meter.output(self._clock())
-        uncommitted = stream.uncommitted
-        if uncommitted > self.settings.high_water and not self._paused:
+        if stream.uncommitted > self.settings.high_water and not self._paused:
             self._pause()
-        self._shown_bytes += sum(len(getattr(event, "delta", "")) + 64 for event in events)
+        self._shown_bytes += size
         if self._shown_bytes > self.settings.max_stream_bytes:
-            raise UpstreamError(
-                "The answer is longer than the gateway stores.", code="stream_too_large", retryable=False
-            )
+            message = "The answer is longer than the gateway stores."
+            raise UpstreamError(message, code="stream_too_large", retryable=False)
 
     # --- the task ------------------------------------------------------------------------------
 

@@ -176,6 +176,10 @@ class Following:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Wait for output if that is wanted, then stream."""
         stream, format, position = self._stream, self._format, self._position
+        headers = stream_headers(stream, format, self._request_id)
+        if scope["method"] == "HEAD":
+            await Response(headers=dict_of(headers))(scope, receive, send)
+            return
         left = self._ctx.gateway.attach_reader(stream, self._principal)
         try:
             if self._hold:
@@ -309,9 +313,9 @@ async def snapshot(request: Request) -> Response:
     closed: Closed | None = None
     after = 0
     while after < upto:
-        for seq, event, _ in await stream.read(after):
-            after = seq
-            if seq > upto:
+        for entry in await stream.read(after):
+            after, event = entry.seq, entry.event
+            if after > upto:
                 break
             if type(event) is TextDelta:
                 text.setdefault(event.index, []).append(event.delta)

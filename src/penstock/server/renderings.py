@@ -128,9 +128,15 @@ class Rendering:
 
     def render(self, entries: Sequence[Entry], skip: int = 0) -> bytes:
         """Return the bytes of the next ``entries``, without the first ``skip`` frames of the first one."""
+        if len(entries) == 1 and not skip:  # the usual case at the tail
+            entry = entries[0]
+            self.position = entry.seq
+            frames = self.encoder.encode(entry.event, entry.line)
+            return self._frame(entry.seq, frames) if frames else b""
         out = []
-        for seq, event, line in entries:
-            frames = self.encoder.encode(event, line)
+        for entry in entries:
+            seq = entry.seq
+            frames = self.encoder.encode(entry.event, entry.line)
             if skip:
                 if skip < len(frames):
                     # Its ids still count from the entry's first frame, so frame first, then drop.
@@ -141,7 +147,7 @@ class Rendering:
             if frames:
                 out.append(self._frame(seq, frames))
         self.position = entries[-1].seq
-        return out[0] if len(out) == 1 else b"".join(out)
+        return b"".join(out)
 
     def on_batch(self, entries: Sequence[Entry]) -> None:
         """A commit: encode once, hand to every reader at the tail."""
@@ -156,7 +162,7 @@ class Rendering:
         last = entries[-1].event
         closed = last if type(last) is Closed else None
         if data or closed is not None:
-            for reader in tuple(self.readers) if len(self.readers) > 1 else self.readers[:1]:
+            for reader in tuple(self.readers):  # a reader that is slow leaves in the middle of this
                 reader.deliver(data, closed)
 
     def _drop(self) -> None:

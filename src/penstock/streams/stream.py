@@ -26,17 +26,27 @@ Follower: TypeAlias = Callable[[Sequence[Entry]], None]
 READ_ENTRIES = 256
 """How many entries a reader that is behind gets at a time."""
 
+HASH_ENTRIES = 32
+"""How many entries are hashed at a time."""
+
+
+def _no_writer(seq: int, kind: int, data: bytes) -> None:
+    raise RuntimeError("the stream has no writer here")
+
 
 class Stream:
     """A stream, open or closed. Create it with its catalogue entry, then `attach` its log if open."""
 
     __slots__ = (
+        "_append",
         "_digest",
         "_followers",
         "_journal",
+        "_lines",
         "_log",
         "_pending",
         "_text_digest",
+        "_texts",
         "appended",
         "closing",
         "committed",
@@ -61,8 +71,11 @@ class Stream:
         self.sent_ids = False
         self._journal = journal
         self._log: Log | None = None
+        self._append: Callable[[int, int, bytes], None] = _no_writer
         self._pending: list[Entry] = []
         self._followers: tuple[Follower, ...] = ()
+        self._lines: list[bytes] = []
+        self._texts: list[str] = []
         self._digest = hashlib.sha256()
         self._text_digest = hashlib.sha256()
 
@@ -102,6 +115,7 @@ class Stream:
     def attach(self, log: Log) -> None:
         """Give the stream its writer's end."""
         self._log = log
+        self._append = log.append_nowait
 
     def append(self, event: AnyEvent) -> None:
         """Append ``event``; followers get it after the commit. Nothing follows a `Closed`."""
@@ -109,18 +123,32 @@ class Stream:
             raise RuntimeError("append after the terminal entry")
         seq = self.appended + 1
         line = encode_line(seq, event)
-        self._digest.update(line + b"\n")
-        if type(event) is TextDelta and not event.index:
-            self._text_digest.update(event.delta.encode("utf-8", "surrogatepass"))
         self.appended = seq
         self._pending.append(Entry(seq, event, line))
-        self._writer.append_nowait(seq, ENTRY, line)
+        self._append(seq, ENTRY, line)
+        # Hashing many small pieces costs more than joining them first.
+        self._lines.append(line)
+        if type(event) is TextDelta and not event.index:
+            self._texts.append(event.delta)
+        if len(self._lines) >= HASH_ENTRIES:
+            self._hash()
+
+    def _hash(self) -> None:
+        """Take what was appended since the last time into the digests."""
+        if self._lines:
+            self._lines.append(b"")
+            self._digest.update(b"\n".join(self._lines))
+            self._lines = []
+        if self._texts:
+            self._text_digest.update("".join(self._texts).encode())
+            self._texts = []
 
     def close(self, closed: Closed) -> None:
         """Append the terminal entry: ``closed`` with counts and digests filled in. Only once."""
         advance(self.state, closed.status)
         if self.closing is not None:
             raise RuntimeError("closed twice")
+        self._hash()
         end = msgspec.structs.replace(
             closed,
             entries=self.appended,
@@ -132,31 +160,31 @@ class Stream:
         self.closing = end
         self.appended = seq
         self._pending.append(Entry(seq, end, line))
-        self._writer.append_nowait(seq, TERMINAL, line)
+        self._append(seq, TERMINAL, line)
 
     def replay(self, records: Sequence[Record]) -> None:
         """Take the digests over records that an earlier writer left, before going on after them."""
         for record in records:
-            self._digest.update(record.data + b"\n")
+            self._lines.append(record.data)
             event = decode_line(record.data)
             if type(event) is TextDelta and not event.index:
-                self._text_digest.update(event.delta.encode("utf-8", "surrogatepass"))
+                self._texts.append(event.delta)
+        self._hash()
 
     def release_key(self) -> None:
         """Let the stream's idempotency key be used again."""
-        self._writer.release_key()
-
-    @property
-    def _writer(self) -> Log:
-        if self._log is None:
-            raise RuntimeError("the stream has no writer here")
-        return self._log
+        if self._log is not None:
+            self._log.release_key()
 
     def abandon(self) -> None:
         """The writer cannot go on and cannot say so in the log: cut followers off without an end."""
         self.lost = True
         self._pending = []
-        self._tell(())
+        for follower in self._followers:
+            try:
+                follower(())
+            except Exception as error:  # noqa: BLE001  as in `committed_to`
+                _report(error)
 
     # --- commits -----------------------------------------------------------------------------
 
@@ -169,7 +197,7 @@ class Stream:
         batch = self._pending
         if not batch or upto < batch[0].seq or self.lost:
             return
-        if upto >= batch[-1].seq:
+        if upto == self.appended:
             self._pending = []
         else:
             count = upto - batch[0].seq + 1
@@ -177,15 +205,11 @@ class Stream:
         self.committed = upto
         if self.closing is not None and upto == self.appended:
             self.state = advance(self.state, self.closing.status)
-        self._tell(batch)
-
-    def _tell(self, batch: Sequence[Entry]) -> None:
         for follower in self._followers:
             try:
                 follower(batch)
             except Exception as error:  # noqa: BLE001  one bad follower must not cost the others their entries
-                loop = asyncio.get_running_loop()
-                loop.call_exception_handler({"message": "a follower failed", "exception": error})
+                _report(error)
 
     # --- the readers' side -------------------------------------------------------------------
 
@@ -229,3 +253,8 @@ class Stream:
         """Return once the terminal entry is committed, or the stream is lost."""
         while self.is_open and not self.lost:
             await self.wait_beyond(self.committed)
+
+
+def _report(error: Exception) -> None:
+    loop = asyncio.get_running_loop()
+    loop.call_exception_handler({"message": "a follower failed", "exception": error})

@@ -14,7 +14,7 @@ No dialect, no framing and no policy enters this module.
 """
 
 from collections.abc import Iterator
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -188,7 +188,7 @@ AnyEvent: TypeAlias = (
 )
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """An event with its place in the log. ``line`` is the stored record (see `encode_line`)."""
 
     seq: int
