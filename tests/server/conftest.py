@@ -41,12 +41,14 @@ def config(**more) -> Config:
 
 
 @asynccontextmanager
-async def running(system: System, settings: Config):
-    """Serve ``system`` until the context ends."""
-    sockets = listen(serving(settings))
+async def running(system: System, settings: Config, **http):
+    """Serve ``system`` until the context ends. ``http``: bounds of connections that no setting names."""
+    how = serving(settings)
+    how = msgspec.structs.replace(how, http=msgspec.structs.replace(how.http, **http))
+    sockets = listen(how)
     try:
         async with system.gateway:
-            server = Server(system.app, system.gateway, system.context.heart, sockets, serving(settings))
+            server = Server(system.app, system.gateway, system.context.heart, sockets, how)
             ready = asyncio.Event()
             async with asyncio.TaskGroup() as group:
                 group.create_task(server.serve(ready.set, signals=False))

@@ -26,6 +26,11 @@ class Downstream(Protocol):
     pushes: bool
     """Whether `push` can succeed at all."""
 
+    @property
+    def gone(self) -> bool:
+        """Whether the client is known to have left."""
+        ...
+
     async def start(self, status: int, headers: Headers) -> None:
         """Send the status line."""
         ...
@@ -50,6 +55,10 @@ class Downstream(Protocol):
         """Call ``callback`` when the client leaves."""
         ...
 
+    def on_doubt(self, callback: Callable[[], None] | None) -> None:
+        """Call ``callback`` when only writing to the client will tell whether it has left."""
+        ...
+
 
 class Direct:
     """On a connection of our own protocol."""
@@ -64,23 +73,35 @@ class Direct:
         self.push = connection.push
         self.on_gone = connection.on_gone
 
+    @property
+    def gone(self) -> bool:
+        """Whether the client is known to have left."""
+        return self._connection.gone
+
     async def start(self, status: int, headers: Headers) -> None:
-        """Send the status line."""
+        """Send the status line; raises `ClientGone`."""
         if self._connection.gone:
             raise ClientGone
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        self._connection.forget_request()
 
     async def write(self, data: bytes) -> None:
         """Write, waiting for the client; raises `ClientGone`."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                while not self.push(data):
-                    if self._connection.gone:
-                        raise ClientGone
+        while not self.push(data):
+            if self._connection.gone:
+                raise ClientGone
+            unsent = self._connection.unsent
+            try:
+                async with asyncio.timeout(self._timeout):
                     await self._connection.drained()
-        except TimeoutError:
-            self._connection.abort()
-            raise ClientGone from None
+            except TimeoutError:
+                if self._connection.unsent >= unsent:  # slow is no reason, standing still is
+                    self._connection.abort()
+                    raise ClientGone from None
+
+    def on_doubt(self, callback: Callable[[], None] | None) -> None:
+        """Call ``callback`` when the client has ended its side of the connection; None takes it back."""
+        self._connection.probe = callback
 
     async def end(self) -> None:
         """End the body properly."""
@@ -96,6 +117,7 @@ class Plain:
     """On ASGI's send and receive alone."""
 
     pushes = False
+    gone = False
 
     def __init__(self, receive: Receive, send: Send, timeout: float) -> None:
         """``timeout``: seconds a client may take nothing before it is given up."""
@@ -131,6 +153,9 @@ class Plain:
         if callback is not None:
             self._watch = asyncio.get_running_loop().create_task(self._until_gone(callback))
 
+    def on_doubt(self, callback: Callable[[], None] | None) -> None:
+        """Never in doubt: the server says when a client has left."""
+
     async def _until_gone(self, callback: Callable[[], None]) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
@@ -155,8 +180,8 @@ def downstream(scope: Scope, receive: Receive, send: Send, timeout: float) -> Do
 class Present:
     """``async with Present(down):`` runs its body while the client is there.
 
-    When the client leaves, the body is cancelled where it waits and `ClientGone` is raised instead;
-    a cancellation from elsewhere stays one.
+    When the client leaves, the body is cancelled where it waits and `ClientGone` is raised instead, at
+    once if it has left before; a cancellation from elsewhere stays one.
     """
 
     def __init__(self, down: Downstream) -> None:
@@ -167,6 +192,8 @@ class Present:
 
     async def __aenter__(self) -> Self:
         """Begin to watch."""
+        if self._down.gone:  # while nobody watched
+            raise ClientGone
         self._task = asyncio.current_task()
         self._down.on_gone(self._left)
         return self

@@ -4,6 +4,7 @@ Each handler does the same four things: admit the caller, parse the request once
 ``Last-Event-ID`` came with it (a request that carries one never creates), else start and follow.
 """
 
+import re
 from typing import Final
 
 import msgspec
@@ -40,6 +41,7 @@ from penstock.types.requests import GenerationRequest, Message
 
 MAX_KEY: Final = 255
 MAX_GRACE: Final = 86_400.0
+_GRACE: Final = re.compile(r"grace:([0-9]{1,9}(?:\.[0-9]{1,9})?)")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -66,9 +68,8 @@ def on_disconnect(text: str | None, default: OnDisconnect) -> OnDisconnect:
             return default
         case "continue" | "cancel":
             return text
-    word, _, seconds = text.partition(":")
-    if word == "grace" and seconds.replace(".", "", 1).isdigit() and float(seconds) <= MAX_GRACE:
-        return float(seconds)
+    if (found := _GRACE.fullmatch(text)) and float(found[1]) <= MAX_GRACE:
+        return float(found[1])
     raise ClientError(
         f"on_disconnect is 'continue', 'cancel' or 'grace:<seconds>' (at most {MAX_GRACE:.0f}).",
         code="invalid_value",
@@ -177,6 +178,8 @@ async def simple_stream(request: Request) -> AnyResponse:
     """``GET /stream?content=…``: an answer for a bare EventSource, or for curl."""
     ctx = context(request)
     principal = ctx.admit(request, spends=True)
+    if request.method == "HEAD":  # link checkers and previews send it, and nobody would read the answer
+        raise ClientError("HEAD starts nothing: use GET.", code="method_not_allowed", status=405)
     query = request.query_params
     content = query.get("content", "")
     if not content:

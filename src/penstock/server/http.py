@@ -7,14 +7,18 @@ that truncation never looks like success, and `Connection.on_gone` tells at once
 The app finds its connection in the scope's extensions under `EXTENSION`; under another ASGI server
 there is none and plain `send` is used.
 
+A client that ends its side of the connection has left, or (socat, nc -N) still wants its answer: TCP
+says the same for both. Only writing tells: the peer's kernel answers what nobody reads with a reset.
+
 Sockets: `tune` sets what keeps a frozen reader from costing more than its buffer.
 """
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import httptools
 import msgspec
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -22,6 +26,16 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 EXTENSION: Final = "penstock.connection"
+
+MAX_HEADERS: Final = 200
+
+PROBES: Final = (0.1, 0.5, 2.0)
+"""Seconds between the writes that find out whether a client that ended its side still reads: one makes the
+kernel of a client that has left send a reset, the next meets it. Go's client takes five interim responses."""
+
+BAD_REQUEST: Final = (b"400 Bad Request", b"This is not an HTTP/1.1 request.")
+TOO_LARGE: Final = (b"431 Request Header Fields Too Large", b"The request head is too large.")
+TOO_SLOW: Final = (b"408 Request Timeout", b"The request head took too long.")
 
 
 class HttpSettings(msgspec.Struct, frozen=True):
@@ -48,13 +62,52 @@ def tune(sock: socket.socket, settings: HttpSettings) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.send_timeout * 1000))
 
 
-class Connection:
-    """The way from a response to its socket; valid for one request."""
+class Latch:
+    """`asyncio.Event`'s face for one waiter at a time: the event's own list of waiters takes 700 bytes."""
 
-    __slots__ = ("_cycle", "_flow", "_gone", "_transport")
+    __slots__ = ("_set", "_waiter")
+
+    def __init__(self, *, is_set: bool = False) -> None:
+        """Begin set or not."""
+        self._set = is_set
+        self._waiter: asyncio.Future[None] | None = None
+
+    def is_set(self) -> bool:
+        """Whether `wait` returns at once."""
+        return self._set
+
+    def set(self) -> None:
+        """Let the waiter go on."""
+        self._set = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def clear(self) -> None:
+        """Make the next one wait."""
+        self._set = False
+
+    async def wait(self) -> None:
+        """Return once it is set."""
+        if not self._set:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+
+class Connection:
+    """The way from a response to its socket; valid for one request.
+
+    ``probe``, if set, is called to write something harmless once the status line is out, when only
+    writing will tell whether the client has left.
+    """
+
+    __slots__ = ("_cycle", "_flow", "_gone", "_transport", "probe")
 
     def __init__(self, cycle: RequestResponseCycle, transport: asyncio.Transport, flow: FlowControl) -> None:
         """Made by `HttpProtocol` for each request."""
+        self.probe: Callable[[], None] | None = None
         self._cycle = cycle
         self._transport = transport
         self._flow = flow
@@ -64,6 +117,21 @@ class Connection:
     def gone(self) -> bool:
         """Whether the peer has left."""
         return self._cycle.disconnected
+
+    @property
+    def started(self) -> bool:
+        """Whether the status line is out."""
+        return self._cycle.response_started
+
+    @property
+    def answered(self) -> bool:
+        """Whether the response is whole, or cut: the connection is no more this request's."""
+        return self._cycle.response_complete or self._cycle.disconnected
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the peer in this process."""
+        return self._transport.get_write_buffer_size()
 
     def push(self, data: bytes) -> bool:
         """Write a chunk of the (chunked) body now; False when the peer is slow or gone, and nothing was."""
@@ -75,6 +143,11 @@ class Connection:
     async def drained(self) -> None:
         """Return when the transport takes more."""
         await self._flow.drain()
+
+    def forget_request(self) -> None:
+        """Drop what is not needed once the response has begun: a long answer need not keep its question."""
+        kept = ("type", "method", "http_version")
+        self._cycle.scope = {name: self._cycle.scope[name] for name in kept}  # type: ignore[typeddict-item, literal-required, assignment]
 
     def cut(self) -> None:
         """Send what was written and close, without ending the body."""
@@ -92,6 +165,10 @@ class Connection:
 
     def lost(self) -> None:
         """The protocol's word that the connection is no more."""
+        if not self._cycle.response_complete:
+            self._cycle.disconnected = (
+                True  # uvicorn marks the newest request only, which may be a queued one
+            )
         callback, self._gone = self._gone, None
         if callback is not None:
             callback()
@@ -111,13 +188,18 @@ class HttpProtocol(HttpToolsProtocol):
     ) -> None:
         """Called by the server for each accepted socket."""
         super().__init__(config, server_state, app_state, _loop)
+        self.timeout_keep_alive = self.settings.idle_timeout  # type: ignore[assignment]
         self._connection: Connection | None = None
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._in_body = False
+        self._probe_timer: asyncio.TimerHandle | None = None
+        self._refusal = BAD_REQUEST
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request head."""
         super().connection_made(transport)
+        self.flow._is_writable_event = Latch(is_set=True)  # type: ignore[assignment]
         if len(self.connections) > self.settings.max_connections:
             transport.abort()
             return
@@ -126,19 +208,45 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the response, if one is going on."""
         self._stop_head_timer()
+        if self._probe_timer is not None:
+            self._probe_timer.cancel()
         super().connection_lost(exc)
         if self._connection is not None:
             self._connection.lost()
             self._connection = None
 
     def data_received(self, data: bytes) -> None:
-        """Count the bytes of a head before the parser sees them."""
-        if self._head_timer is not None or self._head_bytes:
+        """Feed the parser; what is not a request, or too long a head, is refused."""
+        if self.timeout_keep_alive_task is not None:
+            # Whatever ends the idle time, a head must follow: a stray line end would else end it for good.
+            self._unset_keepalive_if_required()
+            if self._head_timer is None:
+                self._expect_head()
+        if not self._in_body:
             self._head_bytes += len(data)
-            if self._head_bytes > self.settings.max_head_bytes + 65536:
-                self._refuse(b"431 Request Header Fields Too Large", b"The request head is too large.")
-                return
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # Served as if it had not asked (RFC 9110, section 7.8), but what follows cannot be parsed.
+            self.cycle.keep_alive = False
+        except httptools.HttpParserError:
+            self._refuse(*self._refusal)
+        else:
+            if not self._in_body and self._head_bytes > self.settings.max_head_bytes:
+                self._refuse(*TOO_LARGE)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends no more: answer what was asked, unless writing shows that it has left.
+
+        A client of HTTP/1.0 is taken to have left, since it must not be sent an interim response.
+        """
+        if self._connection is None or self._connection.answered or self._in_body:
+            return False
+        if self.cycle.scope["http_version"] == "1.0":
+            return False
+        self.cycle.keep_alive = False
+        self._probe(PROBES)
+        return True
 
     def on_message_begin(self) -> None:
         """A head begins (maybe the second on this connection)."""
@@ -149,28 +257,43 @@ class HttpProtocol(HttpToolsProtocol):
     def on_url(self, url: bytes) -> None:
         """Bound the head: its URL."""
         super().on_url(url)
-        if len(self.url) > self.settings.max_head_bytes:
-            raise ValueError("URL too long")
+        self._check_head(len(self.url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Bound the head: names and values are counted as they come."""
+        """Bound the head: many small headers are one large head."""
         super().on_header(name, value)
-        if len(self.headers) > 200:
-            raise ValueError("too many headers")
+        if len(self.headers) > MAX_HEADERS:
+            self._check_head(self.settings.max_head_bytes + 1)
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
+        self._check_head(len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers))
         self._stop_head_timer()
-        self._head_bytes = 0
+        self._in_body = True
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self._in_body = False
+        self._head_bytes = 0
+        super().on_message_complete()
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if cycle.scope is self.scope:  # no other request has begun on this connection
+            self.scope, self.headers, self.url = {}, [], b""  # type: ignore[typeddict-item]
+        message_event = Latch(is_set=cycle.message_event.is_set())
+        cycle.message_event = message_event  # type: ignore[assignment]
         self._connection = Connection(cycle, self.transport, self.flow)
         cycle.scope["extensions"] = {EXTENSION: self._connection}  # type: ignore[dict-item]
         super()._start_asgi_task(cycle, app)
 
+    def _check_head(self, size: int) -> None:
+        """Raises `ValueError`, which the parser turns into its own error, when the head is too large."""
+        if size > self.settings.max_head_bytes:
+            self._refusal = TOO_LARGE
+            raise ValueError
+
     def _expect_head(self) -> None:
-        self._head_bytes = 0
         self._head_timer = self.loop.call_later(self.settings.head_timeout, self._head_is_late)
 
     def _stop_head_timer(self) -> None:
@@ -180,20 +303,36 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _head_is_late(self) -> None:
         self._head_timer = None
-        if self._head_bytes:
-            self._refuse(b"408 Request Timeout", b"The request head took too long.")
+        if self._connection is not None and not self._connection.answered:
+            self._expect_head()  # its answer must wait anyway
+        elif self._head_bytes and not self._in_body:
+            self._refuse(*TOO_SLOW)
         else:
-            self.transport.abort()
+            self.transport.close()
+
+    def _probe(self, delays: Sequence[float]) -> None:
+        """Write what does no harm to a client that ended its side and reads on."""
+        self._probe_timer = None
+        connection = self._connection
+        if connection is None or connection.answered or self.transport.is_closing():
+            return
+        if not connection.started:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        elif connection.probe is not None:
+            connection.probe()
+        if delays:
+            self._probe_timer = self.loop.call_later(delays[0], self._probe, delays[1:])
 
     def _refuse(self, status: bytes, sentence: bytes) -> None:
+        """Answer what cannot be served and close; never into an answer that is under way."""
         self._stop_head_timer()
-        self._head_bytes = 0
         if self.transport.is_closing():
             return
-        self.transport.write(
-            b"HTTP/1.1 %b\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n"
-            b"connection: close\r\n\r\n%b" % (status, len(sentence), sentence)
-        )
+        if self._connection is None or self._connection.answered:
+            self.transport.write(
+                b"HTTP/1.1 %b\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n"
+                b"connection: close\r\n\r\n%b" % (status, len(sentence), sentence)
+            )
         self.transport.close()
 
 

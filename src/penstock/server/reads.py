@@ -17,10 +17,10 @@ from penstock.server.context import CURSOR_QUERIES, RECONNECT_QUERIES, Context, 
 from penstock.server.downstream import ClientGone, Downstream, Present, downstream
 from penstock.server.formats import DIALECTS, NATIVE, TEXT, by_query, openai_chat
 from penstock.server.renderings import Format
-from penstock.server.responses import Reader, StreamResponse
+from penstock.server.responses import DEFERRED, Reader, StreamResponse
 from penstock.streams.stream import Stream
 from penstock.types.errors import ClientError, GatewayError, PenstockError, StorageError, UpstreamError
-from penstock.types.events import AnyEvent, Closed, TextDelta, UsageReported
+from penstock.types.events import AnyEvent, Closed, Entry, TextDelta, UsageReported
 from penstock.types.positions import START, Cursor, Position, parse_cursor, stream_of
 from penstock.types.principals import Principal
 from penstock.wire import native, sse
@@ -174,12 +174,16 @@ class Following:
         self._hold = hold
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer HEAD; leave the rest to `serve`."""
+        if scope["method"] == "HEAD":
+            headers = dict_of(stream_headers(self._stream, self._format, self._request_id))
+            await Response(headers=headers)(scope, receive, send)
+        else:
+            scope[DEFERRED] = (self, receive, send)
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Wait for output if that is wanted, then stream."""
         stream, format, position = self._stream, self._format, self._position
-        headers = stream_headers(stream, format, self._request_id)
-        if scope["method"] == "HEAD":
-            await Response(headers=dict_of(headers))(scope, receive, send)
-            return
         left = self._ctx.gateway.attach_reader(stream, self._principal)
         try:
             if self._hold:
@@ -234,6 +238,10 @@ class Whole:
         self._request_id = request_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Leave it to `serve`."""
+        scope[DEFERRED] = (self, receive, send)
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Wait, fold, answer; raises how the stream failed."""
         left = self._ctx.gateway.attach_reader(self._stream, self._principal)
         try:
@@ -304,6 +312,17 @@ async def events(request: Request) -> "Response | Following":
     return follow(ctx, stream, format, principal, given, may_204=True)
 
 
+async def read_on(stream: Stream, after: int) -> list[Entry]:
+    """Return entries after ``after``, of which there must be some.
+
+    Raises `StorageError`, and 410 `stream_gone` when the stream's retention ran out meanwhile.
+    """
+    entries = await stream.read(after)
+    if not entries:
+        raise ClientError("The stream is gone.", code="stream_gone", status=410)
+    return entries
+
+
 async def snapshot(request: Request) -> Response:
     """``GET /v1/streams/{stream}``: status, usage and the text so far, with the cursor they stand for."""
     _, stream, _ = await _find(request)
@@ -313,7 +332,7 @@ async def snapshot(request: Request) -> Response:
     closed: Closed | None = None
     after = 0
     while after < upto:
-        for entry in await stream.read(after):
+        for entry in await read_on(stream, after):
             after, event = entry.seq, entry.event
             if after > upto:
                 break
@@ -380,7 +399,7 @@ async def whole_answer(ctx: Context, stream: Stream, request_id: str) -> Respons
         raise StorageError
     collected: list[AnyEvent] = []
     while len(collected) < stream.committed:
-        entries = await stream.read(len(collected))
+        entries = await read_on(stream, len(collected))
         collected += [entry.event for entry in entries]
         if len(collected) > ctx.settings.max_answer_events:
             message = "The answer has too many parts to be given whole: read it as a stream."

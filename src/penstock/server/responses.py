@@ -13,13 +13,21 @@ import asyncio
 import enum
 from collections.abc import Callable
 
+import structlog
 from starlette.types import Receive, Scope, Send
 
 from penstock.server.downstream import ClientGone, Downstream, Headers, Present, downstream
 from penstock.server.renderings import Format, Rendering, Renderings
 from penstock.streams.stream import Stream
+from penstock.types.errors import PenstockError, StorageError
 from penstock.types.events import Closed
 from penstock.wire.dialect import Frame
+
+log = structlog.get_logger(__name__)
+
+DEFERRED = "penstock.deferred"
+"""Where in the scope a response that takes its time leaves itself, `(response, receive, send)`, to be served
+once routing has returned: the frames and values of that call stack would cost 8 KB a stream meanwhile."""
 
 RETRY = b"retry: 1000\n"
 """Milliseconds; stands only inside the first event with data: alone it crashes the OpenAI Python SDK."""
@@ -123,8 +131,8 @@ class Reader:
         rendering = self._rendering
         while self._closed is None and self.position < self._stream.committed:
             entries = await self._stream.read(self.position)
-            if not entries:
-                return
+            if not entries:  # its retention ran out under us
+                raise StorageError
             data = rendering.render(entries, self._skip)
             self._skip = 0
             self.position = rendering.position
@@ -139,11 +147,13 @@ class Reader:
         """Let commits write to the socket until something else is needed."""
         wake: asyncio.Future[_Woken] = asyncio.get_running_loop().create_future()
         self._wake = wake
+        self._down.on_doubt(self.probe)
         shared = self._rendering = self._renderings.join(self._rendering, self)
         try:
             return await wake
         finally:  # also when the client left: nothing may push to this reader any more
             self._renderings.leave(shared, self)
+            self._down.on_doubt(None)
             self._wake = None
 
     async def _wait(self) -> None:
@@ -195,7 +205,12 @@ class Reader:
     def beat(self, seconds: float) -> None:
         """So many seconds went by: send a heartbeat when the connection was silent for long enough."""
         self.quiet += seconds
-        if self.quiet < self._silence or self._wake is None:
+        if self.quiet >= self._silence:
+            self.probe()
+
+    def probe(self) -> None:
+        """Send a heartbeat now, if nothing else is being sent."""
+        if self._wake is None:
             return
         quiet, self.quiet = self.quiet, 0.0
         if beat := self._heartbeat(quiet):
@@ -262,6 +277,9 @@ class StreamResponse:
                 await reader.run(self._opening)
         except ClientGone:
             raise
+        except PenstockError as error:
+            log.warning("read_cut", reader=repr(reader), error=repr(error))
+            down.cut()
         except BaseException:
             down.cut()  # the status line is out: the only honest way to say that this is no end
             raise

@@ -44,10 +44,7 @@ def listen(settings: ServingSettings) -> list[socket.socket]:
 
     ``localhost`` listens on both loopback addresses, so that clients that try ``::1`` first find us.
     """
-    family = socket.AF_UNSPEC if settings.host == "localhost" else 0
-    found = socket.getaddrinfo(
-        settings.host, settings.port, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
+    found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
     try:
         for family_, kind, protocol, _, address in found:
@@ -95,7 +92,7 @@ class Server:
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_keep_alive=int(settings.http.idle_timeout),
+            proxy_headers=False,  # nothing here depends on a client's address, so none is believed
             backlog=BACKLOG,
         )
 
