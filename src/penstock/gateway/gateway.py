@@ -135,7 +135,9 @@ class Gateway:
             id=new_stream_id(now=wall),
             principal=call.principal.id,
             created_at=wall,
-            retention=min(call.ttl or self.settings.retention, self.settings.max_retention),
+            retention=min(
+                self.settings.retention if call.ttl is None else call.ttl, self.settings.max_retention
+            ),
             route=call.route,
             dialect=call.request.dialect,
             model=call.request.model,

@@ -1,20 +1,23 @@
 """The ASGI application: the route table, readable as a list, and what becomes of errors."""
 
 import structlog
-from starlette.applications import Starlette
+from starlette.datastructures import State
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penstock.server import generations, models, reads
 from penstock.server.context import RECONNECT_QUERIES, Context, new_request_id
+from penstock.server.downstream import ClientGone
 from penstock.server.errors import error_response
+from penstock.server.guard import normal_origin
 from penstock.server.http import EXTENSION, Connection
 from penstock.server.reads import EXPOSED
+from penstock.server.responses import DEFERRED
 from penstock.server.ui import page
 from penstock.types.errors import ClientError, PenstockError
 
@@ -44,35 +47,32 @@ def routes() -> list[Route]:
 
 def build_app(context: Context, *, origins: tuple[str, ...] = ()) -> ASGIApp:
     """Return the application. ``origins``: whose pages may call it from elsewhere (CORS)."""
-    middleware = []
-    if origins:
-        middleware.append(
-            Middleware(
-                CORSMiddleware,
-                allow_origins=list(origins),
-                allow_methods=["GET", "POST"],
-                allow_headers=["*"],
-                expose_headers=EXPOSED.split(", "),
-            )
-        )
-    app = Starlette(
-        routes=routes(),
-        middleware=middleware,
-        exception_handlers={PenstockError: _known, HTTPException: _unrouted},
+    # Not `Starlette`: it answers what nobody foresaw in its own way, before `Outermost` can.
+    app: ASGIApp = ExceptionMiddleware(
+        Router(routes()), handlers={PenstockError: _known, HTTPException: _unrouted}
     )
-    app.state.context = context
-    return Outermost(app)
+    if origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=[normal_origin(origin) for origin in origins],
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED.split(", "),
+        )
+    return Outermost(app, context)
 
 
 class Outermost:
-    """The server's one wide catch, around everything."""
+    """The server's one wide catch, around everything, and the owner of its state."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        """Wrap ``app``."""
+    def __init__(self, app: ASGIApp, context: Context) -> None:
+        """Wrap ``app``, whose handlers find ``context`` in ``request.app.state``."""
+        self.state = State({"context": context})
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve; an exception nobody foresaw is logged, and answered if the head is not out yet."""
+        scope["app"] = self
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -85,9 +85,15 @@ class Outermost:
 
         try:
             await self._app(scope, receive, watch)
+            if (deferred := scope.pop(DEFERRED, None)) is not None:
+                response, receive, send_on = deferred
+                del deferred
+                await response.serve(scope, receive, send_on)
+        except (ClientGone, ClientDisconnect):
+            pass  # there is nobody to tell
         except Exception as error:  # noqa: BLE001  see the class
-            response = error_response(error, new_request_id())
             if not started:
+                response = await _known(Request(scope), error)
                 await response(scope, receive, send)
             elif isinstance(connection := scope.get("extensions", {}).get(EXTENSION), Connection):
                 connection.cut()

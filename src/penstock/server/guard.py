@@ -11,7 +11,6 @@ import hmac
 import ipaddress
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -44,14 +43,19 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def normal_origin(origin: str) -> str:
+    """Return ``origin`` as browsers send it, however an operator wrote it."""
+    return origin.rstrip("/").lower()
+
+
 class Guard:
     """Admits requests; immutable."""
 
     def __init__(self, settings: GuardSettings) -> None:
         """See the module's head."""
         self._keys = {hashed: Principal(name) for name, hashed in settings.key_hashes.items()}
-        self._hosts = LOCAL_NAMES | set(settings.hosts)
-        self._origins = frozenset(origin.rstrip("/") for origin in settings.origins)
+        self._hosts = LOCAL_NAMES | {host.lower() for host in settings.hosts}
+        self._origins = frozenset(map(normal_origin, settings.origins))
 
     def admit(self, headers: Mapping[str, str], *, spends: bool) -> Principal:
         """Return who is calling. ``spends``: the request may start or stop a generation.
@@ -87,9 +91,9 @@ class Guard:
     def _check_origin(self, headers: Mapping[str, str]) -> None:
         origin = headers.get("origin")
         if origin is not None:
-            if origin.rstrip("/") in self._origins:
+            if normal_origin(origin) in self._origins:
                 return
-            if urlsplit(origin).netloc.lower() != headers.get("host", "").lower() or origin == "null":
+            if not headers.get("host") or origin.lower().partition("://")[2] != headers["host"].lower():
                 raise ClientError(
                     f"Pages of '{origin[:100]}' may not use this gateway. Add it to allowed_origins "
                     f"(--allow-origin) if they should.",
