@@ -1,0 +1,58 @@
+"""One gateway for all tests with real clients: started as people start it, and stopped for good at the end.
+
+Its models: the embedded ones without any waiting (``demo-…``); ``paced``, which repeats what it is told,
+100 words a second; ``slow-start``; and ``endless`` and ``pausing`` of an upstream of the test's own.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.clients.gateway import Gateway, serving
+from tests.clients.relay import Relay, relaying
+from tests.clients.upstream import Upstream, answering
+
+HEARTBEAT = 0.05
+
+
+def settings(upstream: Upstream, **more) -> dict:
+    """The settings of `gateway`, and ``more``."""
+    paced = "demo-echo?tokens_per_second=100&first_token_delay=0.05&jitter=0"
+    slow = "demo-slow-start?first_token_delay=0.6&tokens=3"
+    return {
+        "listen": {"heartbeat": HEARTBEAT, "commit_after": 0.2, **more.pop("listen", {})},
+        "providers": {
+            "demo": {"kind": "scripted", "speed": 0},
+            "paced": {"kind": "scripted"},
+            "upstream": {"base_url": f"{upstream.url}/v1", "api_key": "unused"},
+        },
+        "models": {
+            "paced": [{"provider": "paced", "model": paced}],
+            "slow-start": [{"provider": "paced", "model": slow}],
+            "endless": [{"provider": "upstream", "model": "endless"}],
+            "pausing": [{"provider": "upstream", "model": "pausing"}],
+        },
+        "default_model": "demo",
+        **more,
+    }
+
+
+@pytest.fixture(scope="session")
+def upstream() -> Iterator[Upstream]:
+    """A provider that notices who leaves."""
+    with answering() as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory, upstream) -> Iterator[Gateway]:
+    """A running gateway without keys."""
+    with serving(tmp_path_factory.mktemp("gateway"), settings(upstream)) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def relay(gateway) -> Iterator[Relay]:
+    """A network on the way to `gateway` that can be listened to and cut."""
+    with relaying(gateway.url) as relay:
+        yield relay
