@@ -1,0 +1,35 @@
+"""Node.js and the packages that its tests need (tests/clients/js)."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "js"
+
+
+def modules() -> Path:
+    """Return the installed packages; `make test` has installed them, and where it did not, this does."""
+    installed = FOLDER / "node_modules"
+    if not (installed / "openai").is_dir():
+        command = [
+            shutil.which("npm"),
+            "ci",
+            "--ignore-scripts",
+            "--no-audit",
+            "--no-fund",
+            "--loglevel=error",
+        ]
+        subprocess.run(command, cwd=FOLDER, check=True, timeout=110)
+    return installed
+
+
+def run(*arguments: str, cwd: Path = FOLDER, **environ: str) -> str:
+    """Run node and return what it printed; fails with all of it when node fails."""
+    own = {k: v for k, v in os.environ.items() if not k.startswith(("NODE_", "OPENAI_", "FORCE_COLOR"))}
+    command = [shutil.which("node"), *arguments]
+    done = subprocess.run(
+        command, cwd=cwd, env={**own, **environ}, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
