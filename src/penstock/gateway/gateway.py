@@ -146,10 +146,18 @@ class Gateway:
             metadata=call.metadata,
         )
         stream = Stream(info, self.store.journal)
+        # An equal call may find the stream before this one goes on: it must get this very object, since a
+        # second one would never hear of a commit.
+        self._streams[stream.id] = stream
         try:
             stream.attach(await self.store.journal.create(info, stream.committed_to))
         except KeyTaken as taken:  # somebody was quicker between the look-up and the creation
-            return Started(await self._same_request(call, taken.existing), existing=True)
+            del self._streams[stream.id]
+            return Started(self._same_request(call, taken.existing), existing=True)
+        except BaseException:
+            del self._streams[stream.id]
+            stream.abandon()
+            raise
         self._launch(stream, call, targets)
         return Started(stream, existing=False)
 
@@ -163,7 +171,7 @@ class Gateway:
         while self._joinable and now - next(iter(self._joinable.values()))[0] > self.settings.join_window:
             self._joinable.popitem(last=False)
         _, equal = self._joinable.get(key, (0.0, None))
-        if equal is not None and not equal.sent_ids and not call.idempotency_key:
+        if equal is not None and not equal.sent_ids and not equal.lost and not call.idempotency_key:
             return Started(equal, existing=True)
         started = await self.start(call)
         if not started.existing:
@@ -194,7 +202,6 @@ class Gateway:
             return self._providers[target.provider].converse(call.request, target.model)
 
         run = Run(stream, call, targets, prepare, self.settings.run, self._clock)
-        self._streams[stream.id] = stream
         self._runs[stream.id] = run
         run.task = self._group.create_task(run.main())
         # Not in `main`: a task that is cancelled before its first step never runs its body.
@@ -227,16 +234,16 @@ class Gateway:
 
     async def _by_key(self, call: Call) -> Stream | None:
         info = await self.store.catalogue.find_key(call.principal.id, call.idempotency_key)
-        return await self._same_request(call, info) if info else None
+        return self._same_request(call, info) if info else None
 
-    async def _same_request(self, call: Call, info: StreamInfo) -> Stream:
+    def _same_request(self, call: Call, info: StreamInfo) -> Stream:
         if (info.route, info.body_sha256) != (call.route, call.body_sha256):
             raise ClientError(
                 "This idempotency key was used for another request.",
                 code="idempotency_key_reused",
                 status=422,
             )
-        return self._streams.get(info.id) or Stream(info, self.store.journal)
+        return self._stream_of(info)
 
     # --- read ----------------------------------------------------------------------------------
 
@@ -253,13 +260,19 @@ class Gateway:
                 if await self.store.catalogue.was_deleted(stream_id):
                     raise ClientError("The stream is gone.", code="stream_gone", status=410)
                 raise ClientError("There is no such stream.", code="stream_not_found", status=404)
-            # A look-up may have waited while the stream was created or closed here.
-            stream = self._streams.get(stream_id) or Stream(info, self.store.journal)
-        if stream.info.principal != principal.id:
-            raise ClientError("There is no such stream.", code="stream_not_found", status=404)
-        if stream.is_open and not stream.lost and stream_id not in self._streams:
+            if info.principal == principal.id:
+                return self._stream_of(info)
+        elif stream.info.principal == principal.id:
+            return stream
+        raise ClientError("There is no such stream.", code="stream_not_found", status=404)
+
+    def _stream_of(self, info: StreamInfo) -> Stream:
+        """Return the stream that a look-up found: ours if it was created here while that waited."""
+        if stream := self._streams.get(info.id):
+            return stream
+        if info.status is None:
             raise StorageError("The stream has no writer at the moment. Try again shortly.")
-        return stream
+        return Stream(info, self.store.journal)
 
     def attach_reader(self, stream: Stream, principal: Principal) -> Callable[[], None]:
         """Count a reader of ``stream``; call the result when it leaves, exactly once."""
