@@ -324,7 +324,10 @@ class Run:
         )
 
     def stop(self, status: Status, error: PenstockError) -> None:
-        """End the run now, from outside: the provider's socket is closed before this returns."""
+        """End the run now, from outside: the provider's socket is closed before this returns.
+        Nothing happens when it has ended."""
+        if self._ended:
+            return
         if self._attempt is not None:
             self._attempt.abort()
         self.close(status, error)

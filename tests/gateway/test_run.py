@@ -1,0 +1,434 @@
+"""Runs: the gate, fallback, who may append, ending once, pressure and the store's trouble."""
+
+import asyncio
+
+import pytest
+from structlog.testing import capture_logs
+
+from penstock.gateway.run import LINGER, RunSettings
+from penstock.types.errors import ClientError, UpstreamError, WireError, upstream_reset
+from penstock.types.events import Closed, Finished, ReasoningDelta, Started, TextDelta, UsageReported
+from tests.gateway.hand import BROKEN, STARTED, HandSource, HandStore, House, call, logged, texts, turns
+from tests.virtual_time import run_virtually
+
+
+def played(scene, **settings):
+    """Play ``scene`` with a house of its own, in virtual time."""
+
+    async def main():
+        store = HandStore()
+        async with House(store, **settings) as house:
+            await asyncio.wait_for(scene(house, store), 1_000_000)
+
+    run_virtually(main())
+
+
+def closing(store, stream):
+    end = logged(store, stream)[-1]
+    assert type(end) is Closed
+    return end
+
+
+# --- the gate ----------------------------------------------------------------------------------------
+
+
+def test_nothing_is_in_the_log_before_there_is_output():
+    async def scene(house, store):
+        stream, source = await house.begin()
+        source.sink.feed([STARTED])
+        source.sink.feed([TextDelta(""), ReasoningDelta("")])
+        source.sink.feed([UsageReported(1, 1)])
+        await turns()
+        assert stream.appended == 0
+        source.say("now")
+        await turns()
+        assert [type(e) for e in logged(store, stream)][:2] == [Started, TextDelta]
+        assert logged(store, stream)[0].provider == "a"
+        source.finish()
+
+    played(scene)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        lambda s: s.sink.fail(upstream_reset("a")),
+        lambda s: s.sink.end(),
+        lambda s: s.sink.feed(BROKEN),
+        lambda s: s.sink.feed(WireError("bad")),
+        lambda s: [s.sink.feed([STARTED]) for _ in range(2000)],
+    ],
+    ids=["reset", "truncated", "in band", "malformed", "much and nothing"],
+)
+def test_a_failure_before_output_goes_to_the_next_target_unseen(failure):
+    async def scene(house, store):
+        stream, source = await house.begin()
+        source.sink.feed([Started("first")])
+        failure(source)
+        await turns()
+        assert source.asked == ["open", "abort"]
+        second = house.b.sources[0]
+        second.sink.feed([Started("second")])
+        second.say("hi")
+        second.finish()
+        await stream.wait_closed()
+        started, *_, end = logged(store, stream)
+        assert (started.model, started.provider) == ("second", "b")
+        assert (end.status, end.attempts, end.target) == ("completed", 2, "b/m")
+
+    played(scene)
+
+
+def test_a_failure_to_open_goes_to_the_next_target():
+    async def scene(house, store):
+        async def refuse(source):
+            raise BROKEN
+
+        house.a.next = [HandSource(refuse)]
+        stream, source = await house.begin()
+        assert source.asked == ["open", "abort"]
+        house.b.sources[0].say("hi")
+        house.b.sources[0].finish()
+        await stream.wait_closed()
+        assert closing(store, stream).status == "completed"
+
+    played(scene)
+
+
+@pytest.mark.parametrize("error", [ClientError("no"), UpstreamError("no", code="refused", retryable=False)])
+def test_a_refusal_of_the_request_itself_is_not_tried_elsewhere(error):
+    async def scene(house, store):
+        house.a.next = [error] if isinstance(error, ClientError) else []
+        stream = (await house.start(call())).stream
+        await turns()
+        if house.a.sources:
+            house.a.sources[0].sink.fail(error)
+        await stream.wait_closed()
+        assert house.b.sources == []
+        assert closing(store, stream).code == error.code
+
+    played(scene)
+
+
+def test_a_failure_after_output_ends_the_stream_with_all_that_was_shown():
+    async def scene(house, store):
+        stream, source = await house.begin()
+        source.say("one", "two")
+        source.sink.fail(upstream_reset("a"))
+        source.say("never")
+        await stream.wait_closed()
+        assert texts(store, stream) == ["one", "two"]
+        end = closing(store, stream)
+        assert (end.status, end.code, end.fault, end.entries) == ("failed", "upstream_reset", "upstream", 2)
+        assert house.b.sources == []
+
+    played(scene)
+
+
+def test_the_last_target_s_failure_is_what_the_client_is_told():
+    async def scene(house, store):
+        stream, source = await house.begin()
+        source.sink.fail(upstream_reset("a"))
+        await turns()
+        house.b.sources[0].sink.fail(UpstreamError("busy", code="overloaded", status=503, retry_after=7))
+        await stream.wait_closed()
+        end = closing(store, stream)
+        assert (end.code, end.http_status, end.retry_after, end.attempts) == ("overloaded", 503, 7.0, 2)
+
+    played(scene)
+
+
+def test_an_attempt_that_was_given_up_appends_nothing_more():
+    async def scene(house, store):
+        stream, first = await house.begin()
+        first.sink.fail(upstream_reset("a"))
+        await turns()
+        house.b.sources[0].say("b")
+        first.say("late")
+        first.sink.end()
+        house.b.sources[0].finish()
+        await stream.wait_closed()
+        assert texts(store, stream) == ["b"]
+
+    played(scene)
+
+
+def test_an_answer_without_a_word_is_whole():
+    async def scene(house, store):
+        stream, source = await house.begin()
+        source.sink.feed([STARTED, Finished("stop")])
+        source.sink.end()
+        await stream.wait_closed()
+        assert [type(e) for e in logged(store, stream)] == [Started, Finished, Closed]
+
+    played(scene)
+
+
+# --- what goes wrong inside --------------------------------------------------------------------------
+
+
+def test_malformed_bytes_after_events_do_not_take_them_back():
+    async def scene(house, store):
+        stream, source = await house.begin()
+        source.say("shown")
+        source.sink.feed(WireError("bad"))
+        await stream.wait_closed()
+        assert texts(store, stream) == ["shown"]
+        assert closing(store, stream).code == "upstream_malformed"
+
+    played(scene)
+
+
+def test_a_bug_in_decoding_ends_its_run_alone_and_tells_nothing_of_itself():
+    async def scene(house, store):
+        stream, source = await house.begin()
+        other, unharmed = await house.begin(content="other")
+        source.sink.feed(RuntimeError("secret detail"))
+        await stream.wait_closed()
+        end = closing(store, stream)
+        assert (end.status, end.code, end.fault) == ("failed", "internal_error", "gateway")
+        assert "secret" not in end.message
+        assert "abort" in source.asked
+        unharmed.say("fine")
+        unharmed.finish()
+        await other.wait_closed()
+        assert other.state == "completed"
+
+    with capture_logs() as logs:
+        played(scene)
+    assert "run_crashed" in {entry["event"] for entry in logs}
+
+
+def test_a_bug_in_opening_is_not_tried_elsewhere():
+    async def scene(house, store):
+        async def crash(source):
+            raise RuntimeError("bug")
+
+        house.a.next = [HandSource(crash)]
+        stream, source = await house.begin()
+        await stream.wait_closed()
+        assert closing(store, stream).code == "internal_error"
+        assert source.asked == ["open", "abort"]
+        assert house.b.sources == []
+
+    with capture_logs():
+        played(scene)
+
+
+def test_a_source_may_deliver_everything_while_it_is_opened():
+    async def scene(house, store):
+        async def at_once(source):
+            source.say("all")
+            source.finish()
+
+        house.a.next = [HandSource(at_once)]
+        stream, _source = await house.begin()
+        await stream.wait_closed()
+        assert texts(store, stream) == ["all"]
+        assert closing(store, stream).status == "completed"
+
+    played(scene)
+
+
+def test_an_end_that_comes_twice_and_events_after_it_change_nothing():
+    async def scene(house, store):
+        stream, source = await house.begin()
+        source.say("one")
+        source.finish()
+        source.sink.end()
+        source.sink.fail(BROKEN)
+        source.say("late")
+        await stream.wait_closed()
+        source.say("later")
+        source.sink.end()
+        assert texts(store, stream) == ["one"]
+        assert closing(store, stream).status == "completed"
+        assert stream.appended == 3
+
+    played(scene)
+
+
+# --- stopping ----------------------------------------------------------------------------------------
+
+
+def test_cancel_closes_the_provider_s_socket_before_it_waits_for_anything():
+    async def scene(house, store):
+        stream, source = await house.begin()
+        source.say("one")
+        store.by_itself = False
+        run = house._runs[stream.id]
+        run.cancel()
+        assert source.asked == ["open", "abort"]
+        source.say("late")
+        store.by_itself = True
+        store.commit()
+        await stream.wait_closed()
+        end = closing(store, stream)
+        assert (texts(store, stream), end.status, end.code) == (["one"], "cancelled", "cancelled")
+        await turns()
+        assert source.asked == ["open", "abort"]
+
+    played(scene)
+
+
+def test_cancel_before_the_task_s_first_step_leaves_nothing_behind():
+    async def scene(house, store):
+        from_start = await house.start(call())
+        stream = from_start.stream
+        house._runs[stream.id].cancel()
+        await stream.wait_closed()
+        await turns()
+        assert stream.state == "cancelled"
+        assert house.a.sources == []
+        assert house.open_streams == 0
+        assert house._streams == {}
+
+    played(scene)
+
+
+def test_cancel_while_connecting_aborts_the_connection():
+    async def scene(house, store):
+        async def never(source):
+            await asyncio.Event().wait()
+
+        house.a.next = [HandSource(never)]
+        stream, source = await house.begin()
+        house._runs[stream.id].cancel()
+        assert source.asked == ["open", "abort"]
+        await stream.wait_closed()
+        await turns()
+        assert house.b.sources == []
+        assert house.open_streams == 0
+
+    played(scene)
+
+
+def test_a_finished_answer_s_connection_may_linger_and_is_then_aborted():
+    async def scene(house, store):
+        stream, source = await house.begin()
+        source.sink.feed([TextDelta("hi"), Finished("stop")])
+        await stream.wait_closed()
+        assert stream.state == "completed"
+        assert source.asked == ["open"]
+        await asyncio.sleep(LINGER + 0.1)
+        assert source.asked == ["open", "abort"]
+
+    played(scene)
+
+
+def test_a_connection_that_ends_in_time_is_left_to_be_used_again():
+    async def scene(house, store):
+        _stream, source = await house.begin()
+        source.sink.feed([TextDelta("hi"), Finished("stop")])
+        source.sink.end()
+        await asyncio.sleep(10 * LINGER)
+        assert source.asked == ["open"]
+
+    played(scene)
+
+
+# --- bounds and pressure -----------------------------------------------------------------------------
+
+
+def test_a_long_delta_is_split_and_loses_nothing():
+    async def scene(house, store):
+        stream, source = await house.begin()
+        text = "x" * 100_000 + "é"
+        source.say(text)
+        source.finish()
+        await stream.wait_closed()
+        assert len(texts(store, stream)) == 3
+        assert "".join(texts(store, stream)) == text
+
+    played(scene)
+
+
+def test_an_answer_beyond_the_bound_is_ended_honestly():
+    async def scene(house, store):
+        stream, source = await house.begin()
+        for _ in range(20):
+            source.say("x" * 1000)
+        await stream.wait_closed()
+        assert closing(store, stream).code == "stream_too_large"
+        assert len(texts(store, stream)) < 12
+        assert "abort" in source.asked
+
+    played(scene, run=RunSettings(max_stream_bytes=10_000))
+
+
+def test_the_provider_is_paused_while_much_waits_to_be_committed():
+    async def scene(house, store):
+        stream, source = await house.begin()
+        store.by_itself = False
+        for _ in range(10):
+            source.say("x" * 300)
+        assert source.asked == ["open", "pause"]
+        store.commit()
+        assert source.asked == ["open", "pause", "resume"]
+        for _ in range(10):
+            source.say("x" * 300)
+        assert source.asked[3:] == ["pause"]
+        store.commit()
+        assert source.asked[3:] == ["pause", "resume"]
+        store.by_itself = True
+        source.finish()
+        await stream.wait_closed()
+        assert len(texts(store, stream)) == 20
+
+    played(scene, run=RunSettings(high_water=2000, low_water=1000))
+
+
+def test_the_store_s_trouble_pauses_the_provider_until_it_is_over():
+    async def scene(house, store):
+        stream, source = await house.begin()
+        store.by_itself = False
+        source.say("one")
+        store.fail(final=False)
+        assert source.asked == ["open", "pause"]
+        store.fail(final=False)
+        assert source.asked == ["open", "pause"]
+        assert stream.committed == 0
+        store.recover()
+        assert source.asked == ["open", "pause", "resume"]
+        store.by_itself = True
+        source.finish()
+        await stream.wait_closed()
+        assert stream.state == "completed"
+
+    played(scene)
+
+
+def test_a_store_that_gave_up_loses_the_stream_without_an_end():
+    async def scene(house, store):
+        stream, source = await house.begin()
+        store.by_itself = False
+        source.say("one")
+        seen = []
+        stream.follow(seen.append)
+        store.fail(final=True)
+        assert source.asked == ["open", "abort"]
+        assert stream.lost
+        assert [list(batch) for batch in seen] == [[]]
+        source.say("late")
+        await turns()
+        assert stream.committed == 0
+        assert house.open_streams == 0
+        assert house._streams == {}
+
+    played(scene)
+
+
+def test_a_store_that_gives_up_after_the_end_was_written_loses_the_stream_too():
+    async def scene(house, store):
+        stream, source = await house.begin()
+        store.by_itself = False
+        source.say("one")
+        source.finish()
+        await turns()
+        assert house.open_streams == 0
+        assert stream.id in house._streams
+        store.fail(final=True)
+        assert stream.lost
+        assert house._streams == {}
+
+    played(scene)
