@@ -54,3 +54,14 @@ def test_grace_is_never_longer_than_the_bound():
 
 def test_a_run_that_is_over_is_not_stopped_again():
     assert played(30.0, 60, "+", "-", "over", 100, "+", "-", 100) == []
+
+
+def test_a_reader_that_leaves_after_the_end_leaves_no_timer_behind():
+    async def main():
+        attendance = Attendance("continue", 3600, Stops())
+        attendance.attach()
+        attendance.close()
+        attendance.detach()
+        return asyncio.get_running_loop()._scheduled
+
+    assert run_virtually(main()) == []

@@ -43,7 +43,7 @@ class Attendance:
     def detach(self) -> None:
         """A reader left, for whatever reason."""
         self._readers -= 1
-        if self._readers == 0 and self._timer is None:
+        if self._readers == 0 and self._timer is None and self._stop is not _nothing:
             if self.patience <= 0:
                 self._stop()
             else:
