@@ -12,6 +12,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol, TypeAlias
 
+import msgspec
+
 from penstock.providers.provider import Sink
 from penstock.types.errors import PenstockError, UpstreamError, WireError
 from penstock.upstream.http1 import Exchange, Origin, Request, ResponseSink, split_url
@@ -122,6 +124,7 @@ class HttpSource:
             return
         self._sink = sink
         self._bind(await self._pool.open(self._request, self, head_timeout=self._head_timeout))
+        self._request = msgspec.structs.replace(self._request, body=b"", headers=())  # both are sent
 
     def pause(self) -> None:
         """Deliver nothing until `resume`."""

@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
+import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from penstock.server.context import CURSOR_QUERIES, RECONNECT_QUERIES, Context, context, new_request_id
-from penstock.server.downstream import ClientGone, Downstream, Present, downstream
+from penstock.server.downstream import ClientGone, Present, downstream
 from penstock.server.formats import DIALECTS, NATIVE, TEXT, by_query, openai_chat
 from penstock.server.renderings import Format
-from penstock.server.responses import DEFERRED, Reader, StreamResponse
+from penstock.server.responses import DEFERRED, Reader
 from penstock.streams.stream import Stream
 from penstock.types.errors import ClientError, GatewayError, PenstockError, StorageError, UpstreamError
 from penstock.types.events import AnyEvent, Closed, Entry, TextDelta, UsageReported
@@ -25,6 +26,8 @@ from penstock.types.positions import START, Cursor, Position, parse_cursor, stre
 from penstock.types.principals import Principal
 from penstock.wire import native, sse
 from penstock.wire.dialect import Answer
+
+log = structlog.get_logger(__name__)
 
 EXPOSED: Final = "Stream-Id, Stream-Status, Location, x-request-id, retry-after"
 
@@ -182,49 +185,60 @@ class Following:
             scope[DEFERRED] = (self, receive, send)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Wait for output if that is wanted, then stream."""
-        stream, format, position = self._stream, self._format, self._position
-        left = self._ctx.gateway.attach_reader(stream, self._principal)
-        try:
-            if self._hold:
-                down = downstream(scope, receive, send, self._ctx.settings.send_timeout)
-                async with Present(down):
-                    await first_output(stream, self._ctx.settings.commit_after)
-                if error := await failure_before_output(stream):
-                    raise error
-            opening = b""
-            if format in (NATIVE, TEXT):
-                data = native.opening(
-                    status=stream.state,
-                    start=position.entries,
-                    tail=stream.committed,
-                    heartbeat=self._ctx.settings.heartbeat,
-                )
-                opening = sse.encode(data, event=b"stream", id=f"{stream.id}~{position}".encode())
-            response = StreamResponse(
-                self._reader,
-                stream_headers(stream, format, self._request_id),
-                heart=self._ctx.heart,
-                opening=opening,
-                send_timeout=self._ctx.settings.send_timeout,
-            )
-            await response(scope, receive, send)
-        except ClientGone:
-            pass
-        finally:
-            left()
+        """Wait for output if that is wanted, then follow the stream to its end.
 
-    def _reader(self, down: Downstream) -> Reader:
-        position = self._position
-        return Reader(
-            self._stream,
+        Raises how the stream failed, as long as the status line is not out; after that a failure to
+        read the log can only be shown by cutting the body.
+        """
+        ctx, stream = self._ctx, self._stream
+        left = ctx.gateway.attach_reader(stream, self._principal)
+        down = downstream(scope, receive, send, ctx.settings.send_timeout)
+        reader = Reader(
+            stream,
             self._format,
             down,
-            self._ctx.renderings,
-            position=position.entries,
-            skip=position.part,
-            silence=self._ctx.settings.heartbeat,
+            ctx.renderings,
+            position=self._position.entries,
+            skip=self._position.part,
+            silence=ctx.settings.heartbeat,
         )
+        started = False
+        try:
+            async with Present(down):
+                if self._hold:
+                    await first_output(stream, ctx.settings.commit_after)
+                    if error := await failure_before_output(stream):
+                        raise error
+                await down.start(200, stream_headers(stream, self._format, self._request_id))
+                started = True
+                ctx.heart.readers.add(reader)
+                await reader.run(self._opening())
+        except ClientGone:
+            pass
+        except PenstockError as error:
+            if not started:
+                raise
+            log.warning("read_cut", reader=repr(reader), error=repr(error))
+            down.cut()
+        except BaseException:
+            down.cut()
+            raise
+        finally:
+            ctx.heart.readers.discard(reader)
+            left()
+
+    def _opening(self) -> bytes:
+        """Return the first event, where the format has one: it names the stream."""
+        if self._format not in (NATIVE, TEXT):
+            return b""
+        stream, position = self._stream, self._position
+        data = native.opening(
+            status=stream.state,
+            start=position.entries,
+            tail=stream.committed,
+            heartbeat=self._ctx.settings.heartbeat,
+        )
+        return sse.encode(data, event=b"stream", id=f"{stream.id}~{position}".encode())
 
 
 class Whole:

@@ -14,12 +14,11 @@ import enum
 from collections.abc import Callable
 
 import structlog
-from starlette.types import Receive, Scope, Send
 
-from penstock.server.downstream import ClientGone, Downstream, Headers, Present, downstream
+from penstock.server.downstream import Downstream
 from penstock.server.renderings import Format, Rendering, Renderings
 from penstock.streams.stream import Stream
-from penstock.types.errors import PenstockError, StorageError
+from penstock.types.errors import StorageError
 from penstock.types.events import Closed
 from penstock.wire.dialect import Frame
 
@@ -245,43 +244,3 @@ class Heart:
             await asyncio.sleep(self._interval)
             for reader in tuple(self.readers):
                 reader.beat(self._interval)
-
-
-class StreamResponse:
-    """An ASGI response that follows a stream."""
-
-    def __init__(
-        self,
-        reader: Callable[[Downstream], Reader],
-        headers: Headers,
-        *,
-        heart: Heart,
-        opening: bytes = b"",
-        send_timeout: float = 30.0,
-    ) -> None:
-        """``reader`` is made when the way to the client is known; ``opening`` is sent before it reads."""
-        self._reader = reader
-        self._headers = headers
-        self._heart = heart
-        self._opening = opening
-        self._send_timeout = send_timeout
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the head, follow the stream to its end; raises `ClientGone` when the client left."""
-        down = downstream(scope, receive, send, self._send_timeout)
-        reader = self._reader(down)
-        self._heart.readers.add(reader)
-        try:
-            async with Present(down):
-                await down.start(200, self._headers)
-                await reader.run(self._opening)
-        except ClientGone:
-            raise
-        except PenstockError as error:
-            log.warning("read_cut", reader=repr(reader), error=repr(error))
-            down.cut()
-        except BaseException:
-            down.cut()  # the status line is out: the only honest way to say that this is no end
-            raise
-        finally:
-            self._heart.readers.discard(reader)
