@@ -1,7 +1,11 @@
 """What the tests of stores share: streams, writers that note what they are told, clocks that stand."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from penstock.streams.store import ENTRY, TERMINAL, Journal, Log, Record, StoreFailure, StreamInfo
 from penstock.types.events import Closed, Status, encode_line
@@ -113,3 +117,11 @@ async def eventually(what: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not what():  # noqa: ASYNC110  no event tells
             await asyncio.sleep(0.005)
+
+
+@contextmanager
+def folder_in_ram() -> Iterator[Path]:
+    """A folder where a sync costs nothing, for tests that open a store hundreds of times."""
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else None) as folder:
+        yield Path(folder)

@@ -1,6 +1,7 @@
 """What the embedded store alone does: its folder, what a start makes of it, sealing, erasing."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -20,7 +21,7 @@ from penstock.streams import journal, migrations
 from penstock.streams.embedded import EmbeddedSettings, EmbeddedStore
 from penstock.streams.folder import StoreUnusable, Writer
 from penstock.streams.store import ENTRY, TERMINAL, KeyTaken, Record, StreamInfo
-from tests.streams.storing import Clock, Pen, data_of, ending, eventually, new_info, read_all
+from tests.streams.storing import Clock, Pen, data_of, ending, eventually, folder_in_ram, new_info, read_all
 
 
 @pytest.fixture
@@ -390,6 +391,26 @@ async def test_journal_files_go_when_what_is_in_them_is_sealed(opened, tmp_path)
     assert await data_of(found, slow.id) == [b"early"]
 
 
+async def test_what_is_committed_while_a_seal_is_on_its_way_keeps_its_journal_file(opened, tmp_path):
+    store, _ = await opened(rotate_bytes=200_000)
+    blocker = sqlite3.connect(tmp_path / "data" / "catalogue.db", isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    pen = await Pen.create(store)
+    await pen.write(*(b"x" for _ in range(256)))
+    await asyncio.sleep(0.1)  # now the seal waits for the blocker
+    await pen.write(b"meanwhile")
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    other = await Pen.create(store)
+    await other.write(bytes(250_000))
+    await other.write(b"in the next file")
+    await eventually(lambda: store.statistics().sealed_segments == 2)
+    await asyncio.sleep(0.05)
+    snapshot(tmp_path / "data", tmp_path / "killed")
+    found, _ = await opened(tmp_path / "killed")
+    assert await data_of(found, pen.id) == [b"x"] * 256 + [b"meanwhile"]
+
+
 async def test_a_close_leaves_an_empty_journal_and_an_empty_log_of_sqlite(opened, tmp_path):
     store, _ = await opened()
     pen = await Pen.create(store)
@@ -467,7 +488,8 @@ class Model(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.path = Path(self.runner.run(asyncio.to_thread(make_folder)))
+        self.stack = contextlib.ExitStack()
+        self.path = self.stack.enter_context(folder_in_ram())
         self.generation = 0
         self.data: dict[str, list[bytes]] = {}
         self.ended: set[str] = set()
@@ -587,14 +609,8 @@ class Model(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.runner.run(self.store.aclose())
         self.runner.close()
-        shutil.rmtree(self.path)
-
-
-def make_folder() -> str:
-    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"penstock-model-{os.getpid()}-{os.urandom(4).hex()}"
-    path.mkdir()
-    return str(path)
+        self.stack.close()
 
 
 TestModel = Model.TestCase
-TestModel.settings = settings(max_examples=25, stateful_step_count=25)
+TestModel.settings = settings(max_examples=20, stateful_step_count=25)

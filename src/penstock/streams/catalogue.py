@@ -19,6 +19,9 @@ from penstock.streams.store import Record, StreamInfo
 READ_BYTES: Final = 256 * 1024
 """About how much one read returns at most; always at least one record."""
 
+BUSY_TIMEOUT: Final = 1.0
+"""Seconds to wait for somebody else's lock on the database, such as a backup's."""
+
 ERASE_BYTES: Final = 4 * 1024 * 1024
 """About how much one transaction erases: it is rewritten with zeroes."""
 
@@ -89,11 +92,12 @@ class Bounds(NamedTuple):
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open the database, for any thread but one at a time. Raises `sqlite3.Error`."""
-    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    return sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
 
 
 def make_writable(connection: sqlite3.Connection, *, durable: bool) -> None:
     """Make ready for writing. ``durable``: a commit survives a power failure. Raises `sqlite3.Error`."""
+    connection.execute("PRAGMA page_size = 8192")  # a new database's; segments are some 50 KiB
     connection.execute("PRAGMA secure_delete = ON").fetchone()
     connection.execute("PRAGMA journal_mode = WAL").fetchone()
     connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")

@@ -1,9 +1,8 @@
 """The commit of the embedded store: one batch a tick, and what happens when it cannot be written.
 
-`StreamLog` is the writer's end of a stream: appending to it is two list appends. At the end of the
-loop's tick the `Committer` writes what all logs have gathered with one write, and only then tells
-their writers. Where a commit shall survive a power failure it is synced first, in a thread, while
-the next batch gathers.
+At the end of the loop's tick the `Committer` writes what all logs have gathered with one write, and
+only then tells their writers. Where a commit shall survive a power failure it is synced first, in a
+thread, while the next batch gathers.
 
 When writing fails:
 
@@ -20,6 +19,7 @@ No SQLite in here: what is committed is handed to the sealer.
 """
 
 import asyncio
+import contextlib
 import errno
 from collections import deque
 from collections.abc import Callable
@@ -32,11 +32,18 @@ import structlog
 from penstock.streams import journal
 from penstock.streams.folder import DISK_FULL, Reserve, failure_reason
 from penstock.streams.journal import JournalWriter
-from penstock.streams.store import TERMINAL, OnCommit, Record, StoreFailure, StreamInfo, terminal_status
+from penstock.streams.log import StreamLog
+from penstock.streams.store import TERMINAL, OnCommit, StoreFailure
 from penstock.types.errors import StorageError
-from penstock.types.events import Status
 
 logger = structlog.get_logger(__name__)
+
+
+def tell(level: str, event: str, **facts: object) -> None:
+    """Log ``event``. Where the disk is full the log may be, too: that must not stop anything here."""
+    with contextlib.suppress(OSError):
+        getattr(logger, level)(event, **facts)
+
 
 State: TypeAlias = Literal["healthy", "failing", "down", "closed"]
 
@@ -66,161 +73,13 @@ class Sealing(Protocol):
         """Something was written into ``file`` that is not in the catalogue yet."""
         ...
 
-    def want(self, log: "StreamLog") -> None:
+    def want(self, log: StreamLog) -> None:
         """Seal what ``log`` has, and its row."""
         ...
 
     def rotated(self, file: int) -> None:
         """The journal goes on in ``file``."""
         ...
-
-
-class StreamLog:
-    """The writer's end of one stream, and what of it is not sealed yet.
-
-    Records move from ``pending`` (appended) to ``tail`` (committed) to the catalogue (sealed); seqs
-    run on from ``sealed`` over the tail to ``committed``.
-    """
-
-    __slots__ = (
-        "_committer",
-        "_next",
-        "_release_key",
-        "changed",
-        "closed_at",
-        "closing",
-        "closing_prefix",
-        "committed",
-        "erased",
-        "in_flight",
-        "info",
-        "known",
-        "on_commit",
-        "pending",
-        "pending_kinds",
-        "pins",
-        "records_prefix",
-        "sealed",
-        "sealed_bytes",
-        "status",
-        "tail",
-        "tail_bytes",
-        "tail_kinds",
-        "uncommitted",
-    )
-
-    def __init__(
-        self,
-        committer: "Committer",
-        info: StreamInfo,
-        on_commit: OnCommit,
-        release_key: Callable[["StreamLog"], None],
-        *,
-        known: bool,
-    ) -> None:
-        """``known`` is whether the catalogue has the stream's row, or is about to."""
-        self.info = info
-        self.on_commit = on_commit
-        self.uncommitted = 0
-        self.pending: list[bytes] = []
-        self.pending_kinds = bytearray()
-        self.in_flight = 0
-        self.tail: list[bytes] = []
-        self.tail_kinds = bytearray()
-        self.tail_bytes = 0
-        self.committed = info.tail
-        self.sealed = info.tail
-        self.sealed_bytes = info.bytes
-        self.closing: Status | None = None  # the terminal record is appended …
-        self.status: Status | None = None  # … and committed
-        self.closed_at: float | None = None
-        self.erased = False
-        self.known = known
-        self.changed = not known  # the catalogue's row is behind
-        self.pins: list[tuple[int, int]] = []  # journal file, first seq in it that is not sealed
-        self.records_prefix = journal.encode_prefix(journal.RECORDS, info.id)
-        self.closing_prefix = journal.encode_prefix(journal.CLOSING, info.id)
-        self._committer = committer
-        self._next = info.tail + 1
-        self._release_key = release_key
-
-    def __repr__(self) -> str:
-        """Say where the log stands; no content."""
-        return f"<StreamLog {self.info.id} sealed {self.sealed} committed {self.committed} next {self._next}>"
-
-    def append_nowait(self, seq: int, kind: int, data: bytes) -> None:
-        """Add the next record to the batch that is committed at the end of this tick.
-
-        After a failure that is final, the next is the one after the last that was committed. Raises
-        `ValueError` when ``seq`` is not the next one, or the stream is closed.
-        """
-        if seq != self._next:
-            raise ValueError(f"seq {seq} where {self._next or 'none'} was due")
-        if kind == TERMINAL:
-            self.closing = terminal_status(data)
-            self._next = 0
-        else:
-            self._next = seq + 1
-        if not self.pending:
-            self._committer.enlist(self)
-        self.pending.append(data)
-        self.pending_kinds.append(kind)
-        size = len(data)
-        self.uncommitted += size
-        self._committer.uncommitted += size
-
-    def release_key(self) -> None:
-        """Give the stream's idempotency key back, so that a repeated request starts anew."""
-        if self.info.idempotency_key and not self.erased:
-            self._release_key(self)
-
-    def current(self) -> StreamInfo:
-        """Return what the catalogue shall say of the stream: where its committed records end."""
-        return msgspec.structs.replace(
-            self.info,
-            tail=self.committed,
-            bytes=self.sealed_bytes + self.tail_bytes,
-            status=self.status,
-            closed_at=self.closed_at if self.status else None,
-        )
-
-    def read(self, after: int, limit: int, size: int) -> list[Record]:
-        """Return committed records after ``after``, which must not be before what is sealed."""
-        start = after - self.sealed
-        records: list[Record] = []
-        for index in range(start, min(start + limit, len(self.tail))):
-            data = self.tail[index]
-            size -= len(data)
-            if size < 0 and records:
-                break
-            records.append(Record(self.sealed + index + 1, self.tail_kinds[index], data))
-        return records
-
-    def take_over(self, on_commit: OnCommit) -> None:
-        """Give the log to another writer; what the one before had not committed is dropped."""
-        self.drop()
-        self.on_commit = on_commit
-
-    def drop(self) -> None:
-        """Forget what is appended and neither committed nor on its way."""
-        if self.pending and not self.in_flight:
-            self._committer.discard(self)
-        kept = self.pending[: self.in_flight]
-        size = sum(map(len, kept))
-        self._committer.uncommitted -= self.uncommitted - size
-        self.pending, self.pending_kinds = kept, self.pending_kinds[: self.in_flight]
-        self.uncommitted = size
-        if not (kept and self.pending_kinds[-1] == TERMINAL):
-            self.closing = None
-            self._next = self.committed + len(kept) + 1
-
-    @property
-    def only_ends(self) -> bool:
-        """Whether nothing but the terminal record is pending."""
-        return self.pending_kinds == _ONLY_TERMINAL
-
-
-_ONLY_TERMINAL = bytes((TERMINAL,))
 
 
 class Control(NamedTuple):
@@ -314,6 +173,11 @@ class Committer:
     def discard(self, log: StreamLog) -> None:
         """Leave out a log that has nothing pending any more."""
         self._logs.remove(log)
+
+    async def wait_synced(self) -> None:
+        """Wait until nothing is on its way to the disk."""
+        while self._syncing is not None:
+            await asyncio.wait([self._syncing])
 
     def leave_file(self) -> bool:
         """Leave the journal's current file, unless that is being synced; say whether it is left."""
@@ -433,7 +297,9 @@ class Committer:
                 log.status = log.closing
                 log.changed = True
                 sealing.want(log)
-            elif len(log.tail) >= settings.seal_records or log.tail_bytes >= settings.seal_bytes:
+            elif not log.underway and (
+                len(log.tail) >= settings.seal_records or log.tail_bytes >= settings.seal_bytes
+            ):
                 sealing.want(log)
             notices.append((log.on_commit, log.committed, None))
         sealing.unsealed += freed
@@ -472,12 +338,12 @@ class Committer:
         if self.state == "healthy":
             self.state = "failing"
             self._failing_since = now
-            logger.error("store_failing", reason=self._reason, error=str(error))
+            tell("error", "store_failing", reason=self._reason, error=str(error))
         refused = [control for control in self._controls if not control.essential]
         self._controls = [control for control in self._controls if control.essential]
         if self.state == "failing" and now - self._failing_since >= self._settings.commit_grace:
             self.state = "down"
-            logger.error("store_down", reason=self._reason, error=str(error), given_up=len(self._logs))
+            tell("error", "store_down", reason=self._reason, error=str(error), given_up=len(self._logs))
             if self._reason == DISK_FULL:
                 self._call(self._reserve.spend)
         if self.state != "closed":
@@ -536,14 +402,14 @@ class Committer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        logger.warning("store_healthy", after=self._clock() - self._failing_since)
+        tell("warning", "store_healthy", after=self._clock() - self._failing_since)
 
     def start_down(self) -> None:
         """Begin with a disk that is full: endings only, until there is room for the reserve."""
         self.state = "down"
         self._reason = DISK_FULL
         self._failing_since = self._clock()
-        logger.error("store_down", reason=DISK_FULL)
+        tell("error", "store_down", reason=DISK_FULL)
         self._retry_later()
 
     async def aclose(self) -> None:

@@ -17,7 +17,6 @@ follows a moment behind.
 import asyncio
 import contextlib
 import os
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,46 +24,35 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import structlog
 
 from penstock.streams import catalogue, journal
-from penstock.streams.catalogue import READ_BYTES, Bounds, Erased
-from penstock.streams.committer import CommitSettings, Committer, Control, StreamLog
+from penstock.streams.catalogue import READ_BYTES
+from penstock.streams.committer import CommitSettings, Committer, Control
 from penstock.streams.database import Database
 from penstock.streams.folder import Durability, Folder, Reserve
 from penstock.streams.journal import JournalWriter
+from penstock.streams.log import StreamLog
 from penstock.streams.recovery import Recovered
 from penstock.streams.sealer import Sealer
 from penstock.streams.store import Catalogue, Journal, KeyTaken, OnCommit, Record, StreamInfo
+from penstock.streams.sweeper import Sweeper, SweepSettings
 from penstock.types.errors import StorageError
 
-logger = structlog.get_logger(__name__)
-
-ERASE_AT_ONCE: Final = 64
-"""How many streams one transaction erases."""
 MAX_ID_BYTES: Final = 255
 """A frame has one byte for the length of an id."""
 
 
-class EmbeddedSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds and times of the embedded store. Times in seconds.
+class EmbeddedSettings(SweepSettings, frozen=True, kw_only=True):
+    """What a store can be told, with `SweepSettings` for how much it keeps and for how long.
 
     ``durability`` is what committed entries survive: `process`, a killed process; `host`, a power
-    failure too. ``max_streams`` and ``max_bytes`` bound what is kept: beyond them, the streams that
-    were closed first are erased, and none is created while open ones alone exceed them.
-    ``remember_gone`` is how long an erased stream's id is known as gone, ``scrub_interval`` how often
-    its bytes are driven out of files that are still in use.
+    failure too. ``reserve_bytes`` is what is set aside for the endings of streams on a full disk.
     """
 
     durability: Durability = "process"
     commit: CommitSettings = CommitSettings()
     rotate_bytes: int = 64 * 1024 * 1024
     reserve_bytes: int = 1024 * 1024
-    max_streams: int = 1_000_000
-    max_bytes: int = 16 * 1024**3
-    remember_gone: float = 7 * 86_400.0
-    sweep_interval: float = 10.0
-    scrub_interval: float = 60.0
 
 
 class EmbeddedStatistics(msgspec.Struct, frozen=True):
@@ -115,14 +103,12 @@ class EmbeddedStore:
         self._live: dict[str, StreamLog] = {}
         self._claims: dict[tuple[str, str], StreamLog | asyncio.Future[None]] = {}
         self._gone: set[str] = set()  # erased, and the catalogue does not know yet
-        self._sweep_timer: asyncio.TimerHandle | None = None
-        self._sweeping: asyncio.Future[Erased] | None = None
-        self._scrub_due = 0.0
         self._recovered: Recovered
         self._db: Database
         self._writer: JournalWriter
         self._committer: Committer
         self._sealer: Sealer
+        self._sweeper: Sweeper
         self._syncs: ThreadPoolExecutor | None = None
 
     def __repr__(self) -> str:
@@ -201,8 +187,9 @@ class EmbeddedStore:
         self._is_open = True
         if not opened.roomy:
             self._committer.start_down()
-        self._scrub_due = self._clock() + settings.scrub_interval
-        self._sweep_later(settings.sweep_interval)
+        self._sweeper = Sweeper(
+            self._db, self._committer, self._sealer, self._live, settings, clock=self._clock, wall=self._wall
+        )
         return opened.recovered.open
 
     async def aclose(self) -> None:
@@ -210,12 +197,9 @@ class EmbeddedStore:
         if not self._is_open:
             return
         self._is_open = False
-        if self._sweep_timer is not None:
-            self._sweep_timer.cancel()
         clean = False
         try:
-            if self._sweeping is not None:
-                await asyncio.wait([self._sweeping])
+            await self._sweeper.aclose()
             await self._committer.aclose()
             clean = await self._sealer.aclose()
         finally:
@@ -286,6 +270,7 @@ class EmbeddedStore:
                 raise StorageError("There is no such open stream.")
             if info.id not in self._live:
                 self._install(StreamLog(self._committer, stored, on_commit, self._release_key, known=True))
+        await self._committer.wait_synced()
         log = self._live[info.id]
         if log.status or log.closing:
             raise StorageError("There is no such open stream.")
@@ -389,16 +374,7 @@ class EmbeddedStore:
         for the next time. Raises `StorageError`.
         """
         self._require_open()
-        count = 0
-        while True:
-            try:
-                erased = await self._erase_some(now)
-            except sqlite3.Error as error:
-                raise StorageError from error
-            self._note_erased(erased)
-            count += len(erased.streams)
-            if not erased.streams:
-                return count
+        return await self._sweeper.expire(now)
 
     # --- inner workings -----------------------------------------------------------------------
 
@@ -499,44 +475,6 @@ class EmbeddedStore:
 
     def _count_open(self) -> int:
         return sum(log.status is None for log in self._live.values())
-
-    # --- sweeping -----------------------------------------------------------------------------
-
-    def _erase_some(self, now: float) -> asyncio.Future[Erased]:
-        settings = self._settings
-        coming = sum(not log.known for log in self._live.values())
-        bounds = Bounds(settings.max_streams - coming, settings.max_bytes)
-        return self._db.write(catalogue.erase_some, now, now + settings.remember_gone, bounds, ERASE_AT_ONCE)
-
-    def _note_erased(self, erased: Erased) -> None:
-        self._sealer.held = erased.totals
-        for _, closed_at in erased.streams:
-            self._sealer.stain(closed_at)
-
-    def _sweep_later(self, wait: float) -> None:
-        self._sweep_timer = asyncio.get_running_loop().call_later(wait, self._sweep)
-
-    def _sweep(self) -> None:
-        if self._committer.spares_the_disk:  # to erase takes room, before it gives some
-            self._sweep_later(self._settings.sweep_interval)
-            return
-        self._sweeping = self._erase_some(self._wall())
-        self._sweeping.add_done_callback(self._swept)
-
-    def _swept(self, done: asyncio.Future[Erased]) -> None:
-        self._sweeping = None
-        wait = self._settings.sweep_interval
-        try:
-            self._note_erased(done.result())
-            if done.result().streams:
-                wait = 0.0
-        except sqlite3.Error as error:
-            logger.warning("sweep_failed", error=str(error))
-        if self._clock() >= self._scrub_due:
-            self._scrub_due = self._clock() + self._settings.scrub_interval
-            self._sealer.scrub()
-        if self._is_open:
-            self._sweep_later(wait)
 
 
 def _frame(type: int, stream: str, payload: bytes = b"") -> bytes:

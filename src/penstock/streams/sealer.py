@@ -18,15 +18,13 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
-import structlog
 
 from penstock.streams import catalogue
 from penstock.streams.catalogue import Erase, Seal, Totals
-from penstock.streams.committer import Committer, StreamLog
+from penstock.streams.committer import Committer, tell
 from penstock.streams.database import Database
 from penstock.streams.journal import JournalWriter, journal_path
-
-logger = structlog.get_logger(__name__)
+from penstock.streams.log import StreamLog
 
 GATHER: Final = 0.02
 """Seconds that a transaction waits for company."""
@@ -50,7 +48,7 @@ class _Sealing(NamedTuple):
     log: StreamLog
     seal: Seal
     size: int
-    pins: int
+    pins: Sequence[tuple[int, int]]  # taken off the log: what is committed meanwhile pins anew
 
 
 class Sealer:
@@ -137,8 +135,7 @@ class Sealer:
         """Drop what is not sealed of a stream that is erased."""
         self._wanted.pop(log, None)
         self.unsealed -= log.tail_bytes
-        for file, _ in log.pins:
-            self._pinned[file] -= 1
+        self._unpin(log.pins)
         log.pins, log.tail, log.tail_kinds, log.tail_bytes = [], [], bytearray(), 0
         log.erased = True
 
@@ -156,6 +153,10 @@ class Sealer:
             self._hurry(self._scrub_to)
         if self._scrub_wal or self._scrub_to:
             self._let_go()
+
+    def _unpin(self, pins: Sequence[tuple[int, int]]) -> None:
+        for file, _ in pins:
+            self._pinned[file] -= 1
 
     def _hurry(self, file: int) -> None:
         for log in self._live.values():
@@ -188,7 +189,7 @@ class Sealer:
             log = next(iter(self._wanted))
             del self._wanted[log]
             sealing = _seal(log)
-            log.changed, log.known = False, True
+            log.changed, log.known, log.underway = False, True, True
             size += sealing.size
             taken.append(sealing)
         return taken
@@ -202,18 +203,23 @@ class Sealer:
         except sqlite3.Error as error:
             self.failures += 1
             if not self._is_failing:
-                logger.error("sealing_failed", error=str(error))
+                tell("error", "sealing_failed", error=str(error))
             self._is_failing = True
             # Those first: a stream's seals and erasures must go in order.
             self._wanted = {s.log: None for s in sealings if not s.log.erased} | self._wanted
             for sealing in sealings:
-                sealing.log.changed, sealing.log.known = True, sealing.seal.known
+                log = sealing.log
+                log.changed, log.known, log.underway = True, sealing.seal.known, False
+                if log.erased:
+                    self._unpin(sealing.pins)
+                else:
+                    log.pins[:0] = sealing.pins
             self._erasures[:0] = erasures
             self._start_later(RETRY)
             return
         if self._is_failing:
             self._is_failing = False
-            logger.warning("sealing_works")
+            tell("warning", "sealing_works")
         for sealing in sealings:
             self._sealed(sealing)
         for erasure in erasures:
@@ -227,6 +233,8 @@ class Sealer:
         log = sealing.log
         count = len(sealing.seal.data)
         self.segments += count > 0
+        self._unpin(sealing.pins)
+        log.underway = False
         if log.erased:
             return
         log.sealed += count
@@ -235,9 +243,6 @@ class Sealer:
         del log.tail[:count]
         del log.tail_kinds[:count]
         self.unsealed -= sealing.size
-        for file, _ in log.pins[: sealing.pins]:
-            self._pinned[file] -= 1
-        del log.pins[: sealing.pins]
         if log.status and not (log.tail or log.changed or log.pins):
             self._settled(log)
         elif (
@@ -270,7 +275,7 @@ class Sealer:
             scrubbed = done.result()
         except (OSError, sqlite3.Error) as error:  # tried again at the next occasion
             self.failures += 1
-            logger.warning("journal_not_cleared", error=str(error))
+            tell("warning", "journal_not_cleared", error=str(error))
             return
         for file in range(self._oldest, first):
             self._pinned.pop(file, None)
@@ -327,8 +332,8 @@ def _seal(log: StreamLog) -> _Sealing:
     upto = log.sealed + count
     whole = upto == log.committed
     # A pin is covered when the next one begins within what is sealed now.
-    firsts = [first for _, first in log.pins[1:]]
-    pins = len(log.pins) if whole else sum(first <= upto + 1 for first in firsts)
+    covered = len(log.pins) if whole else sum(first <= upto + 1 for _, first in log.pins[1:])
+    pins, log.pins = log.pins[:covered], log.pins[covered:]
     info = msgspec.structs.replace(
         log.info,
         tail=upto,
