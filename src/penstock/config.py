@@ -1,8 +1,8 @@
 """Settings: what an operator can write, read once at start, from file, then environment, then options.
 
 The file is YAML (`penstock.yaml`). ``${NAME}`` inside a value is replaced from the environment, so
-that secrets need not stand in it. Everything is described in docs/guide/configuration.md. Nothing
-here acts: `penstock.assembly` builds from what this module returns.
+that secrets need not stand in it; none ever stands in a `repr` or a problem. Everything is described in
+docs/guide/configuration.md. Nothing here acts: `penstock.assembly` builds from what this module returns.
 """
 
 import os
@@ -18,6 +18,7 @@ from penstock.server.guard import is_loopback
 from penstock.types.errors import GatewayError
 
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_HASHED_KEY: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,6 +74,10 @@ class ProviderConfig(Settings, frozen=True):
     max_connections: int = 2_000
     speed: float = 1.0
 
+    def __repr__(self) -> str:
+        """Without the key and the headers."""
+        return f"ProviderConfig({self.kind}, {self.base_url})"
+
 
 class TargetConfig(Settings, frozen=True):
     """One target of a model; ``model: "*"`` asks the provider for the name as it came."""
@@ -91,6 +96,10 @@ class Config(Settings, frozen=True):
     default_model: str = ""
     demo: bool = True
     keys: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        """Whose keys there are, and no key."""
+        return f"Config({self.listen}, {self.store}, {self.providers}, {self.models}, keys={list(self.keys)})"
 
 
 class Problem(NamedTuple):
@@ -115,20 +124,27 @@ class BadConfig(GatewayError):
 
 def read_file(path: Path, environ: Mapping[str, str]) -> Config:
     """Return the configuration in the YAML file at ``path``; raises `BadConfig`."""
+    problems: list[Problem] = []
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # All values are text until the settings' types say more: a `${PORT}` can be a number that way, a
+        # key of digits stays a key, and no tag in the file makes anything else.
+        raw = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)
+        expanded = _expand(raw or {}, environ, "", problems)
     except (OSError, UnicodeDecodeError) as error:
         raise BadConfig([Problem(str(path), f"cannot be read: {error}")]) from None
-    except yaml.YAMLError as error:
-        raise BadConfig([Problem(str(path), f"is not YAML: {error}")]) from None
-    if raw is None:
-        raw = {}
-    problems: list[Problem] = []
-    expanded = _expand(raw, environ, "", problems)
+    except yaml.MarkedYAMLError as error:  # its own text quotes the line, which may hold a secret
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise BadConfig([Problem(str(path), f"is not YAML: line {line}: {error.problem}")]) from None
+    except (yaml.YAMLError, ValueError):
+        raise BadConfig(
+            [Problem(str(path), "is not YAML: it holds characters that text cannot hold")]
+        ) from None
+    except RecursionError:
+        raise BadConfig([Problem(str(path), "is nested too deeply")]) from None
     if problems:
         raise BadConfig(problems)
     try:
-        return msgspec.convert(expanded, Config)
+        return msgspec.convert(expanded, Config, strict=False)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$")
         raise BadConfig([Problem(where.strip("`.") or str(path), _plain(what))]) from None
@@ -157,11 +173,16 @@ def _expand(value: Any, environ: Mapping[str, str], where: str, problems: list[P
 
 
 def with_environment(config: Config, environ: Mapping[str, str]) -> Config:
-    """Return ``config`` with what the environment adds; the file's own words win for providers."""
+    """Return ``config`` with what the environment says; the file's own words win for providers.
+
+    Raises `BadConfig`.
+    """
     listen, store = config.listen, config.store
     if host := environ.get("PENSTOCK_HOST"):
         listen = msgspec.structs.replace(listen, host=host)
-    if (port := environ.get("PENSTOCK_PORT", "")).isdigit():
+    if port := environ.get("PENSTOCK_PORT"):
+        if not re.fullmatch(r"[0-9]{1,5}", port):
+            raise BadConfig([Problem("PENSTOCK_PORT", "a port is a number from 0 to 65535")])
         listen = msgspec.structs.replace(listen, port=int(port))
     if path := environ.get("PENSTOCK_DATA"):
         store = msgspec.structs.replace(store, path=path)
@@ -174,7 +195,7 @@ def with_environment(config: Config, environ: Mapping[str, str]) -> Config:
         providers["openai"] = ProviderConfig(api_key=key, base_url=base_url)
     keys = dict(config.keys)
     if key := environ.get("PENSTOCK_KEY"):
-        keys.setdefault("default", key)
+        keys["default"] = key
     return msgspec.structs.replace(config, listen=listen, store=store, providers=providers, keys=keys)
 
 
@@ -194,8 +215,15 @@ def _problems(config: Config) -> Iterator[Problem]:
             f"listening on {config.listen.host} lets others reach this gateway, and spend your providers' "
             "money: set a key (--key, PENSTOCK_KEY or `keys:`), or listen on 127.0.0.1",
         )
+    whose: dict[str, str] = {}
     for name, key in config.keys.items():
-        if len(key) < 8:
+        if (first := whose.setdefault(key, name)) != name:
+            yield Problem(f"keys.{name}", f"this is the key of '{first}' too: give each its own")
+        if key.startswith("sha256:"):
+            if not _HASHED_KEY.fullmatch(key):
+                what = "after 'sha256:' come 64 hex digits in lower case: `printf %s <key> | sha256sum`"
+                yield Problem(f"keys.{name}", what)
+        elif len(key) < 8:
             yield Problem(f"keys.{name}", "a key has at least 8 characters; `openssl rand -hex 24` makes one")
     known = set(config.providers) | ({"demo"} if config.demo else set())
     for name, provider in config.providers.items():
