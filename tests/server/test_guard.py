@@ -1,0 +1,299 @@
+"""Who may come in: names, origins and keys, by themselves and on every route there is."""
+
+import pytest
+from starlette.routing import Route
+from structlog.testing import capture_logs
+
+from penstock.server.app import routes
+from penstock.server.guard import Guard, GuardSettings, hash_key, is_loopback
+from penstock.types.errors import ClientError
+from tests.server.conftest import config
+from tests.server.raw import connected, request
+
+KEY = "sk-client-secret-1"
+OTHER_KEY = "sk-client-secret-2"
+OPEN = {"/", "/healthz", "/readyz"}
+SPENDING = {
+    ("GET", "/stream"),
+    ("POST", "/v1/streams"),
+    ("POST", "/v1/streams/cancel"),
+    ("POST", "/v1/streams/{stream}/cancel"),
+    ("POST", "/v1/chat/completions"),
+}
+
+
+def verdict(guard, *, spends=True, **headers):
+    """What ``guard`` says: who is calling, or the code of its refusal."""
+    try:
+        return guard.admit({n.replace("_", "-"): v for n, v in headers.items()}, spends=spends).id
+    except ClientError as error:
+        if error.status != (401 if "key" in error.code else 403):
+            raise
+        return error.code
+
+
+def guard(**more):
+    return Guard(GuardSettings(**more))
+
+
+# --- names -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "localhost:8080",
+        "LocalHost:8080",
+        "127.0.0.1",
+        "127.0.0.1:1",
+        "[::1]",
+        "[::1]:8080",
+        "Box:80",
+    ],
+)
+@pytest.mark.parametrize("spends", [False, True])
+def test_without_keys_its_own_names_are_answered(host, spends):
+    assert verdict(guard(hosts=("bOx",)), host=host, spends=spends) == "anonymous"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "evil.example",
+        "evil.example:8080",
+        "localhost.evil.example",
+        "127.0.0.1.nip.io",
+        "localhost@evil.example",
+        "evil.example#localhost",
+        "127.0.0.2",
+        "2130706433",
+        "[::ffff:7f00:1]",
+        "::",
+        ":8080",
+        "[",
+        "]",
+        "[::1]evil",
+        "[::1]:80:evil]",
+    ],
+)
+@pytest.mark.parametrize("spends", [False, True])
+def test_without_keys_no_other_name_is_answered(host, spends):
+    assert verdict(guard(), host=host, spends=spends) == "host_not_allowed"
+
+
+def test_a_request_without_a_host_is_refused():
+    assert verdict(guard()) == "host_not_allowed"
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("localhost", True),
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("example.com", False),
+        ("", False),
+    ],
+)
+def test_only_addresses_of_this_machine_are_loopback(host, expected):
+    assert is_loopback(host) is expected
+
+
+# --- origins -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        ("http://localhost:8080", "anonymous"),
+        ("http://LOCALHOST:8080", "anonymous"),
+        ("http://localhost", "origin_not_allowed"),
+        ("http://localhost:3000", "origin_not_allowed"),
+        ("http://127.0.0.1:8080", "origin_not_allowed"),
+        ("https://app.example", "anonymous"),
+        ("https://app.example/", "anonymous"),
+        ("http://app.example", "origin_not_allowed"),
+        ("https://app.example:444", "origin_not_allowed"),
+        ("https://app.example.evil", "origin_not_allowed"),
+        ("https://evil.example", "origin_not_allowed"),
+        ("https://localhost:8080@evil.example", "origin_not_allowed"),
+        ("null", "origin_not_allowed"),
+        ("", "origin_not_allowed"),
+        ("http://[", "origin_not_allowed"),
+        ("://", "origin_not_allowed"),
+        ("localhost:8080", "origin_not_allowed"),
+        ("chrome-extension://abcdef", "origin_not_allowed"),
+    ],
+)
+def test_pages_spend_only_from_our_origin_or_a_configured_one(origin, expected):
+    guarded = guard(origins=("https://App.example/",))
+    assert verdict(guarded, host="localhost:8080", origin=origin) == expected
+    assert verdict(guarded, host="localhost:8080", origin=origin, spends=False) == "anonymous"
+
+
+@pytest.mark.parametrize(
+    ("site", "expected"),
+    [
+        ("none", "anonymous"),
+        ("same-origin", "anonymous"),
+        ("same-site", "cross_site_request"),
+        ("cross-site", "cross_site_request"),
+        ("", "cross_site_request"),
+    ],
+)
+def test_what_a_browser_says_of_a_request_without_origin_counts(site, expected):
+    assert verdict(guard(), host="localhost", sec_fetch_site=site) == expected
+
+
+# --- keys --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"authorization": f"Bearer {KEY}"},
+        {"authorization": f"bearer  {KEY} "},
+        {"x_api_key": KEY},
+        {"api_key": KEY},
+        {"authorization": "Basic dTpw", "x_api_key": KEY},
+    ],
+)
+def test_a_key_is_taken_where_sdks_send_it(headers):
+    guarded = guard(key_hashes={"app": hash_key(KEY), "other": hash_key(OTHER_KEY)})
+    assert verdict(guarded, **headers) == "app"
+    assert verdict(guarded, **headers, host="evil.example", origin="https://evil.example") == "app"
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, "missing_api_key"),
+        ({"authorization": "Bearer"}, "missing_api_key"),
+        ({"authorization": "Bearer "}, "missing_api_key"),
+        ({"authorization": KEY}, "missing_api_key"),
+        ({"authorization": f"Basic {KEY}"}, "missing_api_key"),
+        ({"authorization": f"Bearer {KEY}x"}, "invalid_api_key"),
+        ({"authorization": f"Bearer {KEY[:-1]}"}, "invalid_api_key"),
+        ({"authorization": f"Bearer {hash_key(KEY)}"}, "invalid_api_key"),
+        ({"authorization": f"Bearer sha256:{hash_key(KEY)}"}, "invalid_api_key"),
+        ({"x_api_key": "ÿ"}, "invalid_api_key"),
+    ],
+)
+def test_no_key_or_another_one_is_refused(headers, expected):
+    for spends in (False, True):
+        assert verdict(guard(key_hashes={"app": hash_key(KEY)}), spends=spends, **headers) == expected
+
+
+def test_a_guard_shows_no_key():
+    assert KEY not in repr(guard(key_hashes={"app": hash_key(KEY)}).__dict__)
+
+
+# --- on every route ----------------------------------------------------------------------------------
+
+
+def every(route: Route):
+    return [(method, route.path) for method in sorted(route.methods - {"HEAD"})]
+
+
+EVERY = [pair for route in routes() for pair in every(route)]
+GUARDED = [pair for pair in EVERY if pair[1] not in OPEN]
+
+
+def path(pattern):
+    return pattern.replace("{stream}", "s_0001ARZ3NDEKTSV4RRFFQ69G5FAV").replace("{model:path}", "demo")
+
+
+def test_every_route_that_spends_or_stops_is_known_here():
+    """A new route that is neither a read nor in the list must be thought about."""
+    assert {pair for pair in GUARDED if pair[0] != "GET"} | {("GET", "/stream")} == SPENDING
+
+
+async def ask(gateway, method, pattern, **headers):
+    query = "?content=hello" if pattern == "/stream" else ""
+    return await gateway.client.request(method, path(pattern) + query, headers=headers)
+
+
+@pytest.mark.parametrize(("method", "pattern"), GUARDED)
+async def test_every_route_refuses_a_name_that_is_not_ours(gateway, method, pattern):
+    response = await ask(gateway, method, pattern, host="evil.example")
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "host_not_allowed")
+
+
+@pytest.mark.parametrize(("method", "pattern"), sorted(SPENDING))
+async def test_every_route_that_spends_refuses_pages_of_others(gateway, method, pattern):
+    response = await ask(gateway, method, pattern, origin="https://evil.example")
+    assert response.json()["error"]["code"] == "origin_not_allowed"
+    response = await ask(
+        gateway, method, pattern, **{"sec-fetch-site": "cross-site", "sec-fetch-dest": "image"}
+    )
+    assert response.json()["error"]["code"] == "cross_site_request"
+    assert gateway.system.gateway.open_streams == 0
+
+
+@pytest.mark.parametrize(("method", "pattern"), [pair for pair in EVERY if pair[1] in OPEN])
+async def test_the_page_and_the_probes_are_open(gateway, method, pattern):
+    assert (await ask(gateway, method, pattern, host="gateway.internal")).status_code == 200
+
+
+async def test_a_request_without_a_host_is_refused_on_the_wire(gateway):
+    async with connected(gateway.port) as client:
+        client.send(request("GET", "/v1/models").replace(b"Host: localhost\r\n", b""))
+        assert b"host_not_allowed" in await client.until(b'"error"')
+
+
+class TestWithKeys:
+    @pytest.fixture
+    def settings(self):
+        keys = {"app": KEY, "other": f"sha256:{hash_key(OTHER_KEY)}"}
+        return config(keys=keys, listen={"port": 0, "drain": 0, "allowed_origins": ["https://app.example/"]})
+
+    @pytest.mark.parametrize(("method", "pattern"), GUARDED)
+    async def test_every_route_wants_one_and_tells_it_to_nobody(self, gateway, method, pattern):
+        with capture_logs() as logs:
+            without = await ask(gateway, method, pattern)
+            wrong = await ask(gateway, method, pattern, authorization=f"Bearer {KEY}-wrong")
+            right = await ask(gateway, method, pattern, authorization=f"Bearer {KEY}")
+        assert (without.status_code, without.json()["error"]["code"]) == (401, "missing_api_key")
+        assert without.headers["www-authenticate"] == "Bearer"
+        assert (wrong.status_code, wrong.json()["error"]["code"]) == (401, "invalid_api_key")
+        assert right.status_code not in (401, 403)
+        assert KEY not in f"{logs}{without.text}{wrong.text}{right.text}"
+
+    @pytest.mark.parametrize(("method", "pattern"), [pair for pair in EVERY if pair[1] in OPEN])
+    async def test_the_page_and_the_probes_want_none(self, gateway, method, pattern):
+        assert (await ask(gateway, method, pattern)).status_code == 200
+
+    async def test_a_hashed_key_is_as_good_and_another_principal(self, gateway):
+        headers = {"authorization": f"Bearer {KEY}", "prefer": "respond-async"}
+        body = {"request": {"model": "demo-echo", "messages": [{"role": "user", "content": "x"}]}}
+        mine = await gateway.client.post("/v1/streams", json=body, headers=headers)
+        url = f"/v1/streams/{mine.json()['stream']}"
+        assert (await gateway.client.get(url, headers={"x-api-key": KEY})).status_code == 200
+        assert (await gateway.client.get(url, headers={"x-api-key": OTHER_KEY})).status_code == 404
+
+    async def test_a_configured_origin_may_ask_first_and_then_read(self, gateway):
+        asking = {
+            "origin": "https://app.example",
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "authorization, content-type, idempotency-key, last-event-id",
+        }
+        response = await gateway.client.options("/v1/streams", headers=asking)
+        assert response.status_code == 200
+        assert response.headers["access-control-allow-origin"] == "https://app.example"
+        assert "last-event-id" in response.headers["access-control-allow-headers"]
+        headers = {"origin": "https://app.example", "authorization": f"Bearer {KEY}"}
+        response = await gateway.client.get("/stream?content=hello", headers=headers)
+        assert response.headers["access-control-allow-origin"] == "https://app.example"
+        assert "Stream-Id" in response.headers["access-control-expose-headers"]
+
+    async def test_another_origin_is_not_let_in_by_a_browser(self, gateway):
+        asking = {"origin": "https://evil.example", "access-control-request-method": "POST"}
+        response = await gateway.client.options("/v1/streams", headers=asking)
+        assert "access-control-allow-origin" not in response.headers
