@@ -10,6 +10,7 @@ RFC 8305 here. Timeouts as a whole, and pooling, do not enter.
 
 import asyncio
 import ipaddress
+import os
 import socket
 import ssl
 from collections.abc import Sequence
@@ -18,14 +19,13 @@ from typing import Any, Final, NamedTuple
 from penstock.types.errors import UpstreamError, connect_failed
 from penstock.upstream.http1 import Origin, ReadBuffers
 from penstock.upstream.proxies import Proxy
-from penstock.upstream.tls import TlsLayer, tls_failed
+from penstock.upstream.tls import PIECE_BYTES, TlsLayer, tls_failed
 
 STAGGER: Final = 0.25
 """Seconds after which the next address is tried beside those under way (RFC 8305 §5)."""
 
 MAX_ADDRESSES: Final = 16
 MAX_TUNNEL_HEAD_BYTES: Final = 16 * 1024
-RECEIVE_BYTES: Final = 16 * 1024
 
 Address = tuple[socket.AddressFamily, Any]
 
@@ -128,31 +128,27 @@ async def connect(addresses: Sequence[Address], *, stagger: float = STAGGER) -> 
     `OSError` when none answers. No socket but the returned one stays open.
     """
     loop = asyncio.get_running_loop()
-    trying: list[socket.socket] = []
+    made: list[socket.socket] = []
+    under_way: list[socket.socket] = []
     failures: list[OSError] = []
     answered = asyncio.Event()
     left = list(addresses)
 
-    def ready(sock: socket.socket) -> None:
-        loop.remove_writer(sock)
-        answered.set()
-
     winner: socket.socket | None = None
     try:
-        while winner is None and (left or trying):
+        while winner is None and (left or under_way):
             if left:
                 family, sockaddr = left.pop(0)
-                sock = socket.socket(family, socket.SOCK_STREAM)
-                trying.append(sock)
-                sock.setblocking(False)
                 try:
+                    sock = socket.socket(family, socket.SOCK_STREAM)
+                    made.append(sock)
+                    sock.setblocking(False)
                     sock.connect(sockaddr)
                 except BlockingIOError:
-                    loop.add_writer(sock, ready, sock)
-                except OSError as exc:
+                    loop.add_writer(sock, answered.set)
+                    under_way.append(sock)
+                except OSError as exc:  # as soon as this: no route, or no such family here
                     failures.append(exc)
-                    trying.remove(sock)
-                    sock.close()
                     continue
                 else:
                     winner = sock
@@ -163,24 +159,24 @@ async def connect(addresses: Sequence[Address], *, stagger: float = STAGGER) -> 
             except TimeoutError:
                 continue
             answered.clear()
-            for sock in trying.copy():
+            for sock in under_way.copy():
                 outcome = _outcome(sock)
                 if outcome is None:
                     continue
                 loop.remove_writer(sock)
+                under_way.remove(sock)
                 if outcome:
-                    failures.append(OSError(outcome, "connect failed"))
-                    trying.remove(sock)
-                    sock.close()
+                    failures.append(OSError(outcome, os.strerror(outcome)))
                 elif winner is None:
                     winner = sock
         if winner is None:
             raise failures[0] if failures else OSError("the name has no address")
-        trying.remove(winner)
+        made.remove(winner)
         return winner
     finally:
-        for sock in trying:
+        for sock in under_way:
             loop.remove_writer(sock)
+        for sock in made:
             sock.close()
 
 
@@ -213,7 +209,7 @@ class _Wire:
 
     async def receive_raw(self) -> bytes:
         """Return what came. Raises `ConnectionResetError` at the end: nobody may leave yet."""
-        data = await self._loop.sock_recv(self.sock, RECEIVE_BYTES)
+        data = await self._loop.sock_recv(self.sock, PIECE_BYTES)
         if not data:
             raise ConnectionResetError
         return data

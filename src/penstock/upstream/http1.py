@@ -16,7 +16,7 @@ import re
 import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -238,7 +238,8 @@ class Exchange:
         return f"<Exchange {self.request.method} {self.request.origin}{path} {state}>"
 
     def pause(self) -> None:
-        """Call the sink no more until `resume`; what the server sends waits in the socket."""
+        """Take no more from the socket until `resume`. What the present read holds is still given to
+        the sink, its end or an error is not."""
         self._paused = True
         if self._connection is not None:
             self._connection.pause_reading()
@@ -314,6 +315,8 @@ class Exchange:
         """Pass on the head; return what takes the body."""
         self._stop_timer()
         self._head_told = True
+        # Nothing is sent again from here on, and a long answer need not keep its question.
+        self.head, self.request = b"", msgspec.structs.replace(self.request, body=b"")
         coding = headers.get("content-encoding", "").strip().lower()
         if coding in CODINGS:
             self._inflater = Inflater(coding, self._step_bytes)
@@ -560,7 +563,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Close the connection with a reset, before returning; idempotent. Tells no exchange."""
-        if self._closed:
+        if self._closed and self._transport is None:
             return
         try:
             # The end goes out now, whatever else this turn of the loop does; the reset, which also
@@ -591,6 +594,8 @@ class Connection(asyncio.BufferedProtocol):
         self._shut()
 
     def _shut(self) -> None:
+        if self._closed:
+            return
         self._closed = True
         self._exchange = None
         self._on_body = None
@@ -601,8 +606,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
         transport.set_write_buffer_limits(high=0)  # "written" means: the kernel has it
 
     def get_buffer(self, sizehint: int) -> memoryview:

@@ -219,6 +219,8 @@ class Pool:
             exchange.finish(error)
         for connection in self._connections.copy():
             connection.fail(error)
+        for connection in self._sockets:
+            connection.abort()  # one that was closed may still be saying so
         while self._sockets:
             self._gone = asyncio.get_running_loop().create_future()
             await self._gone

@@ -116,9 +116,8 @@ class TlsLayer:
 
         Raises `UpstreamError` (``upstream_tls``); what the alert to the peer would be is not sent.
         """
-        below = self._below
         if data:
-            self._incoming.write(data if below is None else below.decrypt(data))
+            self._incoming.write(data if self._below is None else self._below.decrypt(data))
         try:
             self._ssl.do_handshake()
         except ssl.SSLWantReadError:
