@@ -7,7 +7,7 @@ from starlette.responses import HTMLResponse, Response
 
 from penstock.server.context import context
 
-POLICY = "default-src 'self' 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
+POLICY = "default-src 'self' 'unsafe-inline'; img-src data:; frame-ancestors 'none'; base-uri 'none'"
 
 
 def read_page(name: str) -> str:
