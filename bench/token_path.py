@@ -1,0 +1,186 @@
+"""What one token costs between the two sockets: everything but the kernel and the event loop.
+
+A provider's bytes are handed to the source as the HTTP client would, pass decoder, gate, log and store,
+and reach a reader that is caught up, whose connection only counts. The figure is the least of many
+rounds, so it holds still on a machine that does not: it is for comparing commits, not for promises.
+
+    python -m bench.token_path [--store memory|embedded] [--rounds 60] [--profile]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import cProfile
+import json
+import pstats
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any, cast
+
+import structlog
+import uvloop
+
+from penstock.gateway.gateway import Gateway
+from penstock.gateway.router import Routing
+from penstock.providers.http import HttpSource
+from penstock.providers.provider import Conversation, Target
+from penstock.server.downstream import Downstream
+from penstock.server.formats import NATIVE, openai_chat
+from penstock.server.renderings import Format, Renderings
+from penstock.server.responses import Reader
+from penstock.streams.embedded import EmbeddedStore
+from penstock.streams.memory import MemoryStore
+from penstock.streams.store import Store
+from penstock.types.calls import Call
+from penstock.types.principals import ANONYMOUS
+from penstock.types.requests import GenerationRequest, Message
+from penstock.upstream.http1 import Request, ResponseSink
+from penstock.wire.openai_chat import OPENAI_CHAT
+
+STREAMS = 100
+TOKENS_A_ROUND = 20  # of each stream
+
+
+def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
+    """Return a chunk as OpenAI sends it, about 220 bytes."""
+    body = {
+        "id": "chatcmpl-000000000000000000000001",
+        "object": "chat.completion.chunk",
+        "created": 1790000000,
+        "model": "bench",
+        "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}],
+    }
+    return b"data: %b\n\n" % json.dumps(body, separators=(",", ":")).encode()
+
+
+class Tap:
+    """Stands where the HTTP client's pool does: keeps the sink, to be fed by hand."""
+
+    def __init__(self) -> None:
+        self.sinks: list[ResponseSink] = []
+
+    async def open(self, request: Request, sink: ResponseSink, *, head_timeout: float | None = None) -> Any:
+        self.sinks.append(sink)
+        sink.on_head(200, {"content-type": "text/event-stream"})
+        return self
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class Provider:
+    """An OpenAI-compatible provider on a `Tap`."""
+
+    name = "bench"
+    descriptions: dict[str, str] = {}
+
+    def __init__(self, tap: Tap) -> None:
+        self._tap = tap
+
+    def converse(self, request: GenerationRequest, model: str) -> Conversation:
+        from_url = Request("POST", cast("Any", ("http", "127.0.0.1", 1)), "/", ())
+        source = HttpSource(cast("Any", self._tap), from_url, OPENAI_CHAT.parse_error)
+        return Conversation(source, OPENAI_CHAT.decoder())
+
+    async def models(self) -> list[str]:
+        return []
+
+    async def aclose(self) -> None: ...
+
+
+class Sinkhole:
+    """A client that takes everything at once."""
+
+    pushes = True
+    gone = False
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    async def start(self, status: int, headers: Any) -> None: ...
+
+    def push(self, data: bytes) -> bool:
+        self.bytes += len(b"%x\r\n%b\r\n" % (len(data), data))
+        return True
+
+    async def write(self, data: bytes) -> None:
+        self.push(data)
+
+    async def end(self) -> None: ...
+
+    def cut(self) -> None: ...
+
+    def on_gone(self, callback: Callable[[], None] | None) -> None: ...
+
+    def on_doubt(self, callback: Callable[[], None] | None) -> None: ...
+
+
+async def measure(store: Store, format: Format, rounds: int, profile: bool) -> float:
+    """Return the least time of a token over all rounds, in nanoseconds."""
+    tap = Tap()
+    routing = Routing({"bench": (Target("bench/bench", "bench", "bench"),)})
+    token = chunk({"content": "t=1234567890123456 "})
+    renderings = Renderings()
+    best = float("inf")
+    async with Gateway(store, {"bench": Provider(tap)}, routing) as gateway:
+        request = GenerationRequest("bench", (Message("user", "x"),), stream=True)
+        readers = []
+        for _ in range(STREAMS):
+            started = await gateway.start(Call(ANONYMOUS, "bench", request))
+            down = cast("Downstream", Sinkhole())
+            reader = Reader(started.stream, format, down, renderings, position=0)
+            readers.append(asyncio.ensure_future(reader.run(b"")))
+        while len(tap.sinks) < STREAMS:
+            await asyncio.sleep(0)
+        for sink in tap.sinks:
+            sink.on_body(chunk({"role": "assistant", "content": ""}))
+            sink.on_body(token)
+        for _ in range(10):
+            await asyncio.sleep(0.001)
+        profiler = cProfile.Profile() if profile else None
+        for number in range(rounds):
+            if profiler is not None and number > rounds // 2:
+                profiler.enable()
+            spent = 0
+            for _ in range(TOKENS_A_ROUND):
+                began = perf_counter_ns()
+                for sink in tap.sinks:
+                    sink.on_body(token)
+                await asyncio.sleep(0)  # the commit
+                spent += perf_counter_ns() - began
+            if profiler is not None:
+                profiler.disable()
+            best = min(best, spent / (STREAMS * TOKENS_A_ROUND))
+            await asyncio.sleep(0.002)  # let the store's thread breathe, unmeasured
+        if profiler is not None:
+            pstats.Stats(profiler).sort_stats("tottime").print_stats(30)
+        for sink in tap.sinks:
+            sink.on_body(chunk({}, "stop") + b"data: [DONE]\n\n")
+        await asyncio.gather(*readers)
+    return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--store", choices=("memory", "embedded"), default="embedded")
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--profile", action="store_true", help="where the time goes, by function")
+    options = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
+    formats = {"openai_chat": openai_chat(include_usage=False, with_ids=False), "native": NATIVE}
+    for name, format in formats.items():
+        with tempfile.TemporaryDirectory() as folder:
+            store: Store = EmbeddedStore(Path(folder)) if options.store == "embedded" else MemoryStore()
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                best = runner.run(measure(store, format, options.rounds, options.profile))
+        print(f"{options.store:9} {name:12} {best / 1000:6.2f} µs a token")
+
+
+if __name__ == "__main__":
+    main()
