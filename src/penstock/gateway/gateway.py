@@ -29,6 +29,10 @@ from penstock.types.principals import Principal
 log = structlog.get_logger(__name__)
 
 
+PROVIDER_CLOSE = 2.0
+"""Seconds that a provider gets to close its connections when the gateway leaves."""
+
+
 class GatewaySettings(msgspec.Struct, frozen=True):
     """Bounds of the gateway. Seconds and counts.
 
@@ -106,8 +110,12 @@ class Gateway:
             for run in list(self._runs.values()):
                 run.interrupt("The gateway is shutting down.", "gateway_shutdown")
             await self._group.__aexit__(kind, error, trace)
-            for provider in self._providers.values():
-                await provider.aclose()
+            for name, provider in self._providers.items():
+                try:
+                    async with asyncio.timeout(PROVIDER_CLOSE):
+                        await provider.aclose()
+                except TimeoutError:
+                    log.warning("provider_not_closed", provider=name)
         finally:
             await self.store.aclose()
 
