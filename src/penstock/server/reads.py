@@ -144,6 +144,7 @@ def follow(
         if given is not None and given.reconnects and may_204:
             return Response(status_code=204, headers=dict_of(stream_headers(stream, None, request_id)[1:]))
         position = Position(position.epoch, max(stream.committed - 1, 0))
+        format = format._replace(ends_cleanly=True)  # the reader knows how it ended: it has been there
     return Following(ctx, stream, format, principal, position, request_id, hold=hold)
 
 

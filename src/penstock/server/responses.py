@@ -54,6 +54,7 @@ class Reader:
         "_leftover",
         "_rendering",
         "_renderings",
+        "_retry",
         "_silence",
         "_skip",
         "_stream",
@@ -83,6 +84,7 @@ class Reader:
         self._format = format
         self._down = down
         self._renderings = renderings
+        self._retry = RETRY if format.with_ids and format.framing in ("sse", "text") else b""
         self._skip = skip
         self._rendering = Rendering(stream, format)
         self._closed: Closed | None = None
@@ -105,11 +107,9 @@ class Reader:
             rendering.position = self.position
         while rendering.position < self.position:
             rendering.render(await self._stream.read(rendering.position, self.position - rendering.position))
-        retry = RETRY if self._format.with_ids and self._format.framing in ("sse", "text") else b""
         if opening:
-            await self._write(retry + opening)
-            retry = b""
-        await self._catch_up(retry)
+            await self._write(opening)
+        await self._catch_up()
         while self._closed is None and not self._stream.lost:
             if self._down.pushes:
                 if await self._follow() is _Woken.DROPPED:
@@ -125,7 +125,7 @@ class Reader:
         else:
             self._down.cut()
 
-    async def _catch_up(self, prefix: bytes = b"") -> None:
+    async def _catch_up(self) -> None:
         """Write what is committed after the position, batch by batch, at the client's pace."""
         rendering = self._rendering
         while self._closed is None and self.position < self._stream.committed:
@@ -136,8 +136,7 @@ class Reader:
             self._skip = 0
             self.position = rendering.position
             if data:
-                await self._write(prefix + data)
-                prefix = b""
+                await self._write(data)
             last = entries[-1].event
             if type(last) is Closed:
                 self._closed = last
@@ -173,6 +172,8 @@ class Reader:
             return
         self.position = self._rendering.position
         self._closed = closed
+        if self._retry and data:
+            data, self._retry = self._retry + data, b""
         if not data or self._down.push(data):
             if data:
                 self.quiet = self._idle = 0.0
@@ -192,6 +193,7 @@ class Reader:
 
     async def _write(self, data: bytes) -> None:
         self._stream.sent_ids = True
+        data, self._retry = self._retry + data, b""
         await self._down.write(data)
         self.quiet = self._idle = 0.0
 
@@ -236,7 +238,7 @@ class Heart:
     def __init__(self, silence: float) -> None:
         """``silence``: seconds after which readers want a heartbeat."""
         self.readers: set[Reader] = set()
-        self._interval = min(1.0, silence)
+        self._interval = min(1.0, silence / 4)  # a beat is at most so much early
 
     async def run(self) -> None:
         """Beat until cancelled."""
