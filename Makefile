@@ -35,7 +35,7 @@ check: $(VENV)/.stamp-dev  ## Lint, formatting and types
 	$(BIN)/mypy
 
 test: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp check  ## Everything: check, then the suite with coverage
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal --max-worker-restart 4 --cov --cov-report=term $(ARGS)
 
 test-live: $(VENV)/.stamp-dev  ## The tests that need a real model server; opt-in
 	$(BIN)/pytest -m live $(ARGS)
