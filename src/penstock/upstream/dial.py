@@ -10,7 +10,6 @@ RFC 8305 here. Timeouts as a whole, and pooling, do not enter.
 
 import asyncio
 import ipaddress
-import os
 import socket
 import ssl
 from collections.abc import Sequence
@@ -166,7 +165,7 @@ async def connect(addresses: Sequence[Address], *, stagger: float = STAGGER) -> 
                 loop.remove_writer(sock)
                 under_way.remove(sock)
                 if outcome:
-                    failures.append(OSError(outcome, os.strerror(outcome)))
+                    failures.append(OSError(outcome, "connect failed"))
                 elif winner is None:
                     winner = sock
         if winner is None:

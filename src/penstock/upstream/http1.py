@@ -417,7 +417,7 @@ class _Callbacks:
 class Connection(asyncio.BufferedProtocol):
     """One connection to an origin, or to it through a proxy; the loop's protocol for its socket.
 
-    Made with the exchange that it was opened for; then one more at a time, by `take`.
+    Its first exchange is bound before the loop has it: what the server says unasked is an answer too.
     """
 
     __slots__ = (
@@ -771,10 +771,10 @@ class Connection(asyncio.BufferedProtocol):
         """The response is whole. The connection is given back first: the sink may want it at once."""
         self._exchange = None
         self._on_body = None
-        if not self._keep or _asks_to_close(exchange.request):
+        if not self._sent:
+            self.abort()  # answered before it was read: nobody wants the rest of the request
+        elif not self._keep or _asks_to_close(exchange.request):
             self.close()
-        elif not self._sent:
-            self.abort()  # answered before it was read: what is unsent would be taken for a request
         else:
             self.server_idle_timeout = _idle_timeout(self._headers)
             self.served += 1
