@@ -163,6 +163,25 @@ async def test_request_is_sent_again_when_its_idle_connection_turns_out_stale(po
     assert (statistics.opened, statistics.resent) == (2, 1)
 
 
+@pytest.mark.parametrize("how", ["close", "cut"])
+async def test_stale_connection_is_noticed_under_tls_too(make_pool, certificates, how):
+    async def handle(peer):
+        if peer.number == 0:
+            await peer.answer()
+            await peer.request()
+            getattr(peer, how)()
+        else:
+            await peer.answer(b"again")
+            await peer.wait_gone()
+
+    pool = make_pool(ca_file=certificates.file)
+    async with serve(handle, context=certificates.context("127.0.0.1")) as server:
+        await ask(pool, server.request())
+        assert (await ask(pool, server.request())).body == b"again"
+        statistics = pool.statistics()
+    assert (statistics.opened, statistics.resumed, statistics.resent) == (2, 1, 1)
+
+
 async def test_request_is_sent_again_only_once(pool):
     async def handle(peer):
         if peer.number == 0:
