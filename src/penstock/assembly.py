@@ -109,7 +109,8 @@ def _routing(config: Config, providers: Mapping[str, Provider]) -> Routing:
     for name, targets in config.models.items():
         made = tuple(Target(f"{t.provider}/{t.model}", t.provider, t.model) for t in targets)
         if "*" in name:
-            patterns.append(Pattern(name, made))
+            # `near/*` names a provider's models behind a prefix of the operator's choice.
+            patterns.append(Pattern(name, made, strip=name[:-1] if name.endswith("/*") else ""))
         else:
             models[name] = made
     if config.demo:
