@@ -468,9 +468,9 @@ async def test_head_timeout_does_not_bound_the_body(pool):
 
     async with serve(handle) as server:
         sink = Recorder()
-        exchange = await pool.open(server.request(), sink, head_timeout=0.03)
+        exchange = await pool.open(server.request(), sink, head_timeout=0.25)
         await sink.wait_for(lambda sink: sink.status)
-        await asyncio.sleep(0.06)
+        await asyncio.sleep(0.3)
         go_on.set()
         await finish(exchange, sink)
     assert sink.body == b"late"
