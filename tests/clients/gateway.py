@@ -55,7 +55,7 @@ def wait_for(condition, what: str = "nothing happened"):
 
 
 @contextmanager
-def serving(folder: Path, settings: dict) -> Iterator[Gateway]:
+def serving(folder: Path, settings: dict, *options: str) -> Iterator[Gateway]:
     """Serve with ``settings``; stop by SIGTERM, which must end well and leave no error in the log."""
     folder.mkdir(exist_ok=True)
     listen = {"port": 0, "drain": 0.2, **settings.get("listen", {})}
@@ -65,7 +65,7 @@ def serving(folder: Path, settings: dict) -> Iterator[Gateway]:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PENSTOCK_", "OPENAI_"))}
     greeting, log_file = folder / "greeting.txt", folder / "log.jsonl"
     with greeting.open("wb") as out, log_file.open("wb") as err:
-        command = [sys.executable, "-m", "penstock", "serve", "--config", file]
+        command = [sys.executable, "-m", "penstock", "serve", "--config", file, *options]
         process = subprocess.Popen(command, env=inherited, stdout=out, stderr=err)
     try:
         gateway = Gateway(_address(process, greeting, log_file), log_file)
