@@ -1,7 +1,10 @@
 """What the tests of stores share: streams, writers that note what they are told, clocks that stand."""
 
 import asyncio
+import contextlib
 import os
+import shutil
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -125,3 +128,28 @@ def folder_in_ram() -> Iterator[Path]:
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else None) as folder:
         yield Path(folder)
+
+
+@contextmanager
+def nothing_sealed(store: Path) -> Iterator[None]:
+    """Hold the catalogue of a running store: what is committed meanwhile is in its journal alone."""
+    holder = sqlite3.connect(store / "catalogue.db", timeout=30, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        holder.close()
+
+
+def copy_folder(store: Path, to: Path) -> Path:
+    """Copy a folder at rest, for what is there if the process is killed at this instant."""
+    for _ in range(10):
+        with contextlib.suppress(shutil.Error):  # a journal file that was being let go just now
+            return shutil.copytree(store, to, copy_function=shutil.copyfile, dirs_exist_ok=True)
+    raise AssertionError("the folder does not come to rest")
+
+
+def snapshot(store: Path, to: Path) -> Path:
+    """Copy the folder of a running store; nothing is sealed, and no file let go, while that goes on."""
+    with nothing_sealed(store):
+        return copy_folder(store, to)

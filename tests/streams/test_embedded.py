@@ -21,7 +21,19 @@ from penstock.streams import journal, migrations
 from penstock.streams.embedded import EmbeddedSettings, EmbeddedStore
 from penstock.streams.folder import StoreUnusable, Writer
 from penstock.streams.store import ENTRY, TERMINAL, KeyTaken, Record, StreamInfo
-from tests.streams.storing import Clock, Pen, data_of, ending, eventually, folder_in_ram, new_info, read_all
+from tests.streams.storing import (
+    Clock,
+    Pen,
+    copy_folder,
+    data_of,
+    ending,
+    eventually,
+    folder_in_ram,
+    new_info,
+    nothing_sealed,
+    read_all,
+    snapshot,
+)
 
 
 @pytest.fixture
@@ -41,11 +53,6 @@ async def opened(tmp_path):
     yield open_store
     for store in stores:
         await store.aclose()
-
-
-def snapshot(store_path: Path, to: Path) -> Path:
-    """Copy a folder as it is now: what is there when the process is killed at this instant."""
-    return shutil.copytree(store_path, to, copy_function=shutil.copyfile)
 
 
 def note_writer(path: Path, **changes: object) -> None:
@@ -230,14 +237,15 @@ def test_migrations_run_once_and_a_later_version_is_refused(tmp_path):
 
 async def test_after_a_kill_everything_committed_is_there(opened, tmp_path):
     store, _ = await opened(tmp_path / "origin")
-    pens = [await Pen.create(store, new_info(key=f"k{n}")) for n in range(3)]
-    for n, pen in enumerate(pens):
-        await pen.write(*(b"%d" % seq for seq in range(100 * (n + 1))))
-    await pens[0].end("failed")
-    pens[1].log.release_key()
-    await pens[1].write(b"after the release")
-    pens[2].append(b"never committed")
-    snapshot(tmp_path / "origin", tmp_path / "data")
+    with nothing_sealed(tmp_path / "origin"):
+        pens = [await Pen.create(store, new_info(key=f"k{n}")) for n in range(3)]
+        for n, pen in enumerate(pens):
+            await pen.write(*(b"%d" % seq for seq in range(100 * (n + 1))))
+        await pens[0].end("failed")
+        pens[1].log.release_key()
+        await pens[1].write(b"after the release")
+        pens[2].append(b"never committed")
+        copy_folder(tmp_path / "origin", tmp_path / "data")
     known = [await store.find(pen.id) for pen in pens]
     found, orphans = await opened()
     assert [await found.find(pen.id) for pen in pens] == known
@@ -254,7 +262,7 @@ async def test_a_start_that_is_killed_is_repeated_by_the_next(opened, tmp_path):
     """The journal is unlinked after the catalogue has everything; here it is still there."""
     path = tmp_path / "data"
     info = await used_folder(opened, path)
-    kept = snapshot(path / "journal", tmp_path / "kept")
+    kept = shutil.copytree(path / "journal", tmp_path / "kept")
     store, orphans = await opened()
     assert orphans == [info]
     snapshot(path, tmp_path / "again")
@@ -393,14 +401,11 @@ async def test_journal_files_go_when_what_is_in_them_is_sealed(opened, tmp_path)
 
 async def test_what_is_committed_while_a_seal_is_on_its_way_keeps_its_journal_file(opened, tmp_path):
     store, _ = await opened(rotate_bytes=200_000)
-    blocker = sqlite3.connect(tmp_path / "data" / "catalogue.db", isolation_level=None)
-    blocker.execute("BEGIN IMMEDIATE")
-    pen = await Pen.create(store)
-    await pen.write(*(b"x" for _ in range(256)))
-    await asyncio.sleep(0.1)  # now the seal waits for the blocker
-    await pen.write(b"meanwhile")
-    blocker.execute("ROLLBACK")
-    blocker.close()
+    with nothing_sealed(tmp_path / "data"):
+        pen = await Pen.create(store)
+        await pen.write(*(b"x" for _ in range(256)))
+        await asyncio.sleep(0.1)  # now the seal waits
+        await pen.write(b"meanwhile")
     other = await Pen.create(store)
     await other.write(bytes(250_000))
     await other.write(b"in the next file")

@@ -7,7 +7,6 @@ import random
 import resource
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -26,7 +25,19 @@ from penstock.streams.journal import Frame
 from penstock.streams.store import StoreFailure
 from penstock.types.errors import StorageError
 from tests.streams import appender
-from tests.streams.storing import Clock, Pen, data_of, ending, eventually, folder_in_ram, new_info, read_all
+from tests.streams.storing import (
+    Clock,
+    Pen,
+    copy_folder,
+    data_of,
+    ending,
+    eventually,
+    folder_in_ram,
+    new_info,
+    nothing_sealed,
+    read_all,
+    snapshot,
+)
 
 QUICK = CommitSettings(retry_interval=0.005, probe_interval=0.01)
 
@@ -321,7 +332,7 @@ async def test_a_failed_sync_is_written_again_elsewhere(tmp_path, monkeypatch):
     pen.append(b"three")
     await pen.wait_committed()
     assert await data_of(store, pen.id) == [b"one", b"two", b"three"]
-    shutil.copytree(tmp_path / "data", tmp_path / "killed", copy_function=shutil.copyfile)
+    snapshot(tmp_path / "data", tmp_path / "killed")
     await store.aclose()
     killed = EmbeddedStore(tmp_path / "killed")
     (orphan,) = await killed.open()
@@ -335,18 +346,15 @@ async def test_a_catalogue_that_stands_still_stops_commits_before_memory_runs_ou
     commit = CommitSettings(retry_interval=0.005, probe_interval=0.01, max_unsealed_bytes=100_000)
     store = EmbeddedStore(tmp_path / "data", EmbeddedSettings(commit=commit), clock=clock)
     await store.open()
-    blocker = sqlite3.connect(tmp_path / "data" / "catalogue.db", isolation_level=None)
-    blocker.execute("BEGIN IMMEDIATE")
-    pen = await Pen.create(store)
-    while not pen.told or pen.told[-1][1] is None:
-        pen.append(bytes(10_000))
-        before = len(pen.told)
-        await pen.wait_told(lambda before=before: len(pen.told) > before)
-    assert pen.told[-1][1] == StoreFailure("catalogue_behind", final=False)
-    assert 100_000 < store.statistics().unsealed_bytes <= 110_000
-    await eventually(lambda: store.statistics().seal_failures > 0)
-    blocker.execute("ROLLBACK")
-    blocker.close()
+    with nothing_sealed(tmp_path / "data"):
+        pen = await Pen.create(store)
+        while not pen.told or pen.told[-1][1] is None:
+            pen.append(bytes(10_000))
+            before = len(pen.told)
+            await pen.wait_told(lambda before=before: len(pen.told) > before)
+        assert pen.told[-1][1] == StoreFailure("catalogue_behind", final=False)
+        assert 100_000 < store.statistics().unsealed_bytes <= 110_000
+        await eventually(lambda: store.statistics().seal_failures > 0)
     await pen.wait_committed()
     assert len(await read_all(store, pen.id)) == pen.seq
     await store.aclose()
@@ -382,17 +390,18 @@ class Image:
 
 
 async def make_image(path: Path) -> Image:
-    """Three streams, one of them closed, with small batches that take turns."""
+    """Three streams, one of them closed, with small batches that take turns; nothing is sealed."""
     image = Image(path / "image")
     store = EmbeddedStore(path / "origin")
     await store.open()
-    pens = [await Pen.create(store) for _ in range(3)]
-    for n in range(6):
-        for pen in pens:
-            await pen.write(*(f"{pen.id} {n} {m}".encode() for m in range(n % 3 + 1)))
-    await pens[0].end()
-    image.committed = await image.contents(store)
-    shutil.copytree(path / "origin", image.path, copy_function=shutil.copyfile)
+    with nothing_sealed(path / "origin"):
+        pens = [await Pen.create(store) for _ in range(3)]
+        for n in range(6):
+            for pen in pens:
+                await pen.write(*(f"{pen.id} {n} {m}".encode() for m in range(n % 3 + 1)))
+        await pens[0].end()
+        image.committed = await image.contents(store)
+        copy_folder(path / "origin", image.path)
     await store.aclose()
     return image
 

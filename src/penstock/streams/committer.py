@@ -45,6 +45,7 @@ def tell(level: str, event: str, **facts: object) -> None:
         getattr(logger, level)(event, **facts)
 
 
+Notices: TypeAlias = deque[tuple[OnCommit, int, StoreFailure | None]]
 State: TypeAlias = Literal["healthy", "failing", "down", "closed"]
 
 
@@ -228,7 +229,7 @@ class Committer:
             self._failed(error)
             return
         if self._syncs is None:
-            self._committed(size, began)
+            self._notify(self._committed(size, began))
         else:
             logs, self._logs = self._logs, []
             controls, self._controls = self._controls, []
@@ -247,8 +248,9 @@ class Committer:
         error = done.exception()
         gathered, self._logs = self._logs, logs
         later, self._controls = self._controls, controls
+        notices: Notices = deque()
         if error is None:
-            self._committed(size, began)
+            notices = self._committed(size, began)
             self._logs += gathered
             self._controls += later
         elif isinstance(error, OSError):
@@ -260,15 +262,17 @@ class Committer:
             raise error
         if (self._logs or self._controls) and self.state != "closed":
             self._schedule()
+        self._notify(notices)
 
-    def _committed(self, size: int, began: float) -> None:
+    def _committed(self, size: int, began: float) -> Notices:
+        """Move what was written on; return whom to tell."""
         logs, self._logs = self._logs, []
         controls, self._controls = self._controls, []
         settings = self._settings
         sealing = self._sealing
         file = self._writer.number
         freed = 0
-        notices: deque[tuple[OnCommit, int, StoreFailure | None]] = deque()
+        notices: Notices = deque()
         for log in logs:
             count = log.in_flight
             log.in_flight = 0
@@ -315,9 +319,9 @@ class Committer:
         self.last_duration = self._clock() - began
         for control in controls:
             control.done(file, None)
-        self._notify(notices)
+        return notices
 
-    def _notify(self, notices: deque[tuple[OnCommit, int, StoreFailure | None]]) -> None:
+    def _notify(self, notices: Notices) -> None:
         try:
             while notices:
                 on_commit, upto, failure = notices.popleft()

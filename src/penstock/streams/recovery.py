@@ -26,6 +26,8 @@ logger = structlog.get_logger(__name__)
 _decode_info = msgspec.json.Decoder(StreamInfo).decode
 
 SEGMENT_RECORDS: Final = 256
+SEGMENT_BYTES: Final = 64 * 1024
+"""Where a segment ends, as in the sealer."""
 
 
 class Recovered(msgspec.Struct, frozen=True):
@@ -60,16 +62,16 @@ class _Found:
         if self.erase is not None:
             return [self.erase]
         changes: list[Change] = []
-        size = self.info.bytes
+        size = sealed = self.info.bytes
         batch: list[Record] = []
         for record in self.records:
             batch.append(record)
             size += len(record.data)
-            if len(batch) == SEGMENT_RECORDS or record is self.records[-1]:
+            if len(batch) == SEGMENT_RECORDS or size - sealed >= SEGMENT_BYTES or record is self.records[-1]:
                 info = msgspec.structs.replace(self.info, tail=record.seq, bytes=size)
                 kinds = bytes(one.kind for one in batch)
                 changes.append(Seal(info, False, batch[0].seq, kinds, [one.data for one in batch]))
-                batch = []
+                batch, sealed = [], size
         if self.touched and not changes:
             changes.append(Seal(self.info, self.known, 0, b"", ()))
         return changes

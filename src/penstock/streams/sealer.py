@@ -91,9 +91,10 @@ class Sealer:
         self._clearing: asyncio.Future[bool] | None = None
         self._noted = writer.number
         self._timer: asyncio.TimerHandle | None = None
-        self._stained = False  # something was erased since the last scrub
-        self._scrub_to = 0
-        self._scrub_wal = False
+        self._stained = False  # something was erased since the last scrub began …
+        self._stained_journal = False  # … of which the journal may still have bytes
+        self._scrubbing = False
+        self._scrub_to = 0  # once the files up to this one are gone
         self._is_failing = False
 
     def __repr__(self) -> str:
@@ -140,18 +141,19 @@ class Sealer:
         log.erased = True
 
     def stain(self, closed_at: float) -> None:
-        """A stream that was closed then is erased: see that its bytes go as well."""
-        self._scrub_wal = True
-        if closed_at >= self._begun.get(self._oldest, 0.0):
-            self._stained = True
+        """A stream that was closed then is erased: the next scrub is to get rid of its bytes."""
+        self._stained = True
+        self._stained_journal |= closed_at >= self._begun.get(self._oldest, 0.0)
 
     def scrub(self) -> None:
         """Begin to get rid of the bytes of erased streams; to be called now and then."""
-        if self._stained and not self._scrub_to and self._committer.leave_file():
-            self._stained = False
+        if self._stained_journal and not self._scrubbing and self._committer.leave_file():
+            self._stained_journal = False
             self._scrub_to = self._writer.number
             self._hurry(self._scrub_to)
-        if self._scrub_wal or self._scrub_to:
+        if self._stained:
+            self._stained, self._scrubbing = self._stained_journal, True
+        if self._scrubbing:
             self._let_go()
 
     def _unpin(self, pins: Sequence[tuple[int, int]]) -> None:
@@ -263,7 +265,7 @@ class Sealer:
         first = self._oldest
         while first <= last and not self._pinned[first] and not (first == last and self._writer.is_open):
             first += 1
-        scrub = self._scrub_wal and first > self._scrub_to
+        scrub = self._scrubbing and first > self._scrub_to and not self._erasures
         if first == self._oldest and last == self._noted and not scrub:
             return
         self._clearing = self._db.write(_clear, self._folder, self._oldest, first, last, scrub)
@@ -283,7 +285,7 @@ class Sealer:
             self._writer.sizes.pop(file, None)
         self._oldest, self._noted = first, last
         if scrub and scrubbed:
-            self._scrub_wal, self._scrub_to = False, 0
+            self._scrubbing, self._scrub_to = False, 0
 
     async def aclose(self) -> bool:
         """Seal everything, with one try, and let go of the files; say whether nothing is left.
