@@ -156,11 +156,11 @@ class Server:
         if state.tasks:
             await asyncio.wait(set(state.tasks), timeout=LAST_WORDS)
         for connection in list(state.connections):
-            connection.transport.abort()
-        for task in list(state.tasks):
-            task.cancel()
+            connection.transport.abort()  # whoever serves it learns that the client is gone, and ends
         if state.tasks:
             await asyncio.wait(set(state.tasks), timeout=LAST_WORDS)
+        for task in list(state.tasks):
+            task.cancel()
 
     async def _tick(self) -> None:
         """Keep the Date header true."""
