@@ -5,10 +5,10 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.vectors import Vector, bytewise, cut_at, cuttings, each_vector, feed_all, octets
 
 from penstock.types.errors import WireError
 from penstock.wire.ndjson import NdjsonDecoder, encode
+from tests.vectors import Vector, bytewise, cut_at, cuttings, each_vector, feed_all, octets
 
 many = settings(max_examples=8 * settings().max_examples)  # cheap, and the inputs are many
 

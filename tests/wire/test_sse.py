@@ -8,7 +8,6 @@ from typing import NamedTuple
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.vectors import Vector, bytewise, cut_at, cuttings, each_vector, feed_all, octets
 
 from penstock.types.errors import WireError
 from penstock.wire.sse import (
@@ -20,6 +19,7 @@ from penstock.wire.sse import (
     encode,
     encode_text,
 )
+from tests.vectors import Vector, bytewise, cut_at, cuttings, each_vector, feed_all, octets
 
 many = settings(max_examples=8 * settings().max_examples)  # cheap, and the inputs are many
 
