@@ -123,7 +123,9 @@ class HandStore:
     def __init__(self, orphans=()):
         self.journal = self.catalogue = self
         self.by_itself = True
-        self.logs, self.records, self.keys, self.infos = {}, {}, {}, {}
+        self.logs, self.keys = {}, {}
+        self.infos = {orphan.id: orphan for orphan in orphans}
+        self.records = {orphan.id: [] for orphan in orphans}
         self.orphans = orphans
         self.creating = None
         self.failing = None
@@ -178,7 +180,6 @@ class HandStore:
         return self.logs[info.id]
 
     async def reopen(self, info, on_commit):
-        self.infos[info.id] = info
         self.logs[info.id] = HandLog(self, info, on_commit)
         return self.logs[info.id]
 

@@ -342,8 +342,7 @@ def test_streams_that_were_left_open_are_closed_with_true_digests():
     lines = [encode_line(n, TextDelta(f"word{n} é")) for n in range(1, 601)]
     orphan = info("s", tail=len(lines))
     store = HandStore([orphan, info("empty")])
-    store.records["s"] = [Record(n, 0, line) for n, line in enumerate(lines, 1)]
-    store.records["empty"] = []
+    store.records["s"] += [Record(n, 0, line) for n, line in enumerate(lines, 1)]
 
     async def scene(house, _):
         stream = await house.find("s", ME)
