@@ -131,6 +131,7 @@ class HandStore:
         self.failing = None
 
     async def open(self):
+        self.infos.update({info.id: info for info in self.orphans})
         return self.orphans
 
     async def aclose(self):

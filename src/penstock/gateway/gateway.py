@@ -9,13 +9,14 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 import msgspec
 import structlog
 
-from penstock.gateway.recovery import close_orphans
+from penstock.gateway.recovery import RESTARTED, UNSTORED, Orphans
 from penstock.gateway.router import Routing
 from penstock.gateway.run import Run, RunSettings
 from penstock.providers.provider import Conversation, Provider, Target
@@ -37,12 +38,14 @@ class GatewaySettings(msgspec.Struct, frozen=True):
     """Bounds of the gateway. Seconds and counts.
 
     ``join_window``: how long an equal `GET /stream` joins one none of whose ids was sent.
+    ``recovery_patience``: how long a start waits for the store to close what was left open.
     """
 
     retention: float = 86_400.0
     max_retention: float = 30 * 86_400.0
     max_open_streams: int = 10_000
     join_window: float = 30.0
+    recovery_patience: float = 10.0
     model_list_timeout: float = 3.0
     model_list_ttl: float = 30.0
     run: RunSettings = RunSettings()
@@ -85,6 +88,8 @@ class Gateway:
         self._wall = wall
         self._streams: dict[str, Stream] = {}
         self._runs: dict[str, Run] = {}
+        self._orphans = Orphans(store)
+        self._closer: asyncio.Task[None] | None = None
         self._group = asyncio.TaskGroup()
         self._joinable: OrderedDict[tuple[str, str, str], tuple[float, Stream]] = OrderedDict()
         self._model_lists: dict[str, tuple[float, Sequence[str]]] = {}
@@ -92,13 +97,17 @@ class Gateway:
 
     async def __aenter__(self) -> Self:
         """Open the store, close what the last process left open, be ready for calls."""
-        orphans = await self.store.open()
+        for info in await self.store.open():
+            self._orphans.add(info.id, RESTARTED)
         try:
-            await close_orphans(orphans, self.store.journal)
+            with suppress(StorageError, TimeoutError):  # the disk may be full: then they are closed later
+                async with asyncio.timeout(self.settings.recovery_patience):
+                    await self._orphans.close_all()
             await self._group.__aenter__()
         except BaseException:
             await self.store.aclose()
             raise
+        self._closer = self._group.create_task(self._orphans.run())
         return self
 
     async def __aexit__(
@@ -109,6 +118,8 @@ class Gateway:
         try:
             for run in list(self._runs.values()):
                 run.interrupt("The gateway is shutting down.", "gateway_shutdown")
+            if self._closer is not None:
+                self._closer.cancel()
             await self._group.__aexit__(kind, error, trace)
             for name, provider in self._providers.items():
                 try:
@@ -228,6 +239,8 @@ class Gateway:
             return
         if self._streams.get(stream.id) is stream:
             del self._streams[stream.id]
+            if stream.lost:
+                self._orphans.add(stream.id, UNSTORED)
             closing = stream.closing
             log.info(
                 "stream_closed",

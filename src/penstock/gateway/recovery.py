@@ -1,30 +1,106 @@
-"""After a start: streams that the last writer left open are closed, so that no reader waits for ever."""
+"""Streams that are open and that nobody writes any more are closed, so that no reader waits for ever.
 
-from collections.abc import Sequence
+There are two ways to become one: the process before this one left it open, or its run gave up because
+the store did (docs/architecture.md, section 2). Each is closed as `interrupted` with digests over
+what is there, as soon as the store takes that; until then, whoever asks for it is told to come back.
+"""
+
+import asyncio
+from typing import Final
 
 import structlog
 
-from penstock.streams.store import Journal, StreamInfo
+from penstock.streams.store import Store, StoreFailure
 from penstock.streams.stream import Stream
+from penstock.types.errors import StorageError
 from penstock.types.events import Closed
 
 log = structlog.get_logger(__name__)
 
-MESSAGE = "The gateway was restarted before this answer was complete."
+RETRY: Final = 1.0
+"""Seconds until what the store refused is tried again."""
+
+RESTARTED: Final = Closed(
+    "interrupted",
+    code="gateway_restarted",
+    message="The gateway was restarted before this answer was complete.",
+    fault="gateway",
+    retryable=True,
+)
+UNSTORED: Final = Closed(
+    "interrupted",
+    code="storage_unavailable",
+    message="The gateway could not store the rest of this answer.",
+    fault="gateway",
+    retryable=True,
+)
 
 
-async def close_orphans(orphans: Sequence[StreamInfo], journal: Journal) -> None:
-    """Close each of ``orphans`` as `interrupted`, with digests over what is there."""
-    for info in orphans:
-        stream = Stream(info, journal)
-        stream.attach(await journal.reopen(info, stream.committed_to))
+class Orphans:
+    """Streams that wait for their end. What is waiting is bounded by the store's open streams."""
+
+    def __init__(self, store: Store) -> None:
+        """Nothing waits yet."""
+        self._store = store
+        self._waiting: dict[str, Closed] = {}
+        self._some = asyncio.Event()
+
+    def __repr__(self) -> str:
+        """Say how many wait."""
+        return f"<Orphans {len(self._waiting)} waiting>"
+
+    def add(self, stream: str, end: Closed) -> None:
+        """Close ``stream`` with ``end``."""
+        self._waiting[stream] = end
+        self._some.set()
+
+    async def run(self) -> None:
+        """Close what is added, until cancelled; what is left then is the next start's."""
+        while True:
+            await self._some.wait()
+            try:
+                await self.close_all()
+            except StorageError:
+                await asyncio.sleep(RETRY)
+
+    async def close_all(self) -> None:
+        """Close all that wait. Raises `StorageError` when that cannot be now; it can be tried again."""
+        self._some.set()  # until all is done, also if this is cancelled
+        count = 0
+        while waiting := dict(self._waiting):
+            # The ends of all first: they may then be stored together.
+            closing = [await self._end(stream, end) for stream, end in waiting.items()]
+            for stream, ended in zip(waiting, closing, strict=True):
+                if ended is not None:
+                    await ended.wait_closed()
+                    if ended.is_open:
+                        raise StorageError
+                    count += 1
+                del self._waiting[stream]
+        self._some.clear()
+        if count:
+            log.warning("orphans_closed", count=count)
+
+    async def _end(self, stream: str, end: Closed) -> Stream | None:
+        """Append ``end``; None when there is no such open stream, or none that can be read."""
+        info = await self._store.catalogue.find(stream)
+        if info is None or info.status is not None:
+            return None
+        orphan = Stream(info, self._store.journal)
+        orphan.on_failure = lambda failure: _give_up(orphan, failure)
+        orphan.attach(await self._store.journal.reopen(info, orphan.committed_to))
         after = 0
-        while records := await journal.read(info.id, after, 256):
-            stream.replay(records)
-            after = records[-1].seq
-        stream.close(
-            Closed("interrupted", code="gateway_restarted", message=MESSAGE, fault="gateway", retryable=True)
-        )
-        await stream.wait_closed()
-    if orphans:
-        log.warning("orphans_closed", count=len(orphans))
+        try:
+            while records := await self._store.journal.read(stream, after, 256):
+                orphan.replay(records)
+                after = records[-1].seq
+        except ValueError as error:  # it stays open: an end with wrong digests would be a lie
+            log.error("orphan_unreadable", stream=stream, error=str(error))
+            return None
+        orphan.close(end)
+        return orphan
+
+
+def _give_up(orphan: Stream, failure: StoreFailure | None) -> None:
+    if failure is not None and failure.final:
+        orphan.abandon()
