@@ -95,7 +95,9 @@ class Outermost:
             if not started:
                 response = await _known(Request(scope), error)
                 await response(scope, receive, send)
-            elif isinstance(connection := scope.get("extensions", {}).get(EXTENSION), Connection):
+                return
+            log.error("request_crashed", path=scope["path"], exc_info=error)
+            if isinstance(connection := scope.get("extensions", {}).get(EXTENSION), Connection):
                 connection.cut()
 
 
