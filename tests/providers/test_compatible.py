@@ -5,7 +5,6 @@ import contextlib
 import json
 
 import pytest
-from tests.providers.recorder import Recorder
 
 from penstock import __version__
 from penstock.providers.compatible import CompatibleProvider, CompatibleSettings, parse_models
@@ -15,6 +14,7 @@ from penstock.types.events import Finished, UsageReported
 from penstock.types.requests import GenerationRequest, Message
 from penstock.upstream.pool import Pool, PoolSettings
 from penstock.wire.openai_chat import OPENAI_CHAT
+from tests.providers.recorder import Recorder
 
 KEY = "sk-geheim-0123456789"
 ASK = GenerationRequest("asked", (Message("user", "Hello"),), stream=True)

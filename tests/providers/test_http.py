@@ -6,7 +6,6 @@ That it fits the real pool and a real socket is tested in test_compatible.py.
 import asyncio
 
 import pytest
-from tests.providers.recorder import Recorder, turns
 
 from penstock.providers.http import (
     ERROR_BODY_TIMEOUT,
@@ -18,6 +17,7 @@ from penstock.providers.http import (
 from penstock.providers.provider import Conversation
 from penstock.types.errors import UpstreamError, upstream_reset
 from penstock.upstream.http1 import Origin, Request
+from tests.providers.recorder import Recorder, turns
 
 REQUEST = Request("POST", Origin("http", "example.com", 80), "/v1/x", (("authorization", "Bearer sk-1"),))
 EVENT_STREAM = {"content-type": "text/event-stream"}

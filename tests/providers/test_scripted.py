@@ -3,12 +3,12 @@
 import asyncio
 
 import pytest
-from tests.providers.recorder import Recorder, turns
 
 from penstock.providers.scripted import DESCRIPTIONS, INSTANT_STEP_EVENTS, MAX_STEP_EVENTS, ScriptedProvider
 from penstock.types.errors import UpstreamError
 from penstock.types.events import Finished, Started, TextDelta, UsageReported
 from penstock.types.requests import GenerationRequest, Message
+from tests.providers.recorder import Recorder, turns
 
 LOOP_TURNS = 2_000
 """More than any of these scripts needs."""

@@ -32,10 +32,8 @@ def config(**more) -> Config:
     base = Config(
         listen=Listen(port=0, drain=2.0),
         store=StoreConfig(kind="memory"),
-        demo=False,
         providers={"demo": ProviderConfig(kind="scripted", speed=0)},
         default_model="demo-echo",
-        models={"*": [{"provider": "demo", "model": "*"}]},
     )
     return msgspec.convert(msgspec.to_builtins(msgspec.structs.replace(base, **more)), Config)
 

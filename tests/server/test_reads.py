@@ -6,6 +6,7 @@ import hashlib
 import pytest
 
 from penstock.types.principals import Principal
+from tests.server.raw import eventually
 from tests.server.sse import collect
 
 HELLO = {"model": "demo-echo", "messages": [{"role": "user", "content": "one two three"}]}
@@ -215,10 +216,3 @@ async def test_a_client_that_leaves_while_the_status_line_is_held_back_stops_it_
     await eventually(lambda: gateway.system.gateway.open_streams == 1)
     task.cancel()
     await eventually(lambda: gateway.system.gateway.open_streams == 0)
-
-
-async def eventually(condition, seconds=5.0):
-    """Wait for what another connection's closing brings about."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.005)
