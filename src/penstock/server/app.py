@@ -91,7 +91,7 @@ class Outermost:
                 await response.serve(scope, receive, send_on)
         except (ClientGone, ClientDisconnect):
             pass  # there is nobody to tell
-        except Exception as error:  # noqa: BLE001  see the class
+        except Exception as error:
             if not started:
                 response = await _known(Request(scope), error)
                 await response(scope, receive, send)
