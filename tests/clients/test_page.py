@@ -3,6 +3,8 @@
 import pytest
 
 from tests.clients.browser import browsing
+from tests.clients.conftest import settings
+from tests.clients.gateway import serving
 
 SAID = " ".join(f"word{number}" for number in range(80))
 
@@ -110,6 +112,12 @@ def test_an_answer_that_is_gone_says_so(browser, gateway):
     with browser.page(f"{gateway.url}/#s_00{'0' * 26}") as page:
         ended(page)
         assert "cannot be read any more" in status(page)
+
+
+def test_a_gateway_that_wants_a_key_says_so(browser, tmp_path, upstream):
+    with serving(tmp_path, settings(upstream, keys={"app": "a-secret-key"})) as gateway:
+        with browser.page(f"{gateway.url}/") as page:
+            page.wait_for("document.querySelector('#status').textContent.includes('wants an API key')")
 
 
 def test_a_phone_needs_no_sideways_scrolling(browser, gateway):
