@@ -115,9 +115,11 @@ def test_an_answer_that_is_gone_says_so(browser, gateway):
 
 
 def test_a_gateway_that_wants_a_key_says_so(browser, tmp_path, upstream):
-    with serving(tmp_path, settings(upstream, keys={"app": "a-secret-key"})) as gateway:
-        with browser.page(f"{gateway.url}/") as page:
-            page.wait_for("document.querySelector('#status').textContent.includes('wants an API key')")
+    with (
+        serving(tmp_path, settings(upstream, keys={"app": "a-secret-key"})) as gateway,
+        browser.page(f"{gateway.url}/") as page,
+    ):
+        page.wait_for("document.querySelector('#status').textContent.includes('wants an API key')")
 
 
 def test_a_phone_needs_no_sideways_scrolling(browser, gateway):
