@@ -348,7 +348,7 @@ def test_a_reader_that_is_behind_is_sent_no_heartbeat():
 
 # --- real sockets ------------------------------------------------------------------------------------
 
-LONG = {**SILENT, "model": "demo-long?tokens=12000"}
+LONG = {**SILENT, "model": "demo-long", "penstock_script": {"tokens": 12_000}}
 
 
 class TestOnSockets:
@@ -444,20 +444,23 @@ class TestHeldBack:
         return config(listen=listen, providers={"demo": {"kind": "scripted", "speed": 1.0}})
 
     async def test_after_a_while_of_silence_the_status_line_goes_out_and_heartbeats_follow(self, gateway):
-        body = {**SILENT, "model": "demo?first_token_delay=0.3&tokens=3&jitter=0"}
+        script = {"first_token_delay": 0.3, "tokens": 3, "jitter": 0}
+        body = {**SILENT, "model": "demo", "penstock_script": script}
         got = await collect(gateway.client, "POST", "/v1/chat/completions", json=body)
         assert got.raw.startswith(b": keep-alive\n\n")
         assert got.raw.endswith(b"data: [DONE]\n\n")
         assert not got.cut
 
     async def test_a_failure_after_that_is_told_in_the_answer(self, gateway):
-        body = {**SILENT, "model": "demo-rate-limited?first_token_delay=0.3&jitter=0"}
+        script = {"first_token_delay": 0.3, "jitter": 0}
+        body = {**SILENT, "model": "demo-rate-limited", "penstock_script": script}
         got = await collect(gateway.client, "POST", "/v1/chat/completions", json=body)
         assert (got.status, got.cut) == (200, True)
         assert got.events[-1].data["error"]["code"] == "rate_limit_exceeded"
 
     async def test_a_failure_before_that_is_an_error_response(self, gateway):
-        body = {**SILENT, "model": "demo-rate-limited?first_token_delay=0&jitter=0"}
+        script = {"first_token_delay": 0, "jitter": 0}
+        body = {**SILENT, "model": "demo-rate-limited", "penstock_script": script}
         response = await gateway.client.post("/v1/chat/completions", json=body)
         assert response.status_code == 429
 
