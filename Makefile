@@ -18,7 +18,10 @@ PYTHON ?=
 # Test processes; the suite waits more than it computes, but shares its machine.
 WORKERS ?= auto
 
-.PHONY: help serve check test test-live bench docs tools clean
+# Lives that `make torture` ends with SIGKILL.
+KILLS ?= 200
+
+.PHONY: help serve check test test-live torture bench docs tools clean
 
 help:  ## List what people type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -39,6 +42,9 @@ test: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp check  ## Everything: c
 
 test-live: $(VENV)/.stamp-dev  ## The tests that need a real model server; opt-in
 	$(BIN)/pytest -m live $(ARGS)
+
+torture: $(VENV)/.stamp-dev  ## Kill gateways in mid-stream, many times over
+	PENSTOCK_KILLS=$(KILLS) $(BIN)/pytest tests/faults/test_sigkill.py $(ARGS)
 
 bench: $(VENV)/.stamp-bench  ## Measure the gateway beside nginx
 	$(BIN)/python bench/run.py $(ARGS)
