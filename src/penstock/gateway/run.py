@@ -319,7 +319,7 @@ class Run:
                 http_status=error.status if error else 0,
                 error_type=error.type if error else "",
                 param=(error.param or "") if error else "",
-                retry_after=(error.retry_after or 0.0) if error else 0.0,
+                retry_after=error.retry_after if error else None,
             )
         )
 

@@ -303,7 +303,7 @@ def error_of(closed: Closed) -> PenstockError:
     error.param = closed.param or None
     error.type = closed.error_type
     error.retryable = closed.retryable
-    error.retry_after = closed.retry_after or None
+    error.retry_after = closed.retry_after
     return error
 
 

@@ -171,7 +171,7 @@ class Closed(Event, frozen=True, tag="end"):
     http_status: int = 0
     error_type: str = ""
     param: str = ""
-    retry_after: float = 0.0
+    retry_after: float | None = None
 
 
 AnyEvent: TypeAlias = (
