@@ -340,3 +340,9 @@ async def test_a_finished_chat_can_be_fetched_again_whole_and_as_a_stream(gatewa
     got = await collect(gateway.client, "GET", url, params={"stream": "true", "starting_after": "1"})
     assert got.raw.endswith(b"\n\n")
     assert not got.cut
+
+
+@pytest.mark.parametrize("metadata", [{str(n): "" for n in range(17)}, {"n" * 65: ""}, {"name": "v" * 513}])
+async def test_metadata_is_bounded(gateway, metadata):
+    response = await gateway.client.post("/v1/streams", json=native(metadata=metadata))
+    assert await error(response) == (400, "invalid_value", "metadata")

@@ -277,6 +277,9 @@ class Gateway:
         stream = self._streams.get(stream_id)
         if stream is None:
             info = await self.store.catalogue.find(stream_id)
+            if info is not None and info.status is None and stream_id not in self._streams:
+                # Its last entry may have been committed, and the stream forgotten here, meanwhile.
+                info = await self.store.catalogue.find(stream_id)
             if info is None:
                 if await self.store.catalogue.was_deleted(stream_id):
                     raise ClientError("The stream is gone.", code="stream_gone", status=410)
@@ -336,11 +339,11 @@ class Gateway:
         A provider that does not answer in time is left out until it does.
         """
         found = {name: targets[0].provider for name, targets in self._routing.models.items()}
-        for pattern in self._routing.patterns:
-            target = pattern.targets[0]
-            if target.model == "*" and not pattern.strip:
-                for name in await self._list(target.provider):
-                    found.setdefault(name, target.provider)
+        first = [pattern.targets[0] for pattern in self._routing.patterns if not pattern.strip]
+        asked = dict.fromkeys(target.provider for target in first if target.model == "*")
+        for provider, names in zip(asked, await asyncio.gather(*map(self._list, asked)), strict=True):
+            for name in names:
+                found.setdefault(name, provider)
         said = {name: provider.descriptions for name, provider in self._providers.items()}
         return [ModelInfo(name, by, said[by].get(name, "")) for name, by in found.items()]
 

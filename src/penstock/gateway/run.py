@@ -252,18 +252,21 @@ class Run:
     async def main(self) -> None:
         """Make attempts until one is whole or `rescue` gives up; close the stream. Never raises
         but for its cancellation, which leaves the stream to whoever cancelled it."""
+        error: PenstockError | None
         try:
-            error = await self._attempt_all()
-        except ClientError as refused:
-            error = refused
-        except Exception as bug:  # noqa: BLE001  the task's one wide catch
-            error = crashed(self, bug)
-        if self._ended:
-            return
-        if error is None:
-            self.close("completed")
-        else:
-            self.close("failed", error)
+            try:
+                error = await self._attempt_all()
+            except ClientError as refused:
+                error = refused
+            except Exception as bug:  # noqa: BLE001  the task's one wide catch
+                error = crashed(self, bug)
+            if error is None:
+                self.close("completed")
+            else:
+                self.close("failed", error)
+        except Exception as bug:  # noqa: BLE001  not even a log that fails may take the other runs along
+            loop = asyncio.get_running_loop()
+            loop.call_exception_handler({"message": "a run could not end", "exception": bug})
 
     async def _attempt_all(self) -> PenstockError | None:
         for number, target in enumerate(self._targets, 1):
@@ -336,7 +339,7 @@ class Run:
 
     def cancel(self) -> None:
         """A client asked to stop."""
-        self.stop("cancelled", ClientError("The generation was cancelled.", code="cancelled"))
+        self.stop("cancelled", ClientError("The generation was cancelled.", code="cancelled", status=499))
 
     def interrupt(self, message: str, code: str) -> None:
         """The gateway has to stop; the reader may try again."""

@@ -40,6 +40,10 @@ from penstock.types.positions import Cursor
 from penstock.types.requests import GenerationRequest, Message
 
 MAX_KEY: Final = 255
+MAX_METADATA: Final = 16
+MAX_METADATA_NAME: Final = 64
+MAX_METADATA_VALUE: Final = 512
+"""As OpenAI bounds its own."""
 MAX_GRACE: Final = 86_400.0
 _GRACE: Final = re.compile(r"grace:([0-9]{1,9}(?:\.[0-9]{1,9})?)")
 
@@ -125,6 +129,15 @@ async def create_stream(request: Request) -> AnyResponse:
         raise ClientError(message, code="unknown_dialect", param="dialect")
     if asked.ttl_s is not None and asked.ttl_s < 0:
         raise ClientError("ttl_s is a number of seconds, 0 or more.", code="invalid_value", param="ttl_s")
+    if len(asked.metadata or {}) > MAX_METADATA or any(
+        len(name) > MAX_METADATA_NAME or len(value) > MAX_METADATA_VALUE
+        for name, value in (asked.metadata or {}).items()
+    ):
+        message = (
+            f"metadata has at most {MAX_METADATA} members, with names of up to {MAX_METADATA_NAME} "
+            f"and values of up to {MAX_METADATA_VALUE} characters."
+        )
+        raise ClientError(message, code="invalid_value", param="metadata")
     chosen = asked.on_disconnect or request.headers.get("stream-on-disconnect")
     call = Call(
         principal=principal,

@@ -6,11 +6,13 @@ then aborts what is left. A second signal skips the waiting.
 """
 
 import asyncio
+import errno
 import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
+from typing import Any
 
 import msgspec
 import structlog
@@ -46,22 +48,37 @@ def listen(settings: ServingSettings) -> list[socket.socket]:
     """
     found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
+    missing: OSError | None = None
     try:
-        for family_, kind, protocol, _, address in found:
-            sock = socket.socket(family_, kind, protocol)
+        for family, _, _, _, address in found:
+            # With port 0 the first address gets any, and the others the same.
+            port = sockets[0].getsockname()[1] if sockets else settings.port
+            sock = socket.socket(family, socket.SOCK_STREAM)
             sockets.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family_ == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            tune(sock, settings.http)
-            sock.bind(address)
-            sock.listen(BACKLOG)
-            sock.setblocking(False)
+            try:
+                _listen(sock, (address[0], port, *address[2:]), settings.http)
+            except OSError as error:
+                if error.errno != errno.EADDRNOTAVAIL:
+                    raise
+                missing = error  # a name of ours with an address that this machine does not have
+                sockets.pop().close()
+        if missing is not None and not sockets:
+            raise missing
     except BaseException:
         for sock in sockets:
             sock.close()
         raise
     return sockets
+
+
+def _listen(sock: socket.socket, address: tuple[Any, ...], http: HttpSettings) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    tune(sock, http)
+    sock.bind(address)
+    sock.listen(BACKLOG)
+    sock.setblocking(False)
 
 
 class Server:
