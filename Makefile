@@ -10,6 +10,7 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv
 BIN := $(VENV)/bin
 JS := tests/clients/js
+LIVE := .venv-live
 
 # Handed on to the command that a target ends in: make serve ARGS="--port 9000"
 ARGS ?=
@@ -40,8 +41,8 @@ check: $(VENV)/.stamp-dev  ## Lint, formatting and types
 test: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp check  ## Everything: check, then the suite with coverage
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal --max-worker-restart 4 --cov --cov-report=term $(ARGS)
 
-test-live: $(VENV)/.stamp-dev  ## The tests that need a real model server; opt-in
-	$(BIN)/pytest -m live $(ARGS)
+test-live: $(VENV)/.stamp-dev $(LIVE)/.stamp-model-server  ## The tests that need a real model server; opt-in
+	$(BIN)/pytest -m live tests/live $(ARGS)
 
 torture: $(VENV)/.stamp-dev  ## Kill gateways in mid-stream, many times over
 	PENSTOCK_KILLS=$(KILLS) $(BIN)/pytest tests/faults/test_sigkill.py $(ARGS)
@@ -53,7 +54,7 @@ docs: $(VENV)/.stamp-dev  ## Check the pages: links, code blocks, error codes, t
 	$(BIN)/pytest tests/test_docs.py tests/test_layers.py $(ARGS)
 
 clean:  ## Remove what was installed and built
-	rm -rf $(VENV) $(JS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* \
+	rm -rf $(VENV) $(LIVE) $(JS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* \
 	  build dist bench/out
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -89,6 +90,12 @@ $(VENV)/.stamp-dev: pyproject.toml | $(BIN)/python
 
 $(VENV)/.stamp-bench: $(VENV)/.stamp-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	@touch $@
+
+# A model server that is compiled once (docs/guide/live-test.md).
+$(LIVE)/.stamp-model-server: tests/live/build.sh tests/live/tiny_model.py
+	@[ -x $(LIVE)/bin/python ] || { $(find_python); "$$python" -m venv $(LIVE); }
+	tests/live/build.sh $(LIVE)
 	@touch $@
 
 $(JS)/node_modules/.stamp: $(JS)/package.json $(JS)/package-lock.json

@@ -40,7 +40,7 @@ class Gateway:
     ):
         """``settings`` are the file's; ``program`` what Python is to run, which gets ``--config``."""
         self.data = data or folder / "data"
-        self.port = _free_port()
+        self.port = free_port()
         self._program = program
         self._log = folder / "log.jsonl"
         self._file = folder / "penstock.yaml"
@@ -55,6 +55,10 @@ class Gateway:
 
     def __exit__(self, *_) -> None:
         self.kill()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def alive(self) -> bool:
@@ -174,7 +178,7 @@ class Gateway:
                     await asyncio.sleep(0.02)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return sock.getsockname()[1]
