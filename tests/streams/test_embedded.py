@@ -21,6 +21,7 @@ from penstock.streams import journal, migrations
 from penstock.streams.embedded import EmbeddedSettings, EmbeddedStore
 from penstock.streams.folder import StoreUnusable, Writer
 from penstock.streams.store import ENTRY, TERMINAL, KeyTaken, Record, StreamInfo
+from penstock.types.errors import LogDamaged
 from tests.streams.storing import (
     Clock,
     Pen,
@@ -378,6 +379,22 @@ async def test_segments_are_sealed_by_count_by_size_and_at_the_close(opened):
     assert (found.streams, found.sealed_bytes) == (3, 256 + 66_000 + 1 + len(ending(2)))
     for pen, count in ((by_count, 256), (by_size, 2), (short, 2)):
         assert len(await data_of(store, pen.id)) == count
+
+
+async def test_a_byte_that_changed_in_a_sealed_segment_is_never_served(opened, tmp_path):
+    store, _ = await opened()
+    pen = await Pen.create(store)
+    await pen.write(b"what was stored")
+    await pen.end()
+    await eventually(lambda: store.statistics().sealed_segments == 1)
+    await store.aclose()
+    catalogue = tmp_path / "data" / "catalogue.db"
+    stored = catalogue.read_bytes()
+    assert stored.count(b"what was stored") == 1
+    catalogue.write_bytes(stored.replace(b"what was stored", b"what was spoilt"))
+    again, _ = await opened()
+    with pytest.raises(LogDamaged):
+        await again.read(pen.id, 0, 10)
 
 
 async def test_journal_files_go_when_what_is_in_them_is_sealed(opened, tmp_path):

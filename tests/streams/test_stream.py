@@ -9,7 +9,7 @@ import pytest
 from penstock.streams.memory import MemoryStore
 from penstock.streams.store import Record, StoreFailure, StreamInfo
 from penstock.streams.stream import Stream
-from penstock.types.errors import StorageError
+from penstock.types.errors import LogDamaged
 from penstock.types.events import Closed, Finished, TextDelta
 from penstock.types.positions import Position, new_stream_id
 
@@ -130,7 +130,7 @@ async def test_digests_go_on_over_what_an_earlier_writer_left(store):
     await stream.wait_beyond(0)
     again = Stream(msgspec.structs.replace(stream.info, tail=1), store.journal)
     again.attach(await store.journal.reopen(again.info, again.committed_to))
-    again.replay(await store.journal.read(stream.id, 0, 10))
+    again.replay(await again.read(0))
     again.close(Closed("interrupted"))
     await again.wait_closed()
     entry, end = await again.read(0)
@@ -148,14 +148,28 @@ async def test_a_storage_failure_reaches_the_writer_and_shows_nothing():
     assert heard == [failure, None]
 
 
-class Holes:
+class Holding:
+    """A journal that gives the same records whatever is asked."""
+
+    def __init__(self, *records):
+        self.records = records
+
     async def read(self, stream, after, limit):
-        return [Record(after + 2, 0, b'{"n":2,"type":"text","delta":"x"}')]
+        return self.records
 
 
-async def test_a_hole_in_the_log_is_an_error_and_not_a_skip():
-    with pytest.raises(StorageError):
-        await Stream(StreamInfo("s", "p", 0.0, 0.0), Holes()).read(0)
+@pytest.mark.parametrize(
+    "record",
+    [
+        Record(2, 0, b'{"n":2,"type":"text","delta":"x"}'),  # where the first was due
+        Record(1, 0, b'{"n":1,"type":"text","del'),
+        Record(1, 0, b'{"n":1,"type":"unheard of"}'),
+        Record(1, 0, b'{"n":1,"type":"text","delta":"\xff"}'),
+    ],
+)
+async def test_a_hole_or_a_broken_record_is_an_error_and_not_a_skip(record):
+    with pytest.raises(LogDamaged):
+        await Stream(StreamInfo("s", "p", 0.0, 0.0), Holding(record)).read(0)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import structlog
 
 from penstock.streams.store import Store, StoreFailure
 from penstock.streams.stream import Stream
-from penstock.types.errors import StorageError
+from penstock.types.errors import LogDamaged, StorageError
 from penstock.types.events import Closed
 
 log = structlog.get_logger(__name__)
@@ -91,10 +91,10 @@ class Orphans:
         orphan.attach(await self._store.journal.reopen(info, orphan.committed_to))
         after = 0
         try:
-            while records := await self._store.journal.read(stream, after, 256):
-                orphan.replay(records)
-                after = records[-1].seq
-        except ValueError as error:  # it stays open: an end with wrong digests would be a lie
+            while entries := await orphan.read(after):
+                orphan.replay(entries)
+                after = entries[-1].seq
+        except LogDamaged as error:  # it stays open: an end with wrong digests would be a lie
             log.error("orphan_unreadable", stream=stream, error=str(error))
             return None
         orphan.close(end)

@@ -220,6 +220,8 @@ class Following:
             if not started:
                 raise
             log.warning("read_cut", reader=repr(reader), error=repr(error))
+            if self._format in (NATIVE, TEXT):
+                down.push(sse.encode(native.failure(error), event=b"fail"))
             down.cut()
         except BaseException:
             down.cut()

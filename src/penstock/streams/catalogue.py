@@ -7,9 +7,11 @@ the database, or knows the journal.
 """
 
 import sqlite3
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
+from zlib import crc32
 
 import msgspec
 
@@ -32,6 +34,8 @@ _BEYOND: Final = "\U0010ffff"
 """Above every id."""
 
 _ROW: Final = "info, idempotency_key, status, tail, bytes, epoch, epoch_start, closed_at"
+
+_CHECK: Final = struct.Struct("<I")
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(StreamInfo).decode
@@ -158,7 +162,7 @@ def is_gone(connection: sqlite3.Connection, stream: str) -> bool:
 def read(connection: sqlite3.Connection, stream: str, after: int, limit: int) -> Sequence[Record]:
     """Return up to ``limit`` records (and about `READ_BYTES`) with ``seq > after``.
 
-    Raises `ValueError` for a segment that does not decode.
+    Raises `ValueError` for a segment that is not as it was written.
     """
     records: list[Record] = []
     size = 0
@@ -170,7 +174,7 @@ def read(connection: sqlite3.Connection, stream: str, after: int, limit: int) ->
         (stream, after + 1),
     )
     for first, data in rows:
-        for record in decode_records(data, first):
+        for record in decode_records(_checked(data), first):
             if record.seq <= after:
                 continue
             size += len(record.data)
@@ -240,12 +244,25 @@ def _seal(connection: sqlite3.Connection, seal: Seal) -> None:
     if seal.data:
         connection.execute(
             "INSERT OR REPLACE INTO segments VALUES (?, ?, ?, ?)",
-            (info.id, seal.first, seal.first + len(seal.data) - 1, encode_records(seal.kinds, seal.data)),
+            (info.id, seal.first, seal.first + len(seal.data) - 1, _with_check(seal)),
         )
     connection.execute(
         "UPDATE facts SET streams = streams + ?, bytes = bytes + ?",
         (1, info.bytes) if before is None else (0, info.bytes - before[0]),
     )
+
+
+def _with_check(seal: Seal) -> bytes:
+    """Return a segment's data: CRC-32 u32 of what follows, then its records."""
+    encoded = encode_records(seal.kinds, seal.data)
+    return _CHECK.pack(crc32(encoded)) + encoded
+
+
+def _checked(data: bytes) -> bytes:
+    encoded = data[_CHECK.size :]
+    if len(data) < _CHECK.size or _CHECK.unpack_from(data)[0] != crc32(encoded):
+        raise ValueError("a segment is damaged")
+    return encoded
 
 
 def _erase(connection: sqlite3.Connection, stream: str, remember: float) -> None:

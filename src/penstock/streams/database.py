@@ -15,7 +15,7 @@ import structlog
 from penstock.streams import opening
 from penstock.streams.folder import Durability, Folder, Reserve
 from penstock.streams.opening import Opened
-from penstock.types.errors import StorageError
+from penstock.types.errors import LogDamaged, StorageError
 
 logger = structlog.get_logger(__name__)
 
@@ -72,9 +72,12 @@ class Database:
             job = self._read.submit(function, self._connections.reading, *args, **kwargs)
             try:
                 return await asyncio.wrap_future(job)
-            except (sqlite3.Error, ValueError) as error:
+            except sqlite3.Error as error:
                 logger.error("catalogue_unreadable", error=str(error))
                 raise StorageError from error
+            except ValueError as error:
+                logger.error("segment_damaged", error=str(error))
+                raise LogDamaged from error
 
     async def aclose(self, *, clean: bool) -> None:
         """Close the folder and end the threads. ``clean``: nothing is left in the journal."""

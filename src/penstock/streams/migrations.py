@@ -25,7 +25,8 @@ def m0001_streams(connection: sqlite3.Connection) -> None:
 
     ``streams.info`` is the `StreamInfo` as JSON; what changes after the creation, and what is looked
     up, has columns, which win over it. ``expires_at`` and ``closed_at`` are NULL while a stream is
-    open. A segment's ``data`` is what `penstock.streams.journal.encode_records` returns.
+    open. A segment's ``data`` is a CRC-32 (u32, little-endian) and what it is of: the records as
+    `penstock.streams.journal.encode_records` returns them.
     """
     connection.execute("""
         CREATE TABLE streams (

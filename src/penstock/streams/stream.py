@@ -16,8 +16,8 @@ from typing import TypeAlias
 import msgspec
 
 from penstock.streams.state import State, advance
-from penstock.streams.store import ENTRY, TERMINAL, Journal, Log, Record, StoreFailure, StreamInfo
-from penstock.types.errors import StorageError
+from penstock.streams.store import ENTRY, TERMINAL, Journal, Log, StoreFailure, StreamInfo
+from penstock.types.errors import LogDamaged
 from penstock.types.events import AnyEvent, Closed, Entry, TextDelta, decode_line, encode_line
 from penstock.types.positions import Position
 
@@ -162,13 +162,12 @@ class Stream:
         self._pending.append(Entry(seq, end, line))
         self._append(seq, TERMINAL, line)
 
-    def replay(self, records: Sequence[Record]) -> None:
-        """Take the digests over records that an earlier writer left, before going on after them."""
-        for record in records:
-            self._lines.append(record.data)
-            event = decode_line(record.data)
-            if type(event) is TextDelta and not event.index:
-                self._texts.append(event.delta)
+    def replay(self, entries: Sequence[Entry]) -> None:
+        """Take the digests over entries that an earlier writer left, before going on after them."""
+        for entry in entries:
+            self._lines.append(entry.line)
+            if type(entry.event) is TextDelta and not entry.event.index:
+                self._texts.append(entry.event.delta)
         self._hash()
 
     def release_key(self) -> None:
@@ -227,11 +226,18 @@ class Stream:
         return len(self._followers)
 
     async def read(self, after: int, limit: int = READ_ENTRIES) -> list[Entry]:
-        """Return up to ``limit`` committed entries after the first ``after``; raises `StorageError`."""
-        records = await self._journal.read(self.id, after, limit)
-        if records and records[0].seq != after + 1:
-            raise StorageError("The log of this stream is damaged.")
-        return [Entry(record.seq, decode_line(record.data), record.data) for record in records]
+        """Return up to ``limit`` committed entries after the first ``after``.
+
+        Raises `StorageError` when the store cannot be read now, `LogDamaged` when what it holds is not
+        the stream's next entries.
+        """
+        try:
+            records = await self._journal.read(self.id, after, limit)
+            if records and records[0].seq != after + 1:
+                raise LogDamaged
+            return [Entry(record.seq, decode_line(record.data), record.data) for record in records]
+        except (ValueError, msgspec.DecodeError) as error:
+            raise LogDamaged from error
 
     async def wait_beyond(self, after: int) -> None:
         """Return once more than ``after`` entries are committed, or the stream is closed or lost."""

@@ -3,7 +3,8 @@
     PenstockError                code, message, status, param, retryable, retry_after
     ├── ClientError              fault client: the request cannot be served as it is
     ├── GatewayError             fault gateway: we cannot serve it now
-    │   └── StorageError         a commit or a read of the log failed
+    │   ├── StorageError         a commit or a read of the log failed
+    │   └── LogDamaged           what is stored cannot be read, now or later
     └── UpstreamError            fault upstream: the provider, or the way to it, failed
         └── WireError            what arrived is not what the format allows
 
@@ -73,6 +74,14 @@ class StorageError(GatewayError):
     ) -> None:
         """Always 503 `storage_unavailable`, worth another try."""
         super().__init__(message, code="storage_unavailable", status=503, retryable=True, retry_after=5)
+
+
+class LogDamaged(GatewayError):
+    """What is stored of a stream is not what was stored; it will not get better by itself."""
+
+    def __init__(self) -> None:
+        """Always 500 `log_damaged`."""
+        super().__init__("A part of this stream's log is damaged and cannot be read.", code="log_damaged")
 
 
 class UpstreamError(PenstockError):

@@ -99,7 +99,7 @@ def error_body(error: PenstockError) -> dict[str, Any]:
     """Return what a JSON error response says, inside ``error``."""
     return {
         "message": error.message,
-        "type": error_type(error),
+        "type": error.type or error_type(error),
         "param": error.param,
         "code": error.code,
         "fault": error.fault,
