@@ -136,7 +136,7 @@ async def measure(store: Store, format: Format, rounds: int, profile: bool) -> f
             down = cast("Downstream", Sinkhole())
             reader = Reader(started.stream, format, down, renderings, position=0)
             readers.append(asyncio.ensure_future(reader.run(b"")))
-        while len(tap.sinks) < STREAMS:
+        while len(tap.sinks) < STREAMS:  # noqa: ASYNC110  a few turns of the loop
             await asyncio.sleep(0)
         for sink in tap.sinks:
             sink.on_body(chunk({"role": "assistant", "content": ""}))

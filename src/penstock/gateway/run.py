@@ -88,7 +88,10 @@ class Attempt:
         try:
             events = self._decoder.feed(data)
             if events:
-                self._take(events)
+                if self._run.leader is self:
+                    self._run.show(events)
+                else:
+                    self._pass_gate(events)
             if self._decoder.finished:
                 self._complete()
                 self._linger = asyncio.get_running_loop().call_later(LINGER, self.source.abort)
@@ -131,31 +134,26 @@ class Attempt:
 
     def _complete(self) -> None:
         """The answer should be whole: check that, show what was held back, and say so."""
-        events = self._decoder.flush()
-        if events:
-            self._take(events)
-        if self._run.leader is not self:  # whole, and nothing in it that anyone could act on
-            self._run.lead(self)
-            self._show()
+        self._buffer.extend(self._decoder.flush())
+        self._lead()  # also with nothing that anyone could act on: the answer is whole
         self.outcome.set_result(None)
 
-    def _take(self, events: Sequence[AnyEvent]) -> None:
+    def _pass_gate(self, events: Sequence[AnyEvent]) -> None:
+        """Hold ``events`` back until there is output among them; then lead, and show all."""
         run = self._run
-        if run.leader is self:
-            run.show(events)
-            return
         self._buffer.extend(events)
         for event in events:
             if has_output(event):
-                run.lead(self)
-                self._show()
+                self._lead()
                 return
         if len(self._buffer) > run.settings.gate_events:
             raise UpstreamError("The provider sent much and said nothing.", code="upstream_malformed")
 
-    def _show(self) -> None:
-        buffer, self._buffer = self._buffer, []
-        self._run.show(buffer)
+    def _lead(self) -> None:
+        self._run.lead(self)
+        if self._buffer:
+            buffer, self._buffer = self._buffer, []
+            self._run.show(buffer)
 
 
 class Run:
@@ -226,8 +224,10 @@ class Run:
         for event in events:
             if type(event) is TextDelta:
                 delta = event.delta
+                output = output or delta != ""
             else:
                 delta = getattr(event, "delta", "")
+                output = output or has_output(event)
                 if type(event) is Started and not event.provider and self.leader is not None:
                     event = msgspec.structs.replace(event, provider=self.leader.target.provider)
                 self._meter.report(event)
@@ -237,7 +237,6 @@ class Run:
             else:
                 stream.append(event)
             size += len(delta) + ENTRY_BYTES
-            output = output or has_output(event)
         if output:
             self._meter.output(self._clock())
         if stream.uncommitted > self.settings.high_water and not self._paused:
