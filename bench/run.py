@@ -376,7 +376,7 @@ def run(options: argparse.Namespace, folder: Path) -> Results:
         authority=authority,
         overlay=yaml.safe_load(options.overlay.read_text()) if options.overlay else {},
     )
-    told = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
+    told = {key: value for key, value in vars(options).items() if not isinstance(value, Path)}
     results = Results(describe_machine(lab), told)
     with start_upstream(lab) as upstream:
         harness = Harness(lab, upstream, seconds=options.seconds, profile=options.profile)
