@@ -22,7 +22,7 @@ WORKERS ?= auto
 # Lives that `make torture` ends with SIGKILL.
 KILLS ?= 200
 
-.PHONY: help serve check test test-live torture bench docs tools clean
+.PHONY: help serve check test test-live torture bench docs tools vendor clean
 
 help:  ## List what people type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -52,6 +52,10 @@ bench: $(VENV)/.stamp-bench  ## Measure the gateway beside nginx
 
 docs: $(VENV)/.stamp-dev  ## Check the pages: links, code blocks, error codes, the import table
 	$(BIN)/pytest tests/test_docs.py tests/test_layers.py $(ARGS)
+
+vendor:  ## Copy the libraries that the pages carry from their pinned npm packages
+	npm ci --prefix tools/vendor --ignore-scripts --no-audit --no-fund --loglevel=error
+	node tools/vendor/copy.mjs
 
 clean:  ## Remove what was installed and built
 	rm -rf $(VENV) $(LIVE) $(JS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* \

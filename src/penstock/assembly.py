@@ -22,10 +22,10 @@ from penstock.providers.provider import Provider, Target
 from penstock.providers.scripted import ScriptedProvider
 from penstock.server.app import build_app
 from penstock.server.context import Context, ServerSettings
+from penstock.server.files import read_pages
 from penstock.server.guard import Guard, GuardSettings, hash_key
 from penstock.server.http import HttpSettings
 from penstock.server.serving import ServingSettings
-from penstock.server.ui import read_page
 from penstock.streams.embedded import EmbeddedSettings, EmbeddedStore
 from penstock.streams.memory import MemorySettings, MemoryStore
 from penstock.streams.store import Store
@@ -67,7 +67,7 @@ def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
             send_timeout=config.listen.send_timeout,
         ),
         default_model=routing.default_model,
-        page=read_page("index.html"),
+        pages=read_pages(),
     )
     return System(build_app(context, origins=config.listen.allowed_origins), context, gateway)
 

@@ -12,7 +12,7 @@ from tests.server.raw import connected, request
 
 KEY = "sk-client-secret-1"
 OTHER_KEY = "sk-client-secret-2"
-OPEN = {"/", "/healthz", "/readyz"}
+OPEN = {"/", "/ui/{file:path}", "/healthz", "/readyz"}
 SPENDING = {
     ("GET", "/stream"),
     ("POST", "/v1/streams"),
@@ -207,7 +207,11 @@ GUARDED = [pair for pair in EVERY if pair[1] not in OPEN]
 
 
 def path(pattern):
-    return pattern.replace("{stream}", "s_0001ARZ3NDEKTSV4RRFFQ69G5FAV").replace("{model:path}", "demo")
+    stream = "s_0001ARZ3NDEKTSV4RRFFQ69G5FAV"
+    values = {"{stream}": stream, "{model:path}": "demo", "{file:path}": "index.html"}
+    for name, value in values.items():
+        pattern = pattern.replace(name, value)
+    return pattern
 
 
 def test_every_route_that_spends_or_stops_is_known_here():

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from penstock.server import generations, models, reads
+from penstock.server import generations, models, reads, ui
 from penstock.server.context import RECONNECT_QUERIES, Context, new_request_id
 from penstock.server.downstream import ClientGone
 from penstock.server.errors import error_response
@@ -18,7 +18,6 @@ from penstock.server.guard import normal_origin
 from penstock.server.http import EXTENSION, Connection
 from penstock.server.reads import EXPOSED
 from penstock.server.responses import DEFERRED
-from penstock.server.ui import page
 from penstock.types.errors import ClientError, PenstockError
 
 log = structlog.get_logger(__name__)
@@ -27,7 +26,8 @@ log = structlog.get_logger(__name__)
 def routes() -> list[Route]:
     """Return every route there is."""
     return [
-        Route("/", page, methods=["GET"]),
+        Route("/", ui.page, methods=["GET"]),
+        Route("/ui/{file:path}", ui.part, methods=["GET"]),
         Route("/healthz", models.healthz, methods=["GET"]),
         Route("/readyz", models.readyz, methods=["GET"]),
         # simple and native

@@ -10,6 +10,7 @@ import msgspec
 from starlette.requests import Request
 
 from penstock.gateway.gateway import Gateway
+from penstock.server.files import File
 from penstock.server.guard import Guard
 from penstock.server.renderings import Renderings
 from penstock.server.responses import Heart
@@ -45,14 +46,14 @@ class Context:
         settings: ServerSettings | None = None,
         *,
         default_model: str = "",
-        page: str = "",
+        pages: Mapping[str, File] | None = None,
     ) -> None:
-        """Hold the parts. ``default_model`` is for ``GET /stream`` without one; ``page`` is HTML."""
+        """Hold the parts. ``default_model`` is for ``GET /stream`` without one; ``pages``: see `files`."""
         self.gateway = gateway
         self.guard = guard
         self.settings = settings or ServerSettings()
         self.default_model = default_model
-        self.page = page
+        self.pages = pages or {}
         self.renderings = Renderings()
         self.heart = Heart(self.settings.heartbeat)
 
