@@ -1,20 +1,21 @@
-"""What the decoders of SSE dialects share: everything about a body but the meaning of its chunks.
+"""What the dialects' decoders share: everything about a body but the meaning of its chunks.
 
-Owns the framing, the order of events and errors, chunks that are no JSON, and bodies that are no
-stream at all: some providers answer a streaming request with status 200 and one JSON document.
-A dialect adds `_chunk` (one frame), `_document` (such a body) and `_end` (what is still held, and
-whether the answer was whole). No provider's field is named here.
+Owns the choice of the framing, the order of events and errors, chunks that are no JSON, and bodies
+that are no stream at all: some providers answer a request for server-sent events with status 200 and
+one JSON document. A dialect adds `_chunk` (one frame), `_document` (such a body) and `_end` (what is
+still held, and whether the answer was whole). No provider's field is named here.
 """
 
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 
 from penstock.types.errors import UpstreamError, WireError, upstream_truncated
 from penstock.types.events import AnyEvent, UsageReported
+from penstock.wire.ndjson import NdjsonDecoder
 from penstock.wire.provider_errors import Problem, find_problem, upstream_error
 from penstock.wire.sse import SseDecoder
 
@@ -61,6 +62,40 @@ def as_objects(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
+class Frames(Protocol):
+    """A framing: cuts a body into frames, each a name (``b""`` for none), its data, and maybe more."""
+
+    def feed(self, data: bytes) -> Sequence[tuple[bytes, ...]]:
+        """Return the frames that ``data`` completes. Raises `WireError` over a limit."""
+        ...
+
+    def flush(self, *, lenient: bool) -> Sequence[tuple[bytes, ...]]:
+        """The body ended: return the last frame, if it may count (see `SseDecoder.flush`)."""
+        ...
+
+
+class NdjsonFrames:
+    """Newline-delimited JSON as a framing: each line is a frame without a name."""
+
+    __slots__ = ("_lines",)
+
+    def __init__(self) -> None:
+        """Stand at the start of a body."""
+        self._lines = NdjsonDecoder()
+
+    def __repr__(self) -> str:
+        """Show where the lines stand."""
+        return f"NdjsonFrames({self._lines})"
+
+    def feed(self, data: bytes) -> list[tuple[bytes, ...]]:
+        """Return the lines that ``data`` completes. Raises `WireError` over the limit."""
+        return [(b"", line) for line in self._lines.feed(data)]
+
+    def flush(self, *, lenient: bool) -> list[tuple[bytes, ...]]:
+        """Return the line that has no end, if ``lenient``. Raises `WireError` as `feed` does."""
+        return [(b"", line) for line in self._lines.flush() if lenient]
+
+
 class BodyDecoder(ABC):
     """One response body on its way to events.
 
@@ -72,15 +107,18 @@ class BodyDecoder(ABC):
 
     __slots__ = ("_document_bytes", "_failure", "_frames", "_sniffing", "finished", "skipped", "usage")
 
-    def __init__(self) -> None:
-        """Stand at the start of a body."""
+    def __init__(self, frames: Frames | None = None) -> None:
+        """Stand at the start of a body of server-sent events, or of ``frames``.
+
+        Only of the former can a JSON document in their place be told by its first byte.
+        """
         self.finished = False
         self.skipped = 0
         self.usage: UsageReported | None = None
-        self._frames = SseDecoder()
+        self._frames: Frames = frames or SseDecoder()
         self._failure: UpstreamError | None = None
         self._document_bytes: bytearray | None = None
-        self._sniffing = True
+        self._sniffing = frames is None
 
     def __repr__(self) -> str:
         """Show how far the body has come."""
