@@ -154,7 +154,7 @@ def start_penstock(lab: Lab, *, tls: bool, overlay: bool = False) -> Iterator[Ru
     config = gateway_config(lab, folder, tls=tls)
     path = lab.folder / "penstock.yaml"
     path.write_text(yaml.safe_dump(merged(config, lab.overlay) if overlay else config))
-    argv = [sys.executable, "-m", "penstock.cli", "serve", "--config", str(path)]
+    argv = [sys.executable, "-m", "penstock", "serve", "--config", str(path)]
     native = lab.route == "native"
     with lab.start("penstock", argv, core=lab.system_core) as process:
         process.wait_ready(lambda: answers(lab.system_port, "/readyz"))

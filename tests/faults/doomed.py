@@ -24,7 +24,7 @@ from typing import Any
 import uvloop
 
 from penstock import assembly
-from penstock.cli import _configure_logs, _serve
+from penstock.cli.serve import configure_logs, run_gateway
 from penstock.config import read_file
 from penstock.streams import catalogue, journal, recovery
 from penstock.streams.committer import CommitSettings
@@ -130,11 +130,11 @@ def main() -> None:
     if point := os.environ.get("PENSTOCK_DOOM", ""):
         prepare(point)
     config = read_file(Path(sys.argv[sys.argv.index("--config") + 1]), os.environ)
-    _configure_logs()
+    configure_logs()
     assembly._store = lambda config: EmbeddedStore(config.store.path, SETTINGS)
     system = assembly.assemble(config)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(config, system))
+        runner.run(run_gateway(config, system))
 
 
 if __name__ == "__main__":

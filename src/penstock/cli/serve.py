@@ -1,4 +1,8 @@
-"""The command line: ``penstock serve`` and ``penstock check-config``."""
+"""``penstock serve``: settles the configuration, sets the process up, runs the gateway until it is stopped.
+
+Nothing but that: what the configuration means is `penstock.config`'s, how a system is built from it is
+`penstock.assembly`'s, and how it is served and stopped is `penstock.server.serving`'s.
+"""
 
 import asyncio
 import gc
@@ -6,7 +10,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Final, TextIO, cast
+from typing import Annotated, TextIO, cast
 
 import msgspec
 import structlog
@@ -15,26 +19,16 @@ import uvloop
 
 from penstock import __version__
 from penstock.assembly import System, assemble, serving, upstream_config
+from penstock.cli import exits
 from penstock.config import BadConfig, Config, Problem, check, read_file, with_environment
 from penstock.server.serving import Server, listen
 from penstock.types.errors import PenstockError
-
-EXIT_CONFIG: Final = 78  # EX_CONFIG of sysexits.h
-EXIT_UNAVAILABLE: Final = 69  # EX_UNAVAILABLE
-
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Penstock: a streaming gateway for language models.",
-)
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", "-c", help="Configuration file; ./penstock.yaml when there is one.")
 ]
 
 
-@app.command()
 def serve(
     config: ConfigFile = None,
     host: Annotated[str, typer.Option(help="Address to listen on; beyond loopback a key is required.")] = "",
@@ -49,7 +43,7 @@ def serve(
 ) -> None:
     """Run the gateway."""
     try:
-        settings = _load(config)
+        settings = load(config)
         changed = settings.listen
         if host:
             changed = msgspec.structs.replace(changed, host=host)
@@ -74,49 +68,30 @@ def serve(
         if problems := check(settings):
             raise BadConfig(problems)
     except BadConfig as error:
-        _complain(error.problems)
-        raise typer.Exit(EXIT_CONFIG) from None
-    _configure_logs()
+        complain(error.problems)
+        raise typer.Exit(exits.BAD_CONFIG) from None
+    configure_logs()
     # Other threads (the store's) hand the interpreter back sooner, so a token never waits 5 ms for it.
     sys.setswitchinterval(0.0005)
     try:
         system = assemble(settings)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, system))
+            runner.run(run_gateway(settings, system))
     except BadConfig as error:
-        _complain(error.problems)
-        raise typer.Exit(EXIT_CONFIG) from None
+        complain(error.problems)
+        raise typer.Exit(exits.BAD_CONFIG) from None
     except PenstockError as error:
         print(f"penstock: {error.message}", file=sys.stderr)
-        raise typer.Exit(EXIT_UNAVAILABLE) from None
+        raise typer.Exit(exits.UNAVAILABLE) from None
     except OSError as error:
         where = f"{settings.listen.host}:{settings.listen.port}"
         print(f"penstock: cannot listen on {where}: {error.strerror}.", file=sys.stderr)
         print("Choose another address with --host and --port.", file=sys.stderr)
-        raise typer.Exit(EXIT_UNAVAILABLE) from None
+        raise typer.Exit(exits.UNAVAILABLE) from None
 
 
-@app.command()
-def check_config(config: ConfigFile = None) -> None:
-    """Check a configuration without starting anything; exit code 0 when it can be used."""
-    try:
-        settings = _load(config)
-        problems = check(settings)
-    except BadConfig as error:
-        problems = error.problems
-    if problems:
-        _complain(problems)
-        raise typer.Exit(EXIT_CONFIG)
-    print("The configuration is good.")
-
-
-@app.command(name="version")
-def show_version() -> None:
-    """Print the version."""
-    print(__version__)
-
-
-def _load(path: Path | None) -> Config:
+def load(path: Path | None) -> Config:
+    """Return the configuration of the file at ``path`` or the usual one, and of the environment."""
     default = Path("penstock.yaml")
     if path is None and default.is_file():
         path = default
@@ -124,13 +99,15 @@ def _load(path: Path | None) -> Config:
     return with_environment(config, os.environ)
 
 
-def _complain(problems: list[Problem]) -> None:
+def complain(problems: list[Problem]) -> None:
+    """Say on standard error what is wrong."""
     print("penstock: the configuration cannot be used:", file=sys.stderr)
     for problem in problems:
         print(f"  {problem}", file=sys.stderr)
 
 
-def _configure_logs() -> None:
+def configure_logs() -> None:
+    """Log events to standard error: one JSON object a line, or coloured for a person who watches."""
     if sys.stderr.isatty():
         renderer: structlog.typing.Processor = structlog.dev.ConsoleRenderer()
     else:
@@ -162,7 +139,8 @@ class _Unfailing:
             self._file.flush()
 
 
-async def _serve(config: Config, system: System) -> None:
+async def run_gateway(config: Config, system: System) -> None:
+    """Serve ``system`` until it is stopped by a signal."""
     settings = serving(config)
     sockets = listen(settings)
     try:
@@ -201,12 +179,3 @@ def _greet(config: Config, port: int) -> None:
         f"Ctrl-C stops it.",
         flush=True,
     )
-
-
-def main() -> None:
-    """The program's entry point."""
-    app()
-
-
-if __name__ == "__main__":
-    main()
