@@ -119,6 +119,7 @@ class HandStore:
     """A store in memory that commits ``by_itself``, or when told. ``creating`` is awaited in `create`."""
 
     healthy = True
+    secret = b"32 bytes that nobody would guess"
 
     def __init__(self, orphans=()):
         self.journal = self.catalogue = self

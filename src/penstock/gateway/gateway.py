@@ -284,9 +284,9 @@ class Gateway:
                 if await self.store.catalogue.was_deleted(stream_id):
                     raise ClientError("The stream is gone.", code="stream_gone", status=410)
                 raise ClientError("There is no such stream.", code="stream_not_found", status=404)
-            if info.principal == principal.id:
+            if principal.may_use(info.principal, stream_id):
                 return self._stream_of(info)
-        elif stream.info.principal == principal.id:
+        elif principal.may_use(stream.info.principal, stream_id):
             return stream
         raise ClientError("There is no such stream.", code="stream_not_found", status=404)
 
@@ -311,6 +311,14 @@ class Gateway:
         if run := self._runs.get(stream.id):
             run.attendance.start_alone()
 
+    async def list(self, principal: Principal, before: str, limit: int) -> Sequence[Stream]:
+        """Return the principal's own streams, newest first, with ids below ``before`` (``""``: all).
+
+        For looking at: of one that has lost its writer nothing more will be heard.
+        """
+        found = await self.store.catalogue.list(principal.id, before, limit)
+        return [self._streams.get(info.id) or Stream(info, self.store.journal) for info in found]
+
     # --- cancel --------------------------------------------------------------------------------
 
     async def cancel(self, stream_id: str, principal: Principal) -> Stream:
@@ -330,6 +338,16 @@ class Gateway:
         if info is None:
             raise ClientError("No stream was created with this key.", code="stream_not_found", status=404)
         return await self.cancel(info.id, principal)
+
+    async def erase(self, stream_id: str, principal: Principal) -> None:
+        """Cancel the stream if it is open, and erase it; attached readers see its end.
+
+        Raises as `find` does, and `StorageError` when it cannot be erased now.
+        """
+        stream = await self.cancel(stream_id, principal)
+        if stream.is_open:
+            raise StorageError("The stream cannot be erased while its end is not stored. Try again shortly.")
+        await self.store.catalogue.delete(stream_id)
 
     # --- models, drain -------------------------------------------------------------------------
 

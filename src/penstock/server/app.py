@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from penstock.server import generations, models, reads, ui
+from penstock.server import generations, models, reads, streams, ui
 from penstock.server.context import RECONNECT_QUERIES, Context, new_request_id
 from penstock.server.downstream import ClientGone
 from penstock.server.errors import error_response
@@ -34,9 +34,13 @@ def routes() -> list[Route]:
         Route("/stream", generations.simple_stream, methods=["GET"]),
         Route("/v1/streams", generations.create_stream, methods=["POST"]),
         Route("/v1/streams/cancel", generations.cancel_by_key, methods=["POST"]),
-        Route("/v1/streams/{stream}", reads.snapshot, methods=["GET"]),
+        Route("/v1/streams", streams.list_streams, methods=["GET"]),
+        Route("/v1/streams/{stream}", streams.snapshot, methods=["GET"]),
+        Route("/v1/streams/{stream}", streams.erase, methods=["DELETE"]),
         Route("/v1/streams/{stream}/events", reads.events, methods=["GET"]),
-        Route("/v1/streams/{stream}/cancel", reads.cancel, methods=["POST"]),
+        Route("/v1/streams/{stream}/entries", streams.entries, methods=["GET"]),
+        Route("/v1/streams/{stream}/cancel", streams.cancel, methods=["POST"]),
+        Route("/v1/streams/{stream}/links", streams.make_link, methods=["POST"]),
         # OpenAI Chat
         Route("/v1/chat/completions", generations.chat_completions, methods=["POST"]),
         Route("/v1/chat/completions/{stream}", reads.chat_completion, methods=["GET"]),
@@ -55,7 +59,7 @@ def build_app(context: Context, *, origins: tuple[str, ...] = ()) -> ASGIApp:
         app = CORSMiddleware(
             app,
             allow_origins=[normal_origin(origin) for origin in origins],
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
             expose_headers=EXPOSED.split(", "),
         )

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from penstock.gateway.gateway import Gateway
 from penstock.server.files import File
 from penstock.server.guard import Guard
+from penstock.server.links import Links
 from penstock.server.renderings import Renderings
 from penstock.server.responses import Heart
 from penstock.types.errors import ClientError
@@ -19,6 +20,9 @@ from penstock.types.principals import Principal
 
 CURSOR_QUERIES: Final = ("lastEventId", "last_event_id", "after", "starting_after", "offset")
 RECONNECT_QUERIES: Final = ("lastEventId", "last_event_id")
+
+PRINCIPAL: Final = "penstock.principal"
+"""Where in the scope an application around us says who is calling; None for nobody."""
 
 
 class ServerSettings(msgspec.Struct, frozen=True):
@@ -34,6 +38,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     heartbeat: float = 15.0
     send_timeout: float = 30.0
     max_answer_events: int = 1_000_000
+    max_snapshot_chars: int = 16_000_000
 
 
 class Context:
@@ -54,11 +59,14 @@ class Context:
         self.settings = settings or ServerSettings()
         self.default_model = default_model
         self.pages = pages or {}
+        self.links = Links(lambda: gateway.store.secret)
         self.renderings = Renderings()
         self.heart = Heart(self.settings.heartbeat)
 
     def admit(self, request: Request, *, spends: bool) -> Principal:
-        """See `Guard.admit`."""
+        """See `Guard.admit`; whom an application around us has identified needs no key of ours."""
+        if PRINCIPAL in request.scope:
+            return self.guard.admit_identified(request.scope[PRINCIPAL], request.headers, spends=spends)
         return self.guard.admit(request.headers, spends=spends)
 
 

@@ -26,13 +26,13 @@ from penstock.server.reads import (
     Following,
     Given,
     Whole,
-    cancelled,
     dict_of,
     follow,
     given_cursor,
     stream_headers,
 )
 from penstock.server.renderings import Format
+from penstock.server.streams import cancelled
 from penstock.streams.stream import Stream
 from penstock.types.calls import Call, OnDisconnect
 from penstock.types.errors import ClientError

@@ -78,6 +78,25 @@ class Guard:
                 return principal
         raise ClientError("This API key is not known.", code="invalid_api_key", status=401)
 
+    def admit_identified(
+        self, principal: Principal | None, headers: Mapping[str, str], *, spends: bool
+    ) -> Principal:
+        """As `admit`, where the application around us says who is calling, maybe by a cookie.
+
+        Raises `ClientError`: 401 `not_identified`, 403 `origin_not_allowed` or `cross_site_request`.
+        """
+        if principal is None:
+            message = "This application does not know who is calling: sign in first."
+            raise ClientError(message, code="not_identified", status=401)
+        if spends:
+            self._check_origin(headers)
+        return principal
+
+    def check_host(self, headers: Mapping[str, str]) -> None:
+        """Without keys, refuse names that are not ours, also to the bearer of a link."""
+        if not self._keys:
+            self._check_host(headers.get("host", ""))
+
     def _check_host(self, host: str) -> None:
         name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
         if name.lower() not in self._hosts:

@@ -1,14 +1,12 @@
-"""Reading streams: events, snapshot, cancel; where a cursor comes from and what each situation gets.
+"""Following streams: where a cursor comes from, what each situation gets, how a body goes on and ends.
 
 A read never creates anything. It is also how every creating route answers: those call `follow` with
 the cursor at the start.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeAlias
 
-import msgspec
 import structlog
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,11 +15,12 @@ from starlette.types import Receive, Scope, Send
 from penstock.server.context import CURSOR_QUERIES, RECONNECT_QUERIES, Context, context, new_request_id
 from penstock.server.downstream import ClientGone, Present, downstream
 from penstock.server.formats import DIALECTS, NATIVE, TEXT, by_query, openai_chat
+from penstock.server.links import LinkScope
 from penstock.server.renderings import Format
-from penstock.server.responses import DEFERRED, Reader
-from penstock.streams.stream import Stream
+from penstock.server.responses import AS_IT_COMES, DEFERRED, Manner, Reader
+from penstock.streams.stream import READ_ENTRIES, Stream
 from penstock.types.errors import ClientError, GatewayError, PenstockError, StorageError, UpstreamError
-from penstock.types.events import AnyEvent, Closed, Entry, TextDelta, UsageReported
+from penstock.types.events import AnyEvent, Closed, Entry
 from penstock.types.positions import START, Cursor, Position, parse_cursor, stream_of
 from penstock.types.principals import Principal
 from penstock.wire import native, sse
@@ -29,9 +28,14 @@ from penstock.wire.dialect import Answer
 
 log = structlog.get_logger(__name__)
 
-EXPOSED: Final = "Stream-Id, Stream-Status, Location, x-request-id, retry-after"
+EXPOSED: Final = "Stream-Id, Stream-Status, Stream-Cursor, Location, x-request-id, retry-after"
 
-_encode = msgspec.json.Encoder().encode
+MIN_PACE: Final = 1.0
+MAX_PACE: Final = 100_000.0
+"""Characters a second that a reader may ask for."""
+
+Want: TypeAlias = LinkScope | Literal["own"]
+"""What a caller wants with a stream."""
 
 
 class Given(NamedTuple):
@@ -116,6 +120,11 @@ def stream_headers(stream: Stream, format: Format | None, request_id: str) -> li
     ]
 
 
+def cursor_header(stream: Stream) -> dict[str, str]:
+    """Return what a HEAD says besides: where the stream's tail is."""
+    return {"stream-cursor": str(Cursor(stream.id, stream.position(stream.committed)))}
+
+
 def follow(
     ctx: Context,
     stream: Stream,
@@ -126,6 +135,7 @@ def follow(
     may_204: bool = False,
     request_id: str = "",
     hold: bool = False,
+    manner: Manner = AS_IT_COMES,
 ) -> "Response | Following":
     """Return the response that reads ``stream`` from the cursor on.
 
@@ -145,7 +155,7 @@ def follow(
             return Response(status_code=204, headers=dict_of(stream_headers(stream, None, request_id)[1:]))
         position = Position(position.epoch, max(stream.committed - 1, 0))
         format = format._replace(ends_cleanly=True)  # the reader knows how it ended: it has been there
-    return Following(ctx, stream, format, principal, position, request_id, hold=hold)
+    return Following(ctx, stream, format, principal, position, request_id, hold=hold, manner=manner)
 
 
 def dict_of(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -167,6 +177,7 @@ class Following:
         request_id: str,
         *,
         hold: bool,
+        manner: Manner,
     ) -> None:
         """See `follow`."""
         self._ctx = ctx
@@ -176,12 +187,13 @@ class Following:
         self._position = position
         self._request_id = request_id
         self._hold = hold
+        self._manner = manner
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer HEAD; leave the rest to `serve`."""
         if scope["method"] == "HEAD":
             headers = dict_of(stream_headers(self._stream, self._format, self._request_id))
-            await Response(headers=headers)(scope, receive, send)
+            await Response(headers=headers | cursor_header(self._stream))(scope, receive, send)
         else:
             scope[DEFERRED] = (self, receive, send)
 
@@ -202,6 +214,7 @@ class Following:
             position=self._position.entries,
             skip=self._position.part,
             silence=ctx.settings.heartbeat,
+            manner=self._manner,
         )
         started = False
         try:
@@ -275,11 +288,7 @@ class Whole:
 
 async def first_output(stream: Stream, patience: float) -> None:
     """Return when ``stream`` has its first entry, or after ``patience`` seconds."""
-    try:
-        async with asyncio.timeout(patience):
-            await stream.wait_beyond(0)
-    except TimeoutError:
-        pass
+    await stream.wait_beyond_for(0, patience)
 
 
 async def failure_before_output(stream: Stream) -> PenstockError | None:
@@ -312,94 +321,61 @@ def error_of(closed: Closed) -> PenstockError:
 # --- routes ------------------------------------------------------------------------------------------
 
 
-async def _find(request: Request) -> tuple[Context, Stream, Principal]:
+async def visit(request: Request, want: Want = "read") -> tuple[Context, Stream, Principal]:
+    """Return the stream that the path names, and who asks for it.
+
+    A link with the scope ``read`` or ``cancel`` in ``?token=`` does instead of a key; nothing else than
+    the creator's own key is enough to ``own``. Raises `ClientError`: 401, 403, 404 or 410.
+    """
     ctx = context(request)
-    principal = ctx.admit(request, spends=False)
+    token = "" if want == "own" else request.query_params.get("token", "")
+    if not token:  # first who, then what: a stranger learns nothing about ids
+        principal = ctx.admit(request, spends=want != "read")
     stream_id = stream_of(request.path_params["stream"])
     if not stream_id:
         raise ClientError("There is no such stream.", code="stream_not_found", status=404)
+    if token and want != "own":
+        ctx.guard.check_host(request.headers)
+        principal = ctx.links.admit(token, stream_id, want)
     return ctx, await ctx.gateway.find(stream_id, principal), principal
 
 
 async def events(request: Request) -> "Response | Following":
     """``GET /v1/streams/{stream}/events``: the stream from a cursor on, then live."""
-    ctx, stream, principal = await _find(request)
+    ctx, stream, principal = await visit(request)
     format = by_query(request.query_params.get("dialect", ""), request.headers.get("accept", ""))
     given = given_cursor(request.headers, request.query_params)
-    return follow(ctx, stream, format, principal, given, may_204=True)
+    return follow(ctx, stream, format, principal, given, may_204=True, manner=manner(request.query_params))
 
 
-async def read_on(stream: Stream, after: int) -> list[Entry]:
+def manner(query: Mapping[str, str]) -> Manner:
+    """Read ``?coalesce=`` and ``?pace=`` (characters a second); raises `ClientError`."""
+    pace = 0.0
+    if text := query.get("pace", ""):
+        try:
+            pace = float(text)
+        except ValueError:
+            pace = -1.0
+        if not MIN_PACE <= pace <= MAX_PACE:
+            message = f"pace is a number of characters a second, from {MIN_PACE:.0f} to {MAX_PACE:.0f}."
+            raise ClientError(message, code="invalid_value", param="pace")
+    return Manner(coalesce=query.get("coalesce", "").lower() in ("1", "true"), pace=pace)
+
+
+async def read_on(stream: Stream, after: int, limit: int = READ_ENTRIES) -> list[Entry]:
     """Return entries after ``after``, of which there must be some.
 
     Raises `StorageError`, and 410 `stream_gone` when the stream's retention ran out meanwhile.
     """
-    entries = await stream.read(after)
+    entries = await stream.read(after, limit)
     if not entries:
         raise ClientError("The stream is gone.", code="stream_gone", status=410)
     return entries
 
 
-async def snapshot(request: Request) -> Response:
-    """``GET /v1/streams/{stream}``: status, usage and the text so far, with the cursor they stand for."""
-    _, stream, _ = await _find(request)
-    upto, state = stream.committed, stream.state
-    text: dict[int, list[str]] = {}
-    usage: UsageReported | None = None
-    closed: Closed | None = None
-    after = 0
-    while after < upto:
-        for entry in await read_on(stream, after):
-            after, event = entry.seq, entry.event
-            if after > upto:
-                break
-            if type(event) is TextDelta:
-                text.setdefault(event.index, []).append(event.delta)
-            elif type(event) is UsageReported:
-                usage = event
-            elif type(event) is Closed:
-                closed = event
-    body: dict[str, Any] = {
-        "id": stream.id,
-        "status": state,
-        "model": stream.info.model,
-        "created_at": int(stream.info.created_at),
-        "cursor": str(Cursor(stream.id, stream.position(upto))),
-        "entries": upto,
-        "text": "".join(text.get(0, [])),
-    }
-    if len(text) > 1:
-        body["texts"] = ["".join(text[index]) for index in sorted(text)]
-    if usage is not None:
-        body["usage"] = usage
-    if stream.info.metadata:
-        body["metadata"] = stream.info.metadata
-    if closed is not None:
-        body["end"] = closed
-    return Response(_encode(body), 200, dict_of(stream_headers(stream, None, new_request_id())))
-
-
-async def cancel(request: Request) -> Response:
-    """``POST /v1/streams/{stream}/cancel``: stop it; 200 with the final state, every reader sees it."""
-    ctx = context(request)
-    principal = ctx.admit(request, spends=True)
-    stream_id = stream_of(request.path_params["stream"])
-    if not stream_id:
-        raise ClientError("There is no such stream.", code="stream_not_found", status=404)
-    return cancelled(await ctx.gateway.cancel(stream_id, principal))
-
-
-def cancelled(stream: Stream) -> Response:
-    """Return what a cancel answers."""
-    cursor = str(Cursor(stream.id, stream.position(stream.committed)))
-    body = {"id": stream.id, "status": stream.state, "cursor": cursor}
-    status = 202 if stream.is_open else 200
-    return Response(_encode(body), status, dict_of(stream_headers(stream, None, new_request_id())))
-
-
 async def chat_completion(request: Request) -> "Response | Following":
     """``GET /v1/chat/completions/{stream}``: the answer again, as a stream or, when it has ended, whole."""
-    ctx, stream, principal = await _find(request)
+    ctx, stream, principal = await visit(request)
     if request.query_params.get("stream", "").lower() in ("true", "1"):
         given = given_cursor(request.headers, request.query_params)
         format = openai_chat(include_usage=True, with_ids=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
 from penstock.streams.stream import Stream
-from penstock.types.events import Closed, Entry
+from penstock.types.events import Closed, Entry, TextDelta, encode_line
 from penstock.wire import ndjson, sse
 from penstock.wire.dialect import Answer, EventEncoder, Frame
 
@@ -97,6 +97,41 @@ def framing(format: Format, stream: Stream) -> Framing:
         case "text":
             return sse_with_ids(stream, split=True)
     return sse_with_ids(stream) if format.with_ids else sse_without_ids
+
+
+def coalesced(entries: Sequence[Entry]) -> Sequence[Entry]:
+    """Return ``entries`` with adjacent text deltas merged into one that bears the last one's number.
+
+    The first of a run stays as it is: with it an encoder may say more than the text, in several frames,
+    and the ids of those stand for positions that a merged entry does not have.
+    """
+    merged: list[Entry] = []
+    run: list[Entry] = []
+
+    def flush() -> None:
+        if len(run) > 1:
+            first, last = run[0].event, run[-1]
+            assert type(first) is TextDelta
+            text = "".join(entry.event.delta for entry in run)  # type: ignore[union-attr]
+            event = TextDelta(text, first.index, first.part)
+            merged.append(Entry(last.seq, event, encode_line(last.seq, event)))
+        else:
+            merged.extend(run)
+        run.clear()
+
+    before: tuple[int, int] | None = None
+    for entry in entries:
+        event = entry.event
+        plain = type(event) is TextDelta and event.logprobs is None and event.extra is None
+        place = (event.index, event.part) if plain else None  # type: ignore[union-attr]
+        if plain and place == before:
+            run.append(entry)
+        else:
+            flush()
+            merged.append(entry)
+        before = place
+    flush()
+    return merged
 
 
 class TailReader(Protocol):

@@ -11,15 +11,16 @@ format whose last frame says how it ended, after `completed` only in others), an
 
 import asyncio
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 import structlog
 
 from penstock.server.downstream import Downstream
-from penstock.server.renderings import Format, Rendering, Renderings
+from penstock.server.renderings import Format, Rendering, Renderings, coalesced
 from penstock.streams.stream import Stream
 from penstock.types.errors import StorageError
-from penstock.types.events import Closed
+from penstock.types.events import Closed, Entry
 from penstock.wire.dialect import Frame
 
 log = structlog.get_logger(__name__)
@@ -37,6 +38,17 @@ IDLE_CHUNK_BEATS = 4
 sends that: some clients' timers see no comments (LangChain's: 120 s)."""
 
 
+class Manner(NamedTuple):
+    """How a reader wants what it is given. ``coalesce``: adjacent text deltas in one event while it is
+    behind. ``pace``: characters a second at most; 0 for as fast as they come."""
+
+    coalesce: bool = False
+    pace: float = 0.0
+
+
+AS_IT_COMES: Final = Manner()
+
+
 class _Woken(enum.Enum):
     ENDED = enum.auto()
     SLOW = enum.auto()
@@ -52,6 +64,7 @@ class Reader:
         "_format",
         "_idle",
         "_leftover",
+        "_manner",
         "_rendering",
         "_renderings",
         "_retry",
@@ -73,6 +86,7 @@ class Reader:
         position: int,
         skip: int = 0,
         silence: float = 15.0,
+        manner: Manner = AS_IT_COMES,
     ) -> None:
         """Stand after ``position`` entries and ``skip`` frames of the next one.
 
@@ -83,6 +97,7 @@ class Reader:
         self._stream = stream
         self._format = format
         self._down = down
+        self._manner = manner
         self._renderings = renderings
         self._retry = RETRY if format.with_ids and format.framing in ("sse", "text") else b""
         self._skip = skip
@@ -111,7 +126,7 @@ class Reader:
             await self._write(opening)
         await self._catch_up()
         while self._closed is None and not self._stream.lost:
-            if self._down.pushes:
+            if self._down.pushes and not self._manner.pace:
                 if await self._follow() is _Woken.DROPPED:
                     break
                 if self._leftover:
@@ -127,19 +142,38 @@ class Reader:
 
     async def _catch_up(self) -> None:
         """Write what is committed after the position, batch by batch, at the client's pace."""
-        rendering = self._rendering
         while self._closed is None and self.position < self._stream.committed:
-            entries = await self._stream.read(self.position)
+            entries: Sequence[Entry] = await self._stream.read(self.position)
             if not entries:  # its retention ran out under us
                 raise StorageError
-            data = rendering.render(entries, self._skip)
-            self._skip = 0
-            self.position = rendering.position
-            if data:
-                await self._write(data)
+            if self._manner.coalesce:
+                # Frames to be skipped are those of the next entry as it stands in the log.
+                entries = [*entries[:1], *coalesced(entries[1:])] if self._skip else coalesced(entries)
+            if self._manner.pace:
+                await self._write_paced(entries)
+            else:
+                await self._write_entries(entries)
             last = entries[-1].event
             if type(last) is Closed:
                 self._closed = last
+
+    async def _write_entries(self, entries: Sequence[Entry]) -> None:
+        data = self._rendering.render(entries, self._skip)
+        self._skip = 0
+        self.position = self._rendering.position
+        if data:
+            await self._write(data)
+
+    async def _write_paced(self, entries: Sequence[Entry]) -> None:
+        """One by one, each with the time that reading it takes; heartbeats where that is long."""
+        for entry in entries:
+            await self._write_entries((entry,))
+            due = len(getattr(entry.event, "delta", "")) / self._manner.pace
+            while due > 0:
+                await asyncio.sleep(min(due, self._silence))
+                due -= self._silence
+                if due > 0 and (beat := self._heartbeat(self._silence)):
+                    await self._down.write(beat)
 
     async def _follow(self) -> _Woken:
         """Let commits write to the socket until something else is needed."""

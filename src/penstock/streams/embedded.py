@@ -95,6 +95,7 @@ class EmbeddedStore:
         self.journal: Journal = self
         self.catalogue: Catalogue = self
         self.epoch = 0
+        self.secret = b""
         self._settings = settings or EmbeddedSettings()
         self._wall = wall
         self._clock = clock
@@ -160,6 +161,7 @@ class EmbeddedStore:
         opened = await self._db.open(reserve, self._wall())
         self._recovered = opened.recovered
         self.epoch = opened.recovered.epoch
+        self.secret = opened.secret
         self._writer = JournalWriter(
             self._folder.journal, number=opened.recovered.number, rotate_bytes=settings.rotate_bytes
         )

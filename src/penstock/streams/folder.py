@@ -3,6 +3,7 @@
     lock            held with flock(2) by the one process that may write; says which
     writer.json     the last writer: its boot id, its durability, whether it went away in good order
     reserve         1 MiB that pays for the last entries of streams when the disk is full
+    secret          what links to streams are signed with, as long as the folder lives
     journal/        see `penstock.streams.journal`
     catalogue.db    see `penstock.streams.catalogue`
 
@@ -14,6 +15,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -33,6 +35,7 @@ _REASONS: Final = {
     errno.EROFS: "read_only",
     errno.ENOBUFS: "catalogue_behind",
 }
+SECRET_BYTES: Final = 32
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -125,14 +128,33 @@ class Folder:
 
     def note_writer(self, writer: Writer) -> None:
         """Note who writes from now on. Raises `OSError`."""
-        fresh = self._writer.with_suffix(".new")
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(fd, msgspec.json.encode(writer))
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        fresh.replace(self._writer)
+        _replace(self._writer, msgspec.json.encode(writer))
+
+    def secret(self) -> bytes:
+        """Return the folder's secret, made when it is first asked for; 32 bytes.
+
+        Where it cannot be stored (a full disk) it is another one at the next start.
+        """
+        path = self.path / "secret"
+        with contextlib.suppress(OSError):
+            if len(known := path.read_bytes()) == SECRET_BYTES:
+                return known
+        made = secrets.token_bytes(SECRET_BYTES)
+        with contextlib.suppress(OSError):
+            _replace(path, made)
+        return made
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Give ``path`` the ``content``, all of it or none. Raises `OSError`."""
+    fresh = path.with_suffix(".new")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, content)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    fresh.replace(path)
 
 
 class Reserve:

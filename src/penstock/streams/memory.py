@@ -7,6 +7,7 @@ threads or failures. What it keeps is bounded; the streams that were closed firs
 
 import asyncio
 import heapq
+import secrets
 import time
 from collections.abc import Callable, Sequence
 
@@ -123,6 +124,7 @@ class MemoryStore:
         self.journal: Journal = self
         self.catalogue: Catalogue = self
         self.epoch = 0
+        self.secret = secrets.token_bytes(32)
         self.healthy = False
         self.uncommitted = 0
         self._wall = wall

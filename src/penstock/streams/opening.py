@@ -30,13 +30,17 @@ logger = structlog.get_logger(__name__)
 
 
 class Opened(NamedTuple):
-    """What a store runs on. ``roomy`` is False when the disk is too full for the reserve."""
+    """What a store runs on. ``roomy`` is False when the disk is too full for the reserve.
+
+    ``secret``: see `Folder.secret`.
+    """
 
     writing: sqlite3.Connection
     reading: sqlite3.Connection
     recovered: Recovered
     held: Totals
     roomy: bool
+    secret: bytes
 
 
 def open_folder(folder: Folder, reserve: Reserve, durability: Durability, now: float) -> Opened:
@@ -133,7 +137,7 @@ def _open(folder: Folder, reserve: Reserve, durability: Durability, undo: contex
             lossy=lossy,
         )
     reading = catalogue.connect_reader(folder.catalogue)
-    return Opened(writing, reading, recovered, catalogue.totals(writing), reserve.restore())
+    return Opened(writing, reading, recovered, catalogue.totals(writing), reserve.restore(), folder.secret())
 
 
 def _is_full(error: sqlite3.OperationalError | OSError) -> bool:

@@ -176,6 +176,8 @@ class Store(Protocol):
 
     journal: Journal
     catalogue: Catalogue
+    secret: bytes
+    """32 random bytes, known once the store is open and the same for as long as its streams live."""
 
     @property
     def healthy(self) -> bool:

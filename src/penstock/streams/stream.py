@@ -11,6 +11,7 @@ batch when the stream's writer gave up without an end (`Stream.lost`). It must b
 import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeAlias
 
 import msgspec
@@ -254,6 +255,13 @@ class Stream:
             await arrived
         finally:  # a cancellation leaves nothing behind
             self.unfollow(look)
+
+    async def wait_beyond_for(self, after: int, seconds: float) -> None:
+        """As `wait_beyond`, for so long at most."""
+        if seconds > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self.wait_beyond(after)
 
     async def wait_closed(self) -> None:
         """Return once the terminal entry is committed, or the stream is lost."""
