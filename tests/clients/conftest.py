@@ -4,11 +4,13 @@ Its models: the embedded ones without any waiting (``demo-…``); ``paced``, whi
 100 words a second; ``slow-start``; and ``endless`` and ``pausing`` of an upstream of the test's own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+from playwright.sync_api import Browser, BrowserContext, Page
 
-from tests.clients.gateway import Gateway, serving
+from tests.clients.browser import Complaints, browsing
+from tests.clients.gateway import PATIENCE, Gateway, serving
 from tests.clients.relay import Relay, relaying
 from tests.clients.upstream import Upstream, answering
 
@@ -56,3 +58,52 @@ def relay(gateway) -> Iterator[Relay]:
     """A network on the way to `gateway` that can be listened to and cut."""
     with relaying(gateway.url) as relay:
         yield relay
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser for the module's tests: while there is one, no coroutine can be run (see `browsing`)."""
+    with browsing() as browser:
+        yield browser
+
+
+@pytest.fixture
+def complaints() -> Iterator[Complaints]:
+    """What the browser complained of; anything left in here fails the test.
+
+    A test that provokes complaints asserts on them (`settle` first) and clears the list.
+    """
+    complaints = Complaints()
+    yield complaints
+    if complaints:
+        pytest.fail("a page complained:\n  " + "\n  ".join(complaints), pytrace=False)
+
+
+@pytest.fixture
+def new_context(browser, complaints) -> Iterator[Callable[..., BrowserContext]]:
+    """Make a fresh profile, with the options of `Browser.new_context`; its pages must not complain."""
+    contexts: list[BrowserContext] = []
+
+    def new(**options) -> BrowserContext:
+        context = browser.new_context(**options)
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE * 1000)
+        complaints.watch(context)
+        return context
+
+    yield new
+    complaints.settle()
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def context(new_context) -> BrowserContext:
+    """A fresh profile: its pages share storage, and must not complain."""
+    return new_context()
+
+
+@pytest.fixture
+def page(context) -> Page:
+    """An empty page in a fresh profile, which must not complain."""
+    return context.new_page()

@@ -1,4 +1,7 @@
-"""The gateway as people start it: `penstock serve` in a process of its own, with a file of settings."""
+"""The gateway as people start it: `penstock serve` in a process of its own, with a file of settings.
+
+It can be killed and started again: on the same folder and at the same address, in one life after another.
+"""
 
 import json
 import os
@@ -9,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -18,20 +20,65 @@ PATIENCE = 30.0
 """Seconds that anything here may take; a broken gateway fails the test and does not hang it."""
 
 
-@dataclass
 class Gateway:
-    """A running gateway."""
+    """One data folder and one address, and the processes that serve there, one at a time."""
 
-    url: str
-    log_file: Path
+    def __init__(self, folder: Path, settings: dict, *options: str) -> None:
+        """``settings`` are the file's, ``options`` the command line's. Nothing runs before `start`."""
+        folder.mkdir(exist_ok=True)
+        listen = {"port": 0, "drain": 0.2, **settings.get("listen", {})}
+        settings = {"store": {"path": str(folder / "data")}, **settings, "listen": listen}
+        self.log_file = folder / "log.jsonl"
+        self._greeting = folder / "greeting.txt"
+        self._settings = folder / "penstock.yaml"
+        self._settings.write_text(json.dumps(settings))  # JSON is YAML
+        self._options = options
+        self._process: subprocess.Popen | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def api(self) -> str:
         """The base URL for SDKs."""
         return f"{self.url}/v1"
 
+    def start(self) -> None:
+        """Start a process and wait until it serves: at any free port the first time, then at the same one."""
+        assert self._process is None
+        command = [sys.executable, "-m", "penstock", "serve", "--config", self._settings, *self._options]
+        if self.port:
+            command += ["--port", str(self.port)]
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PENSTOCK_", "OPENAI_"))}
+        with self._greeting.open("wb") as out, self.log_file.open("ab") as err:
+            self._process = subprocess.Popen(command, env=inherited, stdout=out, stderr=err)
+        self.port = int(wait_for(self._greeted)[1])
+        wait_for(lambda: httpx.get(f"{self.url}/readyz").status_code == 200)
+
+    def stop(self) -> None:
+        """SIGTERM, which must end well; nothing is done after `kill`."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        assert self._process.wait(PATIENCE) == 0, self.log_file.read_text()
+        self._process = None
+
+    def kill(self) -> None:
+        """SIGKILL: no chance to say or store anything. Nothing is done when nothing runs."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def restart(self) -> None:
+        """Kill it and start it again, at the same address and on the same data."""
+        self.kill()
+        self.start()
+
     def log(self, event: str = "") -> list[dict]:
-        """What it logged so far; only ``event`` if given. A line that is no JSON object raises."""
+        """What all lives logged so far; only ``event`` if given. A line that is no JSON object raises."""
         lines = [json.loads(line) for line in self.log_file.read_text().splitlines()]
         return [line for line in lines if event in ("", line["event"])]
 
@@ -42,6 +89,12 @@ class Gateway:
     def wait_closed(self, stream: str) -> dict:
         """Return the stream's snapshot once it has ended."""
         return wait_for(lambda: (found := self.get(f"/v1/streams/{stream}"))["status"] != "open" and found)
+
+    def _greeted(self) -> re.Match | None:
+        assert self._process is not None
+        assert self._process.poll() is None, self.log_file.read_text()
+        pattern = r"page +http://localhost:(\d+)/\n(?s:.*)Ctrl-C stops it"
+        return re.search(pattern, self._greeting.read_text())
 
 
 def wait_for(condition, what: str = "nothing happened"):
@@ -57,32 +110,12 @@ def wait_for(condition, what: str = "nothing happened"):
 @contextmanager
 def serving(folder: Path, settings: dict, *options: str) -> Iterator[Gateway]:
     """Serve with ``settings``; stop by SIGTERM, which must end well and leave no error in the log."""
-    folder.mkdir(exist_ok=True)
-    listen = {"port": 0, "drain": 0.2, **settings.get("listen", {})}
-    settings = {"store": {"path": str(folder / "data")}, **settings, "listen": listen}
-    file = folder / "penstock.yaml"
-    file.write_text(json.dumps(settings))  # JSON is YAML
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PENSTOCK_", "OPENAI_"))}
-    greeting, log_file = folder / "greeting.txt", folder / "log.jsonl"
-    with greeting.open("wb") as out, log_file.open("wb") as err:
-        command = [sys.executable, "-m", "penstock", "serve", "--config", file, *options]
-        process = subprocess.Popen(command, env=inherited, stdout=out, stderr=err)
+    gateway = Gateway(folder, settings, *options)
     try:
-        gateway = Gateway(_address(process, greeting, log_file), log_file)
-        wait_for(lambda: httpx.get(f"{gateway.url}/readyz").status_code == 200)
+        gateway.start()
         yield gateway
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 0, log_file.read_text()
+        gateway.stop()
     finally:
-        process.kill()
-        process.wait()
+        gateway.kill()
     loud = [line for line in gateway.log() if line["level"] not in ("debug", "info")]
-    assert not loud
-
-
-def _address(process: subprocess.Popen, greeting: Path, log_file: Path) -> str:
-    def greeted() -> re.Match | None:
-        assert process.poll() is None, log_file.read_text()
-        return re.search(r"page +http://localhost:(\d+)/\n(?s:.*)Ctrl-C stops it", greeting.read_text())
-
-    return f"http://127.0.0.1:{wait_for(greeted)[1]}"
+    assert [line for line in loud if line["event"] != "orphans_closed"] == []  # said after a kill

@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.clients.browser import browsing
 from tests.clients.conftest import settings
 from tests.clients.gateway import serving, wait_for
 from tests.clients.relay import relaying
@@ -63,23 +62,24 @@ PAGE = """<!doctype html>
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with browsing(tmp_path_factory.mktemp("chromium")) as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
 def elsewhere(gateway):
     """Another origin on this machine, whose page may try what it likes."""
     with relaying(gateway.url, {"/page.html": PAGE}) as relay:
         yield relay.url
 
 
+@pytest.fixture
+def page(browser):
+    """An empty page; what it is refused is all over its console."""
+    with browser.new_context() as context:
+        yield context.new_page()
+
+
 @pytest.fixture(params=["127.0.0.1", "localhost"], ids=["same-site", "cross-site"])
-def page(browser, elsewhere, request):
+def stranger(page, elsewhere, request):
     """A page from ``elsewhere``; a browser takes two names of one machine for two sites."""
-    with browser.page(f"http://{request.param}:{urlsplit(elsewhere).port}/page.html") as page:
-        yield page
+    page.goto(f"http://{request.param}:{urlsplit(elsewhere).port}/page.html")
+    return page
 
 
 def attempt(page, url, script):
@@ -93,27 +93,27 @@ def statuses(relay):
 
 
 @pytest.mark.parametrize("way", ATTEMPTS)
-def test_a_page_of_another_origin_cannot_spend(page, gateway, relay, way):
+def test_a_page_of_another_origin_cannot_spend(stranger, gateway, relay, way):
     script, status = ATTEMPTS[way]
     before = len(gateway.log("stream_closed"))
-    attempt(page, relay.url, script)
+    attempt(stranger, relay.url, script)
     assert wait_for(lambda: statuses(relay)) == [status]
     assert len(gateway.log("stream_closed")) == before
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/streams/{stream}", "/v1/streams/{stream}/events", "/"])
-def test_a_page_of_another_origin_cannot_read(page, gateway, relay, path):
+def test_a_page_of_another_origin_cannot_read(stranger, gateway, relay, path):
     script = f"fetch(url + {json.dumps(path.format(stream=created(gateway)))})"
-    assert attempt(page, relay.url, script) == "TypeError: Failed to fetch"
+    assert attempt(stranger, relay.url, script) == "TypeError: Failed to fetch"
 
 
-def test_an_origin_that_is_allowed_can_spend_read_resume_and_cancel(browser, tmp_path, upstream, elsewhere):
+def test_an_origin_that_is_allowed_can_spend_read_resume_and_cancel(page, tmp_path, upstream, elsewhere):
     said = " ".join(f"w{number}" for number in range(100))
     with (
         serving(tmp_path, settings(upstream), "--allow-origin", elsewhere) as gateway,
         relaying(gateway.url) as relay,
-        browser.page(f"{elsewhere}/page.html") as page,
     ):
+        page.goto(f"{elsewhere}/page.html")
         page.evaluate(f"globalThis.url = {json.dumps(relay.url)}")
         headers = "{method: 'POST', body: chat, headers: {'Content-Type': json, 'Idempotency-Key': 'k'}}"
         made = page.evaluate(
@@ -125,9 +125,9 @@ def test_an_origin_that_is_allowed_can_spend_read_resume_and_cancel(browser, tmp
         page.evaluate(
             "globalThis.text = '';"
             f"globalThis.source = new EventSource(url + '/stream?model=paced&content={said}');"
-            "source.onmessage = (event) => { text += event.data; };"
+            "source.onmessage = (event) => { text += event.data; }; 0"  # Playwright calls what is a function
         )
-        page.wait_for("source.readyState === 2")
+        page.wait_for_function("source.readyState === 2")
         assert page.evaluate("text") == said
         refused = page.evaluate("fetch(url + '/stream').then((r) => r.json())")
         assert refused["error"]["code"] == "missing_required_parameter"
@@ -135,12 +135,10 @@ def test_an_origin_that_is_allowed_can_spend_read_resume_and_cancel(browser, tmp
         assert page.evaluate(cancel)["status"] == "completed"
 
 
-def test_allowing_one_origin_allows_no_other(browser, tmp_path, upstream, elsewhere):
+def test_allowing_one_origin_allows_no_other(page, tmp_path, upstream, elsewhere):
     other = elsewhere.replace("127.0.0.1", "localhost")
-    with (
-        serving(tmp_path, settings(upstream), "--allow-origin", other) as gateway,
-        browser.page(f"{elsewhere}/page.html") as page,
-    ):
+    with serving(tmp_path, settings(upstream), "--allow-origin", other) as gateway:
+        page.goto(f"{elsewhere}/page.html")
         assert attempt(page, gateway.url, ATTEMPTS["a GET"][0]) == "TypeError: Failed to fetch"
         assert gateway.log("stream_closed") == []
 

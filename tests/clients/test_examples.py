@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.clients import node
-from tests.clients.browser import browsing
 from tests.clients.conftest import settings
 from tests.clients.gateway import PATIENCE, serving
 from tests.clients.relay import relaying
@@ -45,15 +44,12 @@ def test_node_prints_the_answer(gateway, greeting, tmp_path):
     assert printed == greeting + "\n"
 
 
-def test_event_source_shows_the_answer(tmp_path_factory, tmp_path, upstream, greeting):
-    page = (EXAMPLES / "event_source.html").read_text()
+def test_event_source_shows_the_answer(page, tmp_path, upstream, greeting):
+    example = (EXAMPLES / "event_source.html").read_text()
     with relaying("http://127.0.0.1:9") as somewhere:  # an origin of its own, as in its README
         options = ("--allow-origin", somewhere.url)
-        with (
-            serving(tmp_path, settings(upstream), *options) as gateway,
-            browsing(tmp_path_factory.mktemp("chromium")) as browser,
-        ):
-            somewhere.pages["/event_source.html"] = page.replace("http://localhost:8080", gateway.url)
-            with browser.page(f"{somewhere.url}/event_source.html") as shown:
-                shown.wait_for("source.readyState === 2")
-                assert shown.evaluate("answer.textContent") == greeting
+        with serving(tmp_path, settings(upstream), *options) as gateway:
+            somewhere.pages["/event_source.html"] = example.replace("http://localhost:8080", gateway.url)
+            page.goto(f"{somewhere.url}/event_source.html")
+            page.wait_for_function("source.readyState === 2")
+            assert page.text_content("#answer") == greeting

@@ -1,49 +1,47 @@
 """The page at `/`, in a browser."""
 
 import pytest
+from playwright.sync_api import expect
 
-from tests.clients.browser import browsing
+from tests.clients.browser import until
 from tests.clients.conftest import settings
 from tests.clients.gateway import serving
 
 SAID = " ".join(f"word{number}" for number in range(80))
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with browsing(tmp_path_factory.mktemp("chromium")) as browser:
-        yield browser
-
-
 @pytest.fixture
-def page(browser, gateway):
-    """The page, ready to be used; at the end it must have nothing to complain about."""
-    with browser.page(f"{gateway.url}/") as page:
-        page.wait_for("document.querySelector('#model').length > 0")
-        yield page
-        assert page.complaints == []
+def page(page, gateway):
+    """The page, ready to be used."""
+    page.goto(gateway.url)
+    ready(page)
+    return page
+
+
+def ready(page):
+    until(page, "document.querySelector('#model').length > 0")
 
 
 def ask(page, content, model):
-    page.evaluate(f"document.querySelector('#content').value = '{content}'")
-    page.evaluate(f"document.querySelector('#model').value = '{model}'")
+    page.fill("#content", content)
+    page.select_option("#model", model)
     page.click("#send")
 
 
 def answer(page):
-    return page.evaluate("document.querySelector('#answer').textContent")
+    return page.text_content("#answer")
 
 
 def status(page):
-    return page.evaluate("document.querySelector('#status').textContent")
+    return page.text_content("#status")
 
 
 def shown(page, length=1):
-    page.wait_for(f"document.querySelector('#answer').textContent.length >= {length}")
+    until(page, f"document.querySelector('#answer').textContent.length >= {length}")
 
 
 def ended(page):
-    page.wait_for("!document.querySelector('#send').disabled")
+    until(page, "!document.querySelector('#send').disabled")
 
 
 def disabled(page):
@@ -73,8 +71,7 @@ def test_a_second_answer_replaces_the_first(page):
 def test_a_cut_connection_is_taken_up_where_it_was(page):
     ask(page, SAID, "paced")
     shown(page, 30)
-    page.click("#cut")
-    page.click("#cut")
+    page.evaluate("for (const _ of [1, 2]) document.querySelector('#cut').click()")
     assert "connection cut" in status(page)
     ended(page)
     assert answer(page) == SAID
@@ -85,8 +82,8 @@ def test_a_page_that_is_reloaded_shows_the_same_answer(page, gateway):
     before = len(gateway.log("stream_closed"))
     ask(page, SAID, "paced")
     shown(page, 30)
-    page.evaluate("location.reload()")
-    page.wait_for("document.readyState === 'complete' && document.querySelector('#send').disabled === false")
+    page.reload()
+    ended(page)
     assert answer(page) == SAID
     assert len(gateway.log("stream_closed")) == before + 1
 
@@ -98,33 +95,38 @@ def test_stop_stops_the_model(page, upstream):
     ended(page)
     assert upstream.asked[-1].left.wait(10)
     assert "(cancelled)" in status(page)
-    assert not page.evaluate("!!document.querySelector('#status .bad')")
+    assert page.locator("#status .bad").count() == 0
 
 
 def test_a_failed_answer_keeps_what_came_and_says_why(page):
     ask(page, "Hello", "demo-error")
     ended(page)
     assert answer(page)
-    assert "(upstream_error)" in page.evaluate("document.querySelector('#status .bad').textContent")
+    assert "(upstream_error)" in page.text_content("#status .bad")
 
 
-def test_an_answer_that_is_gone_says_so(browser, gateway):
-    with browser.page(f"{gateway.url}/#s_00{'0' * 26}") as page:
-        ended(page)
-        assert "cannot be read any more" in status(page)
+def test_an_answer_that_is_gone_says_so(context, gateway, complaints):
+    page = context.new_page()
+    page.goto(f"{gateway.url}/#s_00{'0' * 26}")
+    expect(page.locator("#status")).to_contain_text("cannot be read any more")
+    assert all("404" in complaint for complaint in complaints.settle())
+    complaints.clear()
 
 
-def test_a_gateway_that_wants_a_key_says_so(browser, tmp_path, upstream):
-    with (
-        serving(tmp_path, settings(upstream, keys={"app": "a-secret-key"})) as gateway,
-        browser.page(f"{gateway.url}/") as page,
-    ):
-        page.wait_for("document.querySelector('#status').textContent.includes('wants an API key')")
+def test_a_gateway_that_wants_a_key_says_so(context, tmp_path, upstream, complaints):
+    page = context.new_page()
+    with serving(tmp_path, settings(upstream, keys={"app": "a-secret-key"})) as gateway:
+        page.goto(gateway.url)
+        expect(page.locator("#status")).to_contain_text("wants an API key")
+        assert all("401" in complaint for complaint in complaints.settle())
+        complaints.clear()
 
 
-def test_a_phone_needs_no_sideways_scrolling(browser, gateway):
-    with browser.page(f"{gateway.url}/", 390, 844) as page:
-        page.wait_for("document.querySelector('#model').length > 0")
-        ask(page, "W" * 300, "demo-echo")
-        ended(page)
-        assert page.evaluate("document.documentElement.scrollWidth") == 390
+def test_a_phone_needs_no_sideways_scrolling(new_context, gateway):
+    phone = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+    page = new_context(**phone).new_page()
+    page.goto(gateway.url)
+    ready(page)
+    ask(page, "W" * 300, "demo-echo")
+    ended(page)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
