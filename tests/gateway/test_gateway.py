@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -119,7 +120,7 @@ def test_an_equal_call_joins_only_what_nobody_was_told_of():
         first = await house.start_or_join(call())
         assert (await house.start_or_join(call())).stream is first.stream
         assert (await house.start_or_join(call("other"))).stream is not first.stream
-        first.stream.sent_ids = True
+        first.stream.holders = 1
         assert (await house.start_or_join(call())).stream is not first.stream
 
     played(scene)
@@ -131,9 +132,73 @@ def test_the_window_for_joining_closes():
         await asyncio.sleep(31)
         second = await house.start_or_join(call())
         assert second.stream is not first.stream
-        assert len(house._joinable) == 1
+        assert len(house._unnamed) == 1
         await asyncio.sleep(29)
         assert (await house.start_or_join(call())).stream is second.stream
+
+    played(scene)
+
+
+def test_equal_calls_that_want_it_share_one_run_while_it_goes_on():
+    async def scene(house, store):
+        first, source = await house.begin(join=True)
+        source.say("hi")
+        joined = await house.start(call(join=True))
+        assert (joined.stream, joined.existing) == (first, True)
+        for alone in (call(), call("other", join=True), call(join=True, idempotency_key="k")):
+            assert (await house.start(alone)).stream is not first
+        source.finish()
+        await first.wait_closed()
+        await turns()
+        assert (await house.start(call(join=True))).stream is not first
+
+    played(scene)
+
+
+def test_a_model_can_be_set_to_share_its_runs():
+    async def scene(house, store):
+        house.settings = msgspec.structs.replace(house.settings, join=("m*",))
+        first, _ = await house.begin()
+        assert (await house.start(call())).stream is first
+        assert (await house.start(call(join=False))).stream is not first
+
+    played(scene)
+
+
+def test_a_call_that_joins_waits_until_the_stream_is_stored():
+    async def scene(house, store):
+        stored = asyncio.Event()
+        store.creating = stored.wait
+        first = asyncio.ensure_future(house.start(call(join=True)))
+        await turns()
+        second = asyncio.ensure_future(house.start(call(join=True)))
+        await turns()
+        assert not second.done()
+        stored.set()
+        assert (await second).stream is (await first).stream
+
+    played(scene)
+
+
+def test_a_call_does_not_join_a_stream_that_could_not_be_stored():
+    async def scene(house, store):
+        failed = asyncio.Event()
+
+        async def disk_full():
+            await failed.wait()
+            store.creating = None
+            raise StorageError
+
+        store.creating = disk_full
+        first = asyncio.ensure_future(house.start(call(join=True)))
+        await turns()
+        second = asyncio.ensure_future(house.start(call(join=True)))
+        await turns()
+        failed.set()
+        with pytest.raises(StorageError):
+            await first
+        assert not (await second).existing
+        assert len(house._joinable) == 1
 
     played(scene)
 

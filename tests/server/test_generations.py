@@ -1,10 +1,16 @@
 """Creating: native, simple and OpenAI Chat, with what each answers to good and bad input."""
 
 import json
+import re
+import socket
+import struct
 
 import pytest
 
+from penstock.config import ProviderConfig, TargetConfig
 from penstock.server.context import ServerSettings
+from tests.server.conftest import config
+from tests.server.raw import connected, eventually, request
 from tests.server.sse import collect
 
 HELLO = {"model": "demo-echo", "messages": [{"role": "user", "content": "one two three"}]}
@@ -12,6 +18,12 @@ HELLO = {"model": "demo-echo", "messages": [{"role": "user", "content": "one two
 
 def native(**more):
     return {"dialect": "openai_chat", "request": HELLO, **more}
+
+
+def lose(raw):
+    """Lose the connection at once, when it is closed."""
+    sock = raw.writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 async def error(response):
@@ -263,6 +275,53 @@ async def test_a_key_in_the_query_makes_a_repeated_get_free(gateway):
     assert again.headers["stream-id"] == first.headers["stream-id"]
 
 
+@pytest.fixture
+def settings():
+    targets = {
+        "thinks": [TargetConfig("paced", "demo?first_token_delay=600")],
+        "stalls": [TargetConfig("paced", "demo-stall?first_token_delay=0&fail_after=1")],
+    }
+    providers = {
+        "demo": ProviderConfig(kind="scripted", speed=0),
+        "paced": ProviderConfig(kind="scripted"),
+    }
+    return config(models=targets, providers=providers)
+
+
+async def ask(raw, model, until):
+    """Ask as a bare EventSource does; return the stream that answers, once ``until`` has come."""
+    raw.send(request("GET", f"/stream?model={model}&content=one"))
+    return re.search(rb"stream-id: (\S+)", await raw.until(until))[1]
+
+
+@pytest.mark.parametrize("how", ["reset", "closed"])
+async def test_an_event_source_that_left_before_any_entry_was_sent_is_given_the_same_stream(gateway, how):
+    async with connected(gateway.port) as raw:
+        first = await ask(raw, "thinks", b"~0000000000000000\n\n")
+        if how == "reset":
+            lose(raw)
+    stream = gateway.system.gateway._streams[first.decode()]
+    await eventually(lambda: stream.holders == 0)
+    async with connected(gateway.port) as raw:
+        assert await ask(raw, "thinks", b"~0000000000000000\n\n") == first
+
+
+async def test_an_equal_request_is_another_one_while_the_first_is_being_read(gateway):
+    async with connected(gateway.port) as raw, connected(gateway.port) as other:
+        first = await ask(raw, "thinks", b"~0000000000000000\n\n")
+        assert await ask(other, "thinks", b"~0000000000000000\n\n") != first
+
+
+async def test_an_equal_request_is_another_one_after_a_client_that_was_sent_an_entry(gateway):
+    async with connected(gateway.port) as raw:
+        first = await ask(raw, "stalls", b"~0000000000000002\n\n")
+        lose(raw)
+    run = gateway.system.gateway._runs[first.decode()]
+    await eventually(lambda: run.attendance._readers == 0)
+    async with connected(gateway.port) as raw:
+        assert await ask(raw, "stalls", b"~0000000000000002\n\n") != first
+
+
 # --- OpenAI Chat -------------------------------------------------------------------------------------
 
 
@@ -346,3 +405,22 @@ async def test_a_finished_chat_can_be_fetched_again_whole_and_as_a_stream(gatewa
 async def test_metadata_is_bounded(gateway, metadata):
     response = await gateway.client.post("/v1/streams", json=native(metadata=metadata))
     assert await error(response) == (400, "invalid_value", "metadata")
+
+
+# --- sharing a run -----------------------------------------------------------------------------------
+
+
+async def test_equal_calls_in_flight_are_answered_by_one_run_when_they_want_it(gateway):
+    body = {"request": {"model": "demo-stall", "messages": [{"role": "user", "content": "Hello"}]}}
+    shared = {"stream-join": "in-flight", "prefer": "respond-async"}
+    first = (await gateway.client.post("/v1/streams", json=body, headers=shared)).json()["stream"]
+    assert (await gateway.client.post("/v1/streams", json=body, headers=shared)).json()["stream"] == first
+    alone = {"prefer": "respond-async"}
+    assert (await gateway.client.post("/v1/streams", json=body, headers=alone)).json()["stream"] != first
+    assert gateway.system.gateway.open_streams == 2
+
+
+async def test_a_wish_to_share_that_is_not_understood_is_refused(gateway):
+    body = {"request": {"model": "demo-echo", "messages": [{"role": "user", "content": "Hello"}]}}
+    response = await gateway.client.post("/v1/streams", json=body, headers={"stream-join": "yes"})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "Stream-Join")

@@ -10,8 +10,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 import msgspec
 import structlog
@@ -38,6 +39,7 @@ class GatewaySettings(msgspec.Struct, frozen=True):
     """Bounds of the gateway. Seconds and counts.
 
     ``join_window``: how long an equal `GET /stream` joins one none of whose ids was sent.
+    ``join``: models, as patterns, whose equal calls are answered by one run while it goes on.
     ``recovery_patience``: how long a start waits for the store to close what was left open.
     """
 
@@ -45,10 +47,15 @@ class GatewaySettings(msgspec.Struct, frozen=True):
     max_retention: float = 30 * 86_400.0
     max_open_streams: int = 10_000
     join_window: float = 30.0
+    join: tuple[str, ...] = ()
     recovery_patience: float = 10.0
     model_list_timeout: float = 3.0
     model_list_ttl: float = 30.0
     run: RunSettings = RunSettings()
+
+
+Equal: TypeAlias = tuple[str, str, str]
+"""What makes two calls equal: principal, route, and the hash of what was asked."""
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -91,7 +98,9 @@ class Gateway:
         self._orphans = Orphans(store)
         self._closer: asyncio.Task[None] | None = None
         self._group = asyncio.TaskGroup()
-        self._joinable: OrderedDict[tuple[str, str, str], tuple[float, Stream]] = OrderedDict()
+        self._unnamed: OrderedDict[Equal, tuple[float, Stream]] = OrderedDict()
+        self._joinable: dict[Equal, Stream] = {}
+        self._births: dict[str, asyncio.Future[None]] = {}
         self._model_lists: dict[str, tuple[float, Sequence[str]]] = {}
         self.draining = False
 
@@ -142,11 +151,30 @@ class Gateway:
 
         Returns as soon as the stream's creation is stored; nothing was asked of a provider yet.
         With an idempotency key that its principal has used for the same request, returns that
-        stream. Raises `ClientError` (unknown model; the key was used for another request, 422),
+        stream; with `Call.join`, that of an equal call whose run goes on and which wanted it too.
+        Raises `ClientError` (unknown model; the key was used for another request, 422),
         `GatewayError` (draining or full, 503) or `StorageError`.
         """
-        if call.idempotency_key and (known := await self._by_key(call)):
-            return Started(known, existing=True)
+        return await self._start_or_join(call, self._joinable.get(_equal(call)) if self._joins(call) else None)
+
+    async def start_or_join(self, call: Call) -> Started:
+        """As `start`, but an equal call whose stream was never named to anyone is joined, not paid again.
+
+        For clients that repeat a request because they were cut before they learnt its stream's id.
+        """
+        now = self._clock()
+        while self._unnamed and now - next(iter(self._unnamed.values()))[0] > self.settings.join_window:
+            self._unnamed.popitem(last=False)
+        _, equal = self._unnamed.get(_equal(call), (0.0, None))
+        unnamed = None if equal is None or equal.holders else equal
+        return await self._start_or_join(call, unnamed, repeats=True)
+
+    async def _start_or_join(self, call: Call, equal: Stream | None, *, repeats: bool = False) -> Started:
+        if call.idempotency_key:
+            if known := await self._by_key(call):
+                return Started(known, existing=True)
+        elif equal is not None and await self._born(equal):
+            return Started(equal, existing=True)
         self._refuse_when_full()
         targets = self._routing.route(call.request.model)
         wall = self._wall()
@@ -168,35 +196,45 @@ class Gateway:
         # An equal call may find the stream before this one goes on: it must get this very object, since a
         # second one would never hear of a commit.
         self._streams[stream.id] = stream
+        self._births[stream.id] = asyncio.get_running_loop().create_future()
+        if self._joins(call):
+            self._joinable[_equal(call)] = stream
+        if repeats:
+            self._unnamed[_equal(call)] = (self._clock(), stream)
+            self._unnamed.move_to_end(_equal(call))
         try:
             stream.attach(await self.store.journal.create(info, stream.committed_to))
         except KeyTaken as taken:  # somebody was quicker between the look-up and the creation
-            del self._streams[stream.id]
+            self._unmake(stream, call)
             return Started(self._same_request(call, taken.existing), existing=True)
         except BaseException:
-            del self._streams[stream.id]
-            stream.abandon()
+            self._unmake(stream, call)
             raise
+        finally:
+            self._births.pop(stream.id).set_result(None)
         self._launch(stream, call, targets)
         return Started(stream, existing=False)
 
-    async def start_or_join(self, call: Call) -> Started:
-        """As `start`, but an equal call whose stream was never named to anyone is joined, not paid again.
+    def _joins(self, call: Call) -> bool:
+        if call.join is not None:
+            return call.join
+        return any(fnmatchcase(call.request.model, pattern) for pattern in self.settings.join)
 
-        For clients that repeat a request because they were cut before they learnt its stream's id.
-        """
-        key = (call.principal.id, call.route, call.body_sha256)
-        now = self._clock()
-        while self._joinable and now - next(iter(self._joinable.values()))[0] > self.settings.join_window:
-            self._joinable.popitem(last=False)
-        _, equal = self._joinable.get(key, (0.0, None))
-        if equal is not None and not equal.sent_ids and not equal.lost and not call.idempotency_key:
-            return Started(equal, existing=True)
-        started = await self.start(call)
-        if not started.existing:
-            self._joinable[key] = (now, started.stream)
-            self._joinable.move_to_end(key)
-        return started
+    def _unmake(self, stream: Stream, call: Call) -> None:
+        """The stream's creation was not stored."""
+        del self._streams[stream.id]
+        self._join_no_more(stream, call)
+        stream.abandon()
+
+    def _join_no_more(self, stream: Stream, call: Call) -> None:
+        if self._joinable.get(_equal(call)) is stream:
+            del self._joinable[_equal(call)]
+
+    async def _born(self, stream: Stream) -> bool:
+        """Say whether ``stream`` can be joined, once its creation is stored."""
+        if birth := self._births.get(stream.id):
+            await asyncio.wait([birth])
+        return not stream.lost
 
     def _refuse_when_full(self) -> None:
         if self.draining:
@@ -224,11 +262,12 @@ class Gateway:
         self._runs[stream.id] = run
         run.task = self._group.create_task(run.main())
         # Not in `main`: a task that is cancelled before its first step never runs its body.
-        run.task.add_done_callback(lambda _: self._settle(run))
+        run.task.add_done_callback(lambda _: self._settle(run, call))
 
-    def _settle(self, run: Run) -> None:
+    def _settle(self, run: Run, call: Call) -> None:
         stream = run.stream
         self._runs.pop(stream.id, None)
+        self._join_no_more(stream, call)
         if stream.is_open and not stream.lost:
             stream.follow(lambda _: self._forget(stream))
         else:
@@ -394,6 +433,10 @@ class Gateway:
             await asyncio.wait(tasks, timeout=left)
         for run in list(self._runs.values()):
             run.interrupt("The gateway is shutting down.", "gateway_shutdown")
+
+
+def _equal(call: Call) -> Equal:
+    return (call.principal.id, call.route, call.body_sha256)
 
 
 def _nothing() -> None:

@@ -6,6 +6,7 @@ Each handler does the same four things: admit the caller, parse the request once
 
 import re
 from typing import Final
+from urllib.parse import quote
 
 import msgspec
 from starlette.requests import Request
@@ -89,6 +90,16 @@ def idempotency_key(text: str) -> str:
     return text
 
 
+def join(text: str | None) -> bool | None:
+    """Read the header ``Stream-Join``: ``in-flight`` or ``never``; None without one. Raises `ClientError`."""
+    match text:
+        case None | "":
+            return None
+        case "in-flight" | "never":
+            return text == "in-flight"
+    raise ClientError("Stream-Join is 'in-flight' or 'never'.", code="invalid_value", param="Stream-Join")
+
+
 async def resumed(ctx: Context, given: Given, call: Call) -> Stream:
     """Return the stream that a creating request with a cursor means; it never creates one.
 
@@ -148,6 +159,7 @@ async def create_stream(request: Request) -> AnyResponse:
         idempotency_key=idempotency_key(request.headers.get("idempotency-key", "")),
         on_disconnect=on_disconnect(chosen, "continue"),
         ttl=asked.ttl_s,
+        join=join(request.headers.get("stream-join")),
         metadata=asked.metadata,
     )
     format = by_accept(request.headers.get("accept", ""))
@@ -157,13 +169,13 @@ async def create_stream(request: Request) -> AnyResponse:
     if "respond-async" in request.headers.get("prefer", ""):
         if not started.existing:
             ctx.gateway.leave_alone(started.stream)
-        return accepted(started.stream, call.request_id)
+        return accepted(started.stream, call.request_id, quote(request.scope.get("root_path", "")))
     return follow(ctx, started.stream, format, principal, request_id=call.request_id)
 
 
-def accepted(stream: Stream, request_id: str) -> Response:
-    """Return 201 with where to read and how to stop."""
-    base = f"/v1/streams/{stream.id}"
+def accepted(stream: Stream, request_id: str, root: str) -> Response:
+    """Return 201 with where to read and how to stop; ``root`` is where we are mounted."""
+    base = f"{root}/v1/streams/{stream.id}"
     body = {
         "stream": stream.id,
         "cursor": str(Cursor(stream.id, stream.position(0))),
@@ -254,6 +266,7 @@ async def chat_completions(request: Request) -> AnyResponse:
         on_disconnect=on_disconnect(
             request.headers.get("stream-on-disconnect"), "continue" if comes_back else "cancel"
         ),
+        join=join(request.headers.get("stream-join")),
     )
     given = header_cursor(request)
     if given is not None:

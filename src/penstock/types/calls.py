@@ -15,7 +15,8 @@ class Call(msgspec.Struct, frozen=True):
     """One accepted request with its principal.
 
     ``route`` names where it came in, ``body_sha256`` is of the request as it came, and
-    ``idempotency_key`` is empty when the client gave none. ``ttl`` is in seconds.
+    ``idempotency_key`` is empty when the client gave none. ``ttl`` is in seconds. ``join``: an equal
+    call that is running and wanted it too may answer this one; None for as the model's setting says.
     """
 
     principal: Principal
@@ -26,4 +27,5 @@ class Call(msgspec.Struct, frozen=True):
     idempotency_key: str = ""
     on_disconnect: OnDisconnect = "continue"
     ttl: float | None = None
+    join: bool | None = None
     metadata: dict[str, str] | None = None
