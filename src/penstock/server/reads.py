@@ -228,7 +228,7 @@ class Following:
                 ctx.heart.readers.add(reader)
                 await reader.run(self._opening())
         except ClientGone:
-            pass
+            reader.gone()
         except PenstockError as error:
             if not started:
                 raise

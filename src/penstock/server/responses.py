@@ -62,6 +62,7 @@ class Reader:
         "_closed",
         "_down",
         "_format",
+        "_holds",
         "_idle",
         "_leftover",
         "_manner",
@@ -107,6 +108,7 @@ class Reader:
         self._idle = 0.0
         self._silence = silence
         self._wake: asyncio.Future[_Woken] | None = None
+        self._holds = False
 
     def __repr__(self) -> str:
         """Say which stream, and how far."""
@@ -226,7 +228,9 @@ class Reader:
     # --- writing ---------------------------------------------------------------------------------
 
     async def _write(self, data: bytes) -> None:
-        self._stream.sent_ids = True
+        if not self._holds:
+            self._holds = True
+            self._stream.holders += 1
         data, self._retry = self._retry + data, b""
         await self._down.write(data)
         self.quiet = self._idle = 0.0
@@ -236,6 +240,13 @@ class Reader:
             await self._down.end()
         else:
             self._down.cut()
+
+    def gone(self) -> None:
+        """The client left. If it was sent no entry, what named the stream may not have reached it either:
+        then it asks again, as if it had never asked, and must not pay again."""
+        if self._holds and self.position == 0:
+            self._holds = False
+            self._stream.holders -= 1
 
     def beat(self, seconds: float) -> None:
         """So many seconds went by: send a heartbeat when the connection was silent for long enough."""

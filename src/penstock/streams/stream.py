@@ -52,10 +52,10 @@ class Stream:
         "closing",
         "committed",
         "failure",
+        "holders",
         "info",
         "lost",
         "on_failure",
-        "sent_ids",
         "state",
     )
 
@@ -69,7 +69,7 @@ class Stream:
         self.lost = False
         self.failure: StoreFailure | None = None
         self.on_failure: Callable[[StoreFailure | None], None] | None = None
-        self.sent_ids = False
+        self.holders = 0  # clients that may know one of its ids
         self._journal = journal
         self._log: Log | None = None
         self._append: Callable[[int, int, bytes], None] = _no_writer
