@@ -127,7 +127,8 @@ _STATUSES: Final[Mapping[int, _Class]] = {
 }
 
 _TOO_LONG: Final = re.compile(
-    r"maximum context length|context length exceeded|prompt is too long|exceeds? the available context size",
+    r"maximum context length|context length exceeded|prompt is too long|exceeds? the available context size"
+    r"|exceeds the context length",
     re.IGNORECASE,
 )
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{2,63}")
