@@ -17,7 +17,9 @@ SPENDING = {
     ("GET", "/stream"),
     ("POST", "/v1/streams"),
     ("POST", "/v1/streams/cancel"),
+    ("DELETE", "/v1/streams/{stream}"),
     ("POST", "/v1/streams/{stream}/cancel"),
+    ("POST", "/v1/streams/{stream}/links"),
     ("POST", "/v1/chat/completions"),
 }
 
@@ -132,10 +134,10 @@ def test_only_addresses_of_this_machine_are_loopback(host, expected):
         ("chrome-extension://abcdef", "origin_not_allowed"),
     ],
 )
-def test_pages_spend_only_from_our_origin_or_a_configured_one(origin, expected):
+def test_pages_come_in_only_from_our_origin_or_a_configured_one(origin, expected):
     guarded = guard(origins=("https://App.example/",))
-    assert verdict(guarded, host="localhost:8080", origin=origin) == expected
-    assert verdict(guarded, host="localhost:8080", origin=origin, spends=False) == "anonymous"
+    for spends in (False, True):
+        assert verdict(guarded, host="localhost:8080", origin=origin, spends=spends) == expected
 
 
 @pytest.mark.parametrize(
@@ -148,8 +150,52 @@ def test_pages_spend_only_from_our_origin_or_a_configured_one(origin, expected):
         ("", "cross_site_request"),
     ],
 )
-def test_what_a_browser_says_of_a_request_without_origin_counts(site, expected):
-    assert verdict(guard(), host="localhost", sec_fetch_site=site) == expected
+@pytest.mark.parametrize("spends", [False, True])
+def test_what_a_browser_says_of_a_request_without_origin_counts(site, expected, spends):
+    assert verdict(guard(), host="localhost", sec_fetch_site=site, spends=spends) == expected
+
+
+def test_a_link_elsewhere_may_show_and_may_not_spend():
+    clicked = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}
+    assert verdict(guard(), host="localhost", spends=False, **clicked) == "anonymous"
+    assert verdict(guard(), host="localhost", spends=True, **clicked) == "cross_site_request"
+    framed = {**clicked, "sec_fetch_dest": "iframe"}
+    assert verdict(guard(), host="localhost", spends=False, **framed) == "cross_site_request"
+
+
+def test_a_typed_address_is_the_users_own_doing():
+    typed = {"sec_fetch_site": "none", "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}
+    assert verdict(guard(), host="localhost", **typed) == "anonymous"
+
+
+@pytest.mark.parametrize(
+    "ahead", [{"sec_purpose": "prefetch"}, {"sec_purpose": "prefetch;prerender"}, {"purpose": "prefetch"}]
+)
+def test_what_a_browser_fetches_ahead_starts_nothing(ahead):
+    assert verdict(guard(), host="localhost", sec_fetch_site="none", **ahead) == "unasked_request"
+    assert verdict(guard(), host="localhost", sec_fetch_site="none", spends=False, **ahead) == "anonymous"
+
+
+@pytest.mark.parametrize(
+    ("referer", "expected"),
+    [
+        ("http://box:8080/", "anonymous"),
+        ("http://BOX:8080/chat?a=http://evil.example", "anonymous"),
+        ("https://app.example/page", "anonymous"),
+        ("http://evil.example/", "cross_site_request"),
+        ("http://evil.example/http://box:8080/", "cross_site_request"),
+        ("http://box:8080@evil.example/", "cross_site_request"),
+        ("http://box:80800/", "cross_site_request"),
+        ("about:blank", "cross_site_request"),
+        ("", "cross_site_request"),
+    ],
+)
+def test_a_browser_that_says_nothing_must_show_where_it_comes_from(referer, expected):
+    guarded = guard(hosts=("box",), origins=("https://app.example",))
+    browser = {"host": "box:8080", "user_agent": "Mozilla/5.0 (X11; Linux x86_64)"}
+    assert verdict(guarded, **browser, referer=referer) == expected
+    assert verdict(guarded, **browser, referer=referer, spends=False) == "anonymous"
+    assert verdict(guarded, host="box:8080", user_agent="curl/8.5.0", referer=referer) == "anonymous"
 
 
 # --- keys --------------------------------------------------------------------------------------------

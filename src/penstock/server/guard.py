@@ -61,11 +61,13 @@ class Guard:
         """Return who is calling. ``spends``: the request may start or stop a generation.
 
         Raises `ClientError`: 401 `missing_api_key` or `invalid_api_key`, 403 `host_not_allowed`,
-        `origin_not_allowed` or `cross_site_request`.
+        `origin_not_allowed`, `cross_site_request` or `unasked_request`.
         """
         if not self._keys:
             self._check_host(headers.get("host", ""))
             if spends:
+                self._check_asked(headers)
+            if spends or not _opens_page(headers):
                 self._check_origin(headers)
             return ANONYMOUS
         key = _presented_key(headers)
@@ -83,12 +85,14 @@ class Guard:
     ) -> Principal:
         """As `admit`, where the application around us says who is calling, maybe by a cookie.
 
-        Raises `ClientError`: 401 `not_identified`, 403 `origin_not_allowed` or `cross_site_request`.
+        Raises `ClientError`: 401 `not_identified`, 403 `origin_not_allowed`, `cross_site_request` or
+        `unasked_request`.
         """
         if principal is None:
             message = "This application does not know who is calling: sign in first."
             raise ClientError(message, code="not_identified", status=401)
         if spends:
+            self._check_asked(headers)
             self._check_origin(headers)
         return principal
 
@@ -110,9 +114,7 @@ class Guard:
     def _check_origin(self, headers: Mapping[str, str]) -> None:
         origin = headers.get("origin")
         if origin is not None:
-            if normal_origin(origin) in self._origins:
-                return
-            if not headers.get("host") or origin.lower().partition("://")[2] != headers["host"].lower():
+            if not self._is_ours(origin, headers):
                 raise ClientError(
                     f"Pages of '{origin[:100]}' may not use this gateway. Add it to allowed_origins "
                     f"(--allow-origin) if they should.",
@@ -121,8 +123,36 @@ class Guard:
                 )
             return
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            message = "Another site's page made this request; it may not use this gateway."
-            raise ClientError(message, code="cross_site_request", status=403)
+            raise _cross_site()
+
+    def _check_asked(self, headers: Mapping[str, str]) -> None:
+        """Refuse what nobody here may have asked for, where neither origin nor site tells."""
+        if "prefetch" in headers.get("sec-purpose", "") or headers.get("purpose") == "prefetch":
+            message = "This was asked for ahead of its user, who may never want it; it starts nothing."
+            raise ClientError(message, code="unasked_request", status=403)
+        told = "origin" in headers or "sec-fetch-site" in headers
+        if not told and headers.get("user-agent", "").startswith("Mozilla/"):
+            # An old browser, or one that reached us by plain HTTP under another name than localhost. An
+            # image on a page elsewhere looks the same, but cannot show a Referer of ours.
+            scheme, _, rest = headers.get("referer", "").partition("://")
+            if not self._is_ours(f"{scheme}://{rest.partition('/')[0]}", headers):
+                raise _cross_site()
+
+    def _is_ours(self, origin: str, headers: Mapping[str, str]) -> bool:
+        if normal_origin(origin) in self._origins:
+            return True
+        host = headers.get("host", "").lower()
+        return bool(host) and origin.lower().partition("://")[2] == host
+
+
+def _opens_page(headers: Mapping[str, str]) -> bool:
+    """Say whether a browser shows the answer as a page of its own: no other page can read it there."""
+    return headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+
+
+def _cross_site() -> ClientError:
+    message = "Another site's page may have made this request; it may not use this gateway."
+    return ClientError(message, code="cross_site_request", status=403)
 
 
 def _presented_key(headers: Mapping[str, str]) -> str:
