@@ -12,10 +12,14 @@ from penstock.config import (
     BadConfig,
     Config,
     Listen,
+    Origin,
+    Problem,
     ProviderConfig,
     StoreConfig,
     TargetConfig,
     check,
+    environment_origins,
+    located,
     read_file,
     with_environment,
 )
@@ -33,10 +37,17 @@ def read(tmp_path):
     return read
 
 
+def faults(read, text, **environ):
+    """What is wrong with ``text``, with where it stands."""
+    with pytest.raises(BadConfig) as caught:
+        read(text, **environ)
+    return caught.value.problems
+
+
 def problems(read, text, **environ):
     with pytest.raises(BadConfig) as caught:
         read(text, **environ)
-    return [str(problem) for problem in caught.value.problems]
+    return [str(problem._replace(origin=None)) for problem in caught.value.problems]
 
 
 # --- the file ----------------------------------------------------------------------------------------
@@ -94,33 +105,144 @@ def test_each_variable_that_is_not_set_is_named_with_its_place(read):
         ("listen: {port: 1.5}", "listen.port"),
         ("listen: here", "listen"),
         ("store: {kind: cloud}", "store.kind"),
-        ("models: {x: {provider: y}}", "models"),
-        ("models: {x: [{model: y}]}", "models"),
+        ("models: {x: {provider: y}}", "models.x"),
+        ("models: {x: [{model: y}]}", "models.x[0]"),
+        ("models: [x]", "models"),
         ("demo: perhaps", "demo"),
-        ("providers: {x: {kind: telepathy}}", "providers"),
+        ("demo:", "demo"),
+        ("providers: {x: {kind: telepathy}}", "providers.x.kind"),
+        ("providers: {x: {headers: [a]}}", "providers.x.headers"),
+        ("providers: {x: {api_key: [a]}}", "providers.x.api_key"),
         ("listen: {colour: red}", "listen"),
-        ("lisen: {}", "penstock.yaml"),
-        ("- a\n- b", "penstock.yaml"),
-        ("just words", "penstock.yaml"),
+        ("listen: {allowed_hosts: a.example}", "listen.allowed_hosts"),
+        ("listen: {[a]: red}", "listen"),
+        ("keys: {app}", "keys"),
+        ("keys: {app: '${A:-default}'}", "keys.app"),
+        ("lisen: {}", ""),
+        ("- a\n- b", ""),
+        ("just words", ""),
     ],
 )
 def test_a_wrong_value_is_named_with_its_place(read, text, where):
-    (found,) = problems(read, text)
-    assert where in found.partition(": ")[0]
-
-
-def test_an_unknown_name_is_named(read):
-    assert problems(read, "listen: {colour: red}") == [
-        "listen: 'colour' is no setting; see docs/guide/configuration.md for those there are"
-    ]
+    (found,) = faults(read, text)
+    assert (found.where, found.origin.name.endswith("penstock.yaml"), found.origin.line) == (where, True, 1)
 
 
 @pytest.mark.parametrize(
-    "text", ["a: [", "a: b: c", "\t- x", "*nobody", "a: &x [*x]", "[" * 5000, b"\xff\xfe\xff", b"\0"]
+    ("text", "said"),
+    [
+        ("providers: {x: {base-url: y}}", "providers.x: 'base-url' is no setting: did you mean base_url?"),
+        ("provider: {}", "'provider' is no setting: did you mean providers?"),
+        ("port: 80", "'port' is no setting here: it stands under 'listen:'"),
+        (
+            "models: {x: [{colour: red, provider: demo}]}",
+            "models.x[0]: 'colour' is no setting here; there are: provider, model",
+        ),
+        ("models: {x: [{model: y}]}", "models.x[0]: 'provider' is missing here"),
+        (
+            "models: {x: {provider: y}}",
+            "models.x: write a list here: [{provider: …, model: …}]; a mapping was found",
+        ),
+        ("listen: {port: eighty}", "listen.port: write a whole number, such as 8080; text was found"),
+        ("listen: {drain: [1]}", "listen.drain: write a number, such as 20; a list was found"),
+        ("listen: {drain: }", "listen.drain: write a number, such as 20, or leave the line out"),
+        (
+            "store: {kind: embeded}",
+            "store.kind: write embedded or memory; something else was found: did you mean embedded?",
+        ),
+        ("demo: yes", "demo: write true or false; text was found"),
+    ],
 )
-def test_what_is_no_yaml_is_said_to_be_none(read, text):
-    (found,) = problems(read, text)
-    assert "penstock.yaml" in found
+def test_a_problem_says_what_to_write(read, text, said):
+    assert problems(read, text) == [said]
+
+
+def test_a_problem_begins_as_compilers_begin_theirs(read):
+    (found,) = faults(read, "demo: true\n\nlisten:\n  port: eighty")
+    assert str(found).endswith(
+        "penstock.yaml:4: listen.port: write a whole number, such as 8080; text was found"
+    )
+    assert found.origin.column == 9
+
+
+def test_all_problems_are_told_at_once_in_their_order(read):
+    found = faults(
+        read,
+        """
+listen:
+  prot: 80
+  heartbeat: often
+keys:
+  app: ${MISSING}
+models:
+  fast: [{provider: demo}, {}]
+""",
+    )
+    assert [(one.where, one.origin.line) for one in found] == [
+        ("listen", 3),
+        ("listen.heartbeat", 4),
+        ("keys.app", 6),
+        ("models.fast[1]", 8),
+    ]
+
+
+def test_a_name_that_stands_twice_is_not_dropped_in_silence(read):
+    (found,) = faults(read, "listen:\n  port: 1\n  host: localhost\n  port: 2")
+    assert found.what == "'port' stands here twice (first in line 2): keep one of them"
+    assert found.origin.line == 4
+
+
+@pytest.mark.parametrize("text", ["providers:", "providers: ~", "models: null", "listen:\nkeys: {}"])
+def test_a_part_with_nothing_in_it_is_the_default(read, text):
+    assert msgspec.to_builtins(read(text)) == msgspec.to_builtins(Config())
+
+
+def test_a_provider_with_nothing_in_it_is_one(read):
+    assert read("providers:\n  openai:").providers == {"openai": ProviderConfig()}
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("models:\n  fast:\n\t- x", 3, "a tab stands here: indent with spaces"),
+        ("a: [", 1, "the [ or { that begins in line 1 is not closed"),
+        ("a: [b, {c: d}", 1, "the list [ … ] that begins in line 1 is not closed, or lacks a comma"),
+        ("a: {b: c", 1, "the mapping { … } that begins in line 1 is not closed, or lacks a comma"),
+        ("a: b: c", 1, "a second ': ' in one value: put the value in quotes, or indent the lines alike"),
+        ("a: 'b", 1, "the quote that begins in line 1 is not closed"),
+        ("models:\n  *: []", 2, "a text that begins with * must stand in quotes: '*'"),
+        ("models: {x: [{model: *}]}", 1, "a text that begins with * must stand in quotes: '*'"),
+        ("*nobody", 1, "a text that begins with * must stand in quotes: '*'"),
+        ("keys: {app: @secret}", 1, "a text that begins with @ must stand in quotes"),
+        ("a: 1\n b: 2", 2, "a second ': ' in one value: put the value in quotes, or indent the lines alike"),
+        (
+            "a: {}\n b: 2",
+            2,
+            "this line does not go on with the part above: check its indentation and its ':'",
+        ),
+        (
+            "a: {}\n---\nb: {}",
+            2,
+            "a second document begins here: a configuration is one, so take the '---' out",
+        ),
+        ("[" * 5000, 0, "it is nested too deeply"),
+        (b"a: 1\nb: \xff\xfe\xff", 2, "this is not UTF-8 text"),
+        (b"a: 1\n\0", 2, "there is a character here that text cannot hold: save the file as UTF-8 text"),
+        ("x" * (1 << 21), 0, "is larger than any configuration"),
+    ],
+    ids=lambda value: value[:20] if isinstance(value, str) else None,
+)
+def test_what_is_no_yaml_is_said_to_be_none(read, text, line, said):
+    (found,) = faults(read, text)
+    assert (found.what, found.origin.line) == (said, line)
+
+
+def test_aliases_of_aliases_do_not_make_billions(read):
+    lines = ["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))]
+    found = faults(read, "listen: {allowed_hosts: &h [a]}\nkeys: {x: &k abc}\n" + "\n".join(lines))
+    assert {one.what.split(";")[0] for one in found} == {f"'a{n}' is no setting here" for n in range(12)}
+    bomb = "providers:\n  a0: &p {headers: &h {x: y}}\nmodels:\n  m: &m [{provider: *p, model: *h}, *m]"
+    assert faults(read, bomb)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
@@ -176,9 +298,9 @@ def config(**more):
         ({"listen": {"port": 65536}}, "listen.port"),
         ({"listen": {"port": -1}}, "listen.port"),
         ({"listen": {"heartbeat": 0}}, "listen.heartbeat"),
-        ({"listen": {"host": "0.0.0.0"}}, "keys"),
-        ({"listen": {"host": "::"}}, "keys"),
-        ({"listen": {"host": "gateway.example"}}, "keys"),
+        ({"listen": {"host": "0.0.0.0"}}, "listen.host"),
+        ({"listen": {"host": "::"}}, "listen.host"),
+        ({"listen": {"host": "gateway.example"}}, "listen.host"),
         ({"keys": {"app": "short"}}, "keys.app"),
         ({"keys": {"app": ""}}, "keys.app"),
         ({"keys": {"app": "sha256:abc"}}, "keys.app"),
@@ -267,7 +389,42 @@ def test_no_secret_is_in_a_repr():
 
 
 @pytest.mark.parametrize(
-    "text", [f"keys: {{app: {KEY}", f"keys:\n  app: {KEY}: x", f"keys: [{KEY}]", f"listen: {{port: {KEY}}}"]
+    "text",
+    [
+        f"keys: {{app: {KEY}",
+        f"keys:\n  app: {KEY}: x",
+        f"keys: [{KEY}]",
+        f"keys: {KEY}",
+        f"keys: {{{KEY}}}",
+        f"keys:\n  {KEY}:",
+        f"keys: {{app: @{KEY}}}",
+        f"keys: {{app: *{KEY}}}",
+        f"keys: {{app: '{KEY}",
+        f"listen: {{port: {KEY}}}",
+        f"store: {{kind: {KEY}}}",
+        f"demo: {KEY}",
+        f"providers: {{x: {{api_key: [{KEY}]}}}}",
+        f"providers: {{x: {KEY}}}",
+    ],
 )
 def test_no_secret_is_in_a_problem(read, text):
-    assert KEY not in "".join(problems(read, text))
+    assert KEY not in "".join(map(str, faults(read, text)))
+
+
+# --- where a setting came from -----------------------------------------------------------------------
+
+
+def test_a_problem_is_located_at_the_setting_or_at_the_part_it_should_stand_in():
+    origins = {"models.a.b": Origin("f", 3), "models": Origin("f", 2), "listen.port": Origin("PENSTOCK_PORT")}
+    wrong = [Problem("models.a.b[1].provider", "x"), Problem("listen.port", "y"), Problem("demo", "z")]
+    assert [str(one.origin) for one in located(wrong, origins)] == ["f:3", "PENSTOCK_PORT", "None"]
+
+
+def test_settings_of_the_environment_are_known_by_their_variable():
+    environ = {"PENSTOCK_HOST": "0.0.0.0", "OPENAI_API_KEY": KEY, "PENSTOCK_PORT": ""}
+    assert environment_origins(Config(), environ) == {
+        "listen.host": Origin("PENSTOCK_HOST"),
+        "providers.openai": Origin("OPENAI_API_KEY"),
+    }
+    own = Config(providers={"openai": ProviderConfig()})
+    assert "providers.openai" not in environment_origins(own, environ)

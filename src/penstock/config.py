@@ -2,22 +2,24 @@
 
 The file is YAML (`penstock.yaml`). ``${NAME}`` inside a value is replaced from the environment, so
 that secrets need not stand in it; none ever stands in a `repr` or a problem. Everything is described in
-docs/guide/configuration.md. Nothing here acts: `penstock.assembly` builds from what this module returns.
+docs/guide/configuration.md. A setting's *origin* is the line, the variable or the option that it came
+from: problems name it. Nothing here acts: `penstock.assembly` builds from what this module returns.
 """
 
 import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
-import yaml
 
+from penstock.config_text import NotYaml, read_text
 from penstock.server.guard import is_loopback
 from penstock.types.errors import GatewayError
 
-_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+MAX_FILE_BYTES: Final = 1 << 20
+
 _HASHED_KEY: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -102,15 +104,28 @@ class Config(Settings, frozen=True):
         return f"Config({self.listen}, {self.store}, {self.providers}, {self.models}, keys={list(self.keys)})"
 
 
+class Origin(NamedTuple):
+    """Where a setting was written: in a file, by line and column from 1; or a variable's or option's name."""
+
+    name: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        """As editors and compilers write it."""
+        return f"{self.name}:{self.line}" if self.line else self.name
+
+
 class Problem(NamedTuple):
     """Something wrong in the configuration: where (a dotted path) and what to write instead."""
 
     where: str
     what: str
+    origin: Origin | None = None
 
     def __str__(self) -> str:
         """One line."""
-        return f"{self.where}: {self.what}" if self.where else self.what
+        return ": ".join(str(part) for part in (self.origin, self.where, self.what) if part)
 
 
 class BadConfig(GatewayError):
@@ -122,54 +137,75 @@ class BadConfig(GatewayError):
         self.problems = problems
 
 
+class Draft(NamedTuple):
+    """A file as far as it can be understood, where each setting stands, and what is wrong."""
+
+    config: Config
+    origins: dict[str, Origin]
+    problems: list[Problem]
+
+
+def read_draft(path: Path, environ: Mapping[str, str]) -> Draft:
+    """Return what the YAML file at ``path`` says; raises `BadConfig` when it cannot be read at all."""
+    name = str(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise BadConfig([Problem("", "is larger than any configuration", Origin(name))])
+        text = read_text(data.decode(), Config, environ)
+        config = msgspec.convert(text.value, Config, strict=False)
+    except OSError as error:
+        raise BadConfig([Problem("", f"cannot be read: {error.strerror}", Origin(name))]) from None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise BadConfig([Problem("", "this is not UTF-8 text", Origin(name, line))]) from None
+    except NotYaml as error:
+        raise BadConfig([Problem("", error.fault.what, Origin(name, *error.fault.place))]) from None
+    except msgspec.ValidationError as error:  # what `read_text` does not know to look for
+        what, _, where = str(error).partition(" - at `$")
+        raise BadConfig([Problem(where.strip("`."), what[:1].lower() + what[1:], Origin(name))]) from None
+    origins = {where: Origin(name, *place) for where, place in text.places.items()}
+    faults = sorted(text.faults, key=lambda fault: fault.place)
+    problems = [Problem(fault.where, fault.what, Origin(name, *fault.place)) for fault in faults]
+    return Draft(config, origins, problems)
+
+
 def read_file(path: Path, environ: Mapping[str, str]) -> Config:
     """Return the configuration in the YAML file at ``path``; raises `BadConfig`."""
-    problems: list[Problem] = []
-    try:
-        # All values are text until the settings' types say more: a `${PORT}` can be a number that way, a
-        # key of digits stays a key, and no tag in the file makes anything else.
-        raw = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)
-        expanded = _expand(raw or {}, environ, "", problems)
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadConfig([Problem(str(path), f"cannot be read: {error}")]) from None
-    except yaml.MarkedYAMLError as error:  # its own text quotes the line, which may hold a secret
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise BadConfig([Problem(str(path), f"is not YAML: line {line}: {error.problem}")]) from None
-    except (yaml.YAMLError, ValueError):
-        raise BadConfig(
-            [Problem(str(path), "is not YAML: it holds characters that text cannot hold")]
-        ) from None
-    except RecursionError:
-        raise BadConfig([Problem(str(path), "is nested too deeply")]) from None
-    if problems:
-        raise BadConfig(problems)
-    try:
-        return msgspec.convert(expanded, Config, strict=False)
-    except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `$")
-        raise BadConfig([Problem(where.strip("`.") or str(path), _plain(what))]) from None
+    draft = read_draft(path, environ)
+    if draft.problems:
+        raise BadConfig(draft.problems)
+    return draft.config
 
 
-def _plain(what: str) -> str:
-    if found := re.fullmatch(r"Object contains unknown field `(.*)`", what):
-        return f"'{found[1]}' is no setting; see docs/guide/configuration.md for those there are"
-    return what[:1].lower() + what[1:]
+def located(problems: list[Problem], origins: Mapping[str, Origin]) -> list[Problem]:
+    """Return ``problems`` with the origin of the setting, or of the part that it should stand in."""
+    return [
+        problem if problem.origin else problem._replace(origin=_origin(problem.where, origins))
+        for problem in problems
+    ]
 
 
-def _expand(value: Any, environ: Mapping[str, str], where: str, problems: list[Problem]) -> Any:
-    if isinstance(value, str):
+def _origin(where: str, origins: Mapping[str, Origin]) -> Origin | None:
+    while where:
+        if found := origins.get(where):
+            return found
+        where = where[: max(where.rfind("."), where.rfind("["), 0)]
+    return None
 
-        def replace(match: re.Match[str]) -> str:
-            if match[1] not in environ:
-                problems.append(Problem(where, f"the environment variable {match[1]} is not set"))
-            return environ.get(match[1], "")
 
-        return _VARIABLE.sub(replace, value)
-    if isinstance(value, dict):
-        return {k: _expand(v, environ, f"{where}.{k}".lstrip("."), problems) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_expand(v, environ, f"{where}[{i}]", problems) for i, v in enumerate(value)]
-    return value
+def environment_origins(config: Config, environ: Mapping[str, str]) -> dict[str, Origin]:
+    """Return which settings `with_environment` takes from the environment, and from which variable."""
+    named = {
+        "listen.host": "PENSTOCK_HOST",
+        "listen.port": "PENSTOCK_PORT",
+        "store.path": "PENSTOCK_DATA",
+        "keys.default": "PENSTOCK_KEY",
+    }
+    if "openai" not in config.providers and environ.get("OPENAI_API_KEY"):
+        named |= {"providers.openai": "OPENAI_API_KEY", "providers.openai.base_url": "OPENAI_BASE_URL"}
+    return {where: Origin(name) for where, name in named.items() if environ.get(name)}
 
 
 def with_environment(config: Config, environ: Mapping[str, str]) -> Config:
@@ -211,7 +247,7 @@ def _problems(config: Config) -> Iterator[Problem]:
         yield Problem("listen.heartbeat", "write a number of seconds above 0")
     if not config.keys and not is_loopback(config.listen.host):
         yield Problem(
-            "keys",
+            "listen.host",
             f"listening on {config.listen.host} lets others reach this gateway, and spend your providers' "
             "money: set a key (--key, PENSTOCK_KEY or `keys:`), or listen on 127.0.0.1",
         )

@@ -9,67 +9,69 @@ import gc
 import os
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Annotated, TextIO, cast
 
-import msgspec
 import structlog
 import typer
 import uvloop
 
 from penstock import __version__
-from penstock.assembly import System, assemble, serving, upstream_config
+from penstock.assembly import System, assemble, serving
 from penstock.cli import exits
-from penstock.config import BadConfig, Config, Problem, check, read_file, with_environment
+from penstock.cli.configuration import ConfigFile, Options, complain, settled
+from penstock.config import BadConfig, Config, located
 from penstock.server.serving import Server, listen
 from penstock.types.errors import PenstockError
-
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", "-c", help="Configuration file; ./penstock.yaml when there is one.")
-]
 
 
 def serve(
     config: ConfigFile = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; beyond loopback a key is required.")] = "",
-    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
-    upstream: Annotated[str, typer.Option(help="An OpenAI-compatible server: http://host:8000/v1.")] = "",
-    api_key: Annotated[str, typer.Option(help="Its API key.", envvar="PENSTOCK_UPSTREAM_KEY")] = "",
-    model: Annotated[str, typer.Option(help="The model it answers; any name if not given.")] = "",
-    key: Annotated[str, typer.Option(help="The API key that clients must send.", envvar="PENSTOCK_KEY")] = "",
-    data: Annotated[str, typer.Option(help="Folder for streams.")] = "",
-    store: Annotated[str, typer.Option(help="'embedded' (a folder) or 'memory'.")] = "",
-    allow_origin: Annotated[list[str] | None, typer.Option(help="Origin whose pages may call us.")] = None,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Address to listen on; beyond loopback a key is required.")
+    ] = "",
+    port: Annotated[int | None, typer.Option(metavar="PORT", help="Port to listen on; 0 for any.")] = None,
+    upstream: Annotated[
+        str, typer.Option(metavar="URL", help="An OpenAI-compatible server: http://host:8000/v1.")
+    ] = "",
+    api_key: Annotated[
+        str, typer.Option(metavar="KEY", help="Its API key.", envvar="PENSTOCK_UPSTREAM_KEY")
+    ] = "",
+    model: Annotated[str, typer.Option(metavar="NAME", help="The model it answers; any if not given.")] = "",
+    key: Annotated[
+        str, typer.Option(metavar="KEY", help="The API key that clients must send.", envvar="PENSTOCK_KEY")
+    ] = "",
+    data: Annotated[str, typer.Option(metavar="FOLDER", help="Folder for streams.")] = "",
+    store: Annotated[
+        str, typer.Option(metavar="KIND", help="'embedded' (a folder) or 'memory' (gone with the process).")
+    ] = "",
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="Origin whose pages may call the gateway; may be repeated."),
+    ] = None,
 ) -> None:
-    """Run the gateway."""
-    try:
-        settings = load(config)
-        changed = settings.listen
-        if host:
-            changed = msgspec.structs.replace(changed, host=host)
-        if port is not None:
-            changed = msgspec.structs.replace(changed, port=port)
-        if allow_origin:
-            origins = (*changed.allowed_origins, *allow_origin)
-            changed = msgspec.structs.replace(changed, allowed_origins=origins)
-        kept = settings.store
-        if data:
-            kept = msgspec.structs.replace(kept, path=data)
-        if store:
-            if store not in ("embedded", "memory"):
-                raise BadConfig([Problem("--store", "write 'embedded' or 'memory'")])
-            kept = msgspec.structs.replace(kept, kind=store)
-        keys = {**settings.keys, "default": key} if key else settings.keys
-        settings = msgspec.structs.replace(settings, listen=changed, store=kept, keys=keys)
-        if upstream:
-            settings = upstream_config(settings, upstream, api_key, model)
-        elif model or api_key:
-            raise BadConfig([Problem("--upstream", "--model and --api-key say more about an --upstream URL")])
-        if problems := check(settings):
-            raise BadConfig(problems)
-    except BadConfig as error:
-        complain(error.problems)
-        raise typer.Exit(exits.BAD_CONFIG) from None
+    """Run the gateway until it is stopped with Ctrl-C or SIGTERM.
+
+    Without any configuration the embedded demo models answer. Settings come from the file, then from
+    the environment, then from these options; the later one wins.
+
+    \b
+    penstock serve
+    penstock serve --port 9000 --upstream http://localhost:11434/v1
+    penstock serve --config /etc/penstock.yaml
+    """
+    options = Options(
+        host=host,
+        port=port,
+        upstream=upstream,
+        api_key=api_key,
+        model=model,
+        key=key,
+        data=data,
+        store=store,
+        allow_origin=tuple(allow_origin or ()),
+    )
+    draft = settled(config, os.environ, options)
+    settings = draft.config
     configure_logs()
     # Other threads (the store's) hand the interpreter back sooner, so a token never waits 5 ms for it.
     sys.setswitchinterval(0.0005)
@@ -78,7 +80,7 @@ def serve(
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run_gateway(settings, system))
     except BadConfig as error:
-        complain(error.problems)
+        complain(located(error.problems, draft.origins))
         raise typer.Exit(exits.BAD_CONFIG) from None
     except PenstockError as error:
         print(f"penstock: {error.message}", file=sys.stderr)
@@ -88,22 +90,6 @@ def serve(
         print(f"penstock: cannot listen on {where}: {error.strerror}.", file=sys.stderr)
         print("Choose another address with --host and --port.", file=sys.stderr)
         raise typer.Exit(exits.UNAVAILABLE) from None
-
-
-def load(path: Path | None) -> Config:
-    """Return the configuration of the file at ``path`` or the usual one, and of the environment."""
-    default = Path("penstock.yaml")
-    if path is None and default.is_file():
-        path = default
-    config = read_file(path, os.environ) if path else Config()
-    return with_environment(config, os.environ)
-
-
-def complain(problems: list[Problem]) -> None:
-    """Say on standard error what is wrong."""
-    print("penstock: the configuration cannot be used:", file=sys.stderr)
-    for problem in problems:
-        print(f"  {problem}", file=sys.stderr)
 
 
 def configure_logs() -> None:
