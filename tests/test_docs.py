@@ -4,12 +4,12 @@ import ast
 import json
 import re
 import subprocess
-import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+import penstock
 from penstock import config
 
 ROOT = Path(__file__).parent.parent
@@ -188,7 +188,7 @@ def test_configuration_in_pages_can_be_used(block, tmp_path):
 
 
 def test_changelog_and_package_agree_on_the_version():
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    version = penstock.__version__
     newest = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0]
     changelog = (ROOT / "CHANGELOG.md").read_text()
     assert newest == "Unreleased" or newest.split()[0] == version

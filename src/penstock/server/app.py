@@ -1,5 +1,8 @@
 """The ASGI application: the route table, readable as a list, and what becomes of errors."""
 
+from collections.abc import Iterator
+from urllib.parse import quote
+
 import structlog
 from starlette.datastructures import State
 from starlette.exceptions import HTTPException
@@ -12,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penstock.server import generations, models, reads, streams, ui
 from penstock.server.context import RECONNECT_QUERIES, Context, new_request_id
-from penstock.server.downstream import ClientGone
+from penstock.server.downstream import ClientGone, Cut, Headers, break_off
 from penstock.server.errors import error_response
 from penstock.server.guard import normal_origin
 from penstock.server.http import EXTENSION, Connection
@@ -81,10 +84,13 @@ class Outermost:
             await self._app(scope, receive, send)
             return
         started = False
+        root = quote(scope.get("root_path", ""))
 
         async def watch(message: Message) -> None:
             nonlocal started
             started = True
+            if root and message["type"] == "http.response.start":
+                message = {**message, "headers": [*_below(root, message["headers"])]}
             await send(message)
 
         try:
@@ -95,6 +101,8 @@ class Outermost:
                 await response.serve(scope, receive, send_on)
         except (ClientGone, ClientDisconnect):
             pass  # there is nobody to tell
+        except Cut:
+            raise
         except Exception as error:
             if not started:
                 response = await _known(Request(scope), error)
@@ -103,6 +111,14 @@ class Outermost:
             log.error("request_crashed", path=scope["path"], exc_info=error)
             if isinstance(connection := scope.get("extensions", {}).get(EXTENSION), Connection):
                 connection.cut()
+            else:
+                await break_off(send)
+
+
+def _below(root: str, headers: Headers) -> Iterator[tuple[bytes, bytes]]:
+    """Yield ``headers`` as they are where we are mounted: our own addresses begin at the mount's path."""
+    for name, value in headers:
+        yield name, root.encode() + value if name == b"location" and value.startswith(b"/") else value
 
 
 async def _known(request: Request, error: Exception) -> Response:
@@ -114,6 +130,9 @@ async def _known(request: Request, error: Exception) -> Response:
             log.info("resume_deferred", error=repr(error))
             connection.cut()
             return Response(status_code=204)  # goes nowhere: the connection is closed
+        if "text/event-stream" in request.headers.get("accept", ""):
+            # Nor can a foreign server close it. An EventSource comes back after an empty stream as well.
+            return Response(b"", 200, {"cache-control": "no-store"}, "text/event-stream")
     return error_response(error, new_request_id())
 
 

@@ -6,8 +6,9 @@ commit can write to the socket in the same call; `Plain` on nothing but ASGI's s
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
-from typing import Protocol, Self
+from typing import NoReturn, Protocol, Self
 
 from starlette.types import Receive, Scope, Send
 
@@ -18,6 +19,22 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 class ClientGone(Exception):
     """The client left, or took nothing for too long."""
+
+
+class Cut(Exception):
+    """A body ends without its end: for the server around us, which must close the connection."""
+
+
+async def break_off(send: Send) -> NoReturn:
+    """Have a foreign server close the connection in mid-body, through whatever stands between.
+
+    Raises `Cut`. That is not enough: Starlette's `BaseHTTPMiddleware` ends a body properly whose
+    application raised. A message of no known type is an error for it as it is for every server (ASGI
+    specification, "Error Handling").
+    """
+    with suppress(Exception):
+        await send({"type": "penstock.cut"})
+    raise Cut("the answer is not whole, so its connection must be closed")
 
 
 class Downstream(Protocol):
@@ -49,6 +66,10 @@ class Downstream(Protocol):
 
     def cut(self) -> None:
         """End without ending: the client must see that the body is not whole."""
+        ...
+
+    async def leave(self) -> None:
+        """Be done; raises `Cut` when the body was cut and nothing else tells the server."""
         ...
 
     def on_gone(self, callback: Callable[[], None] | None) -> None:
@@ -112,6 +133,9 @@ class Direct:
         """Flush and close without the last chunk."""
         self._connection.cut()
 
+    async def leave(self) -> None:
+        """Be done; the connection knows."""
+
 
 class Plain:
     """On ASGI's send and receive alone."""
@@ -124,10 +148,13 @@ class Plain:
         self._receive = receive
         self._send = send
         self._timeout = timeout
+        self._started = False
+        self._cut = False
         self._watch: asyncio.Task[None] | None = None
 
     async def start(self, status: int, headers: Headers) -> None:
-        """Send the status line."""
+        """Send the status line; raises `ClientGone`."""
+        self._started = True
         await self._guarded({"type": "http.response.start", "status": status, "headers": list(headers)})
 
     def push(self, data: bytes) -> bool:
@@ -143,7 +170,13 @@ class Plain:
         await self._guarded({"type": "http.response.body", "body": b"", "more_body": False})
 
     def cut(self) -> None:
-        """Nothing to do: the server aborts a response that its app left unfinished."""
+        """Remember it for `leave`."""
+        self._cut = True
+
+    async def leave(self) -> None:
+        """Be done; raises `Cut` after a cut, since nothing else tells the server."""
+        if self._cut and self._started:
+            await break_off(self._send)
 
     def on_gone(self, callback: Callable[[], None] | None) -> None:
         """Watch ``receive`` in a task of this object's own; None ends the watch."""
@@ -165,7 +198,9 @@ class Plain:
         try:
             async with asyncio.timeout(self._timeout):
                 await self._send(message)
-        except (OSError, TimeoutError):
+        except OSError as error:
+            # A client that only stood still must not take what it has for all there is.
+            self._cut = isinstance(error, TimeoutError)
             raise ClientGone from None
 
 

@@ -12,7 +12,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from penstock.server.context import CURSOR_QUERIES, RECONNECT_QUERIES, Context, context, new_request_id
+from penstock.server.context import (
+    CURSOR_QUERIES,
+    PRINCIPAL,
+    RECONNECT_QUERIES,
+    Context,
+    context,
+    new_request_id,
+)
 from penstock.server.downstream import ClientGone, Present, downstream
 from penstock.server.formats import DIALECTS, NATIVE, TEXT, by_query, openai_chat
 from penstock.server.links import LinkScope
@@ -242,6 +249,7 @@ class Following:
         finally:
             ctx.heart.readers.discard(reader)
             left()
+        await down.leave()
 
     def _opening(self) -> bytes:
         """Return the first event, where the format has one: it names the stream."""
@@ -335,7 +343,8 @@ async def visit(request: Request, want: Want = "read") -> tuple[Context, Stream,
     if not stream_id:
         raise ClientError("There is no such stream.", code="stream_not_found", status=404)
     if token and want != "own":
-        ctx.guard.check_host(request.headers)
+        if PRINCIPAL not in request.scope:
+            ctx.guard.check_host(request.headers)
         principal = ctx.links.admit(token, stream_id, want)
     return ctx, await ctx.gateway.find(stream_id, principal), principal
 
