@@ -1,0 +1,93 @@
+"""The package as people get it: built from what git tracks, installed where nothing of this repository is."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 110
+
+
+class Installed(NamedTuple):
+    """``folder`` holds it all; ``dist`` what a release would upload, ``bin`` the programs of the venv."""
+
+    folder: Path
+
+    @property
+    def dist(self) -> Path:
+        return self.folder / "dist"
+
+    @property
+    def wheel(self) -> Path:
+        return next(self.dist.glob("*.whl"))
+
+    @property
+    def bin(self) -> Path:
+        return self.folder / "venv" / "bin"
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without what leads Python or us elsewhere."""
+    ours = ("PYTHON", "PENSTOCK_", "OPENAI_", "COV", "MYPYPATH", "VIRTUAL_ENV")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """Run a program to its end and return what it printed; fails with all of it."""
+    done = subprocess.run(
+        list(map(str, command)),
+        cwd=cwd,
+        env=clean_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def copy_tracked(folder: Path) -> None:
+    """Copy what git tracks, as it is now, to ``folder``."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, timeout=30)
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).is_file():  # one that was removed and not committed is not
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+
+
+@contextmanager
+def alone(file: Path) -> Iterator[None]:
+    """Hold a lock: test processes that run side by side do this one after the other."""
+    with file.open("w") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory) -> Installed:
+    """Build and install once for all test processes of this run."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    made = Installed(shared / "installed")
+    with alone(shared / "installed.lock"):
+        if not (made.folder / "done").exists():
+            source = made.folder / "source"
+            copy_tracked(source)
+            build = (sys.executable, "-m", "build", "--no-isolation")
+            run(*build, "--outdir", made.dist, cwd=source)  # the wheel from the sdist
+            run(*build, "--wheel", "--outdir", made.folder / "direct", cwd=source)
+            run(sys.executable, "-m", "venv", "--without-pip", made.bin.parent, cwd=made.folder)
+            pip = (sys.executable, "-m", "pip", "--python", made.bin / "python", "install", "--quiet")
+            run(*pip, made.wheel, cwd=made.folder)
+            (made.folder / "done").touch()
+    return made

@@ -1,0 +1,129 @@
+"""What pip installs is the whole product: the program, its page, its types, and one version."""
+
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from tests.packages.conftest import PATIENCE, ROOT, clean_environment, run
+from tests.server.sse import parse
+
+pytestmark = pytest.mark.timeout(300)  # building and installing fetch from the package index
+
+PROGRAM = """
+import asyncio
+
+from penstock import Config, Generation, Penstock, PenstockError
+
+
+async def main() -> None:
+    penstock = Penstock(Config())
+    async with penstock:
+        generation: Generation = await penstock.start("one two three", model="demo-echo")
+        try:
+            print(await generation.text())
+        except PenstockError as error:
+            print(error.code)
+
+
+asyncio.run(main())
+"""
+
+
+@contextmanager
+def served(installed, folder):
+    """The installed program, started elsewhere as people start it; yields its URL."""
+    command = [installed.bin / "penstock", "serve", "--port", "0", "--data", "data"]
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with process:
+        try:
+            greeting = iter(process.stdout.readline, "")
+            yield next(
+                f"http://127.0.0.1:{found[1]}"
+                for line in greeting
+                if (found := re.search(r"page +http://localhost:(\d+)/", line))
+            )
+            process.terminate()
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
+
+
+def test_wheel_holds_every_tracked_file_of_the_package(installed):
+    source = installed.folder / "source" / "src"
+    tracked = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
+    with zipfile.ZipFile(installed.wheel) as wheel:
+        names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert names == tracked
+    assert "penstock/py.typed" in names
+
+
+def test_sdist_builds_the_same_wheel(installed):
+    (direct,) = (installed.folder / "direct").glob("*.whl")
+    assert direct.name == installed.wheel.name
+    with zipfile.ZipFile(direct) as one, zipfile.ZipFile(installed.wheel) as other:
+        assert {i.filename: i.CRC for i in one.infolist()} == {i.filename: i.CRC for i in other.infolist()}
+
+
+def test_sdist_holds_what_its_tests_need(installed):
+    (sdist,) = installed.dist.glob("*.tar.gz")
+    with tarfile.open(sdist) as tar:
+        names = {name.partition("/")[2] for name in tar.getnames()}
+    for name in ("tests/packages/test_package.py", "vectors/sse/README.md", "docs/protocol.md", "Makefile"):
+        assert name in names
+
+
+def test_version_is_that_of_the_metadata(installed, tmp_path):
+    code = "from importlib.metadata import version; print(version('penstock'))"
+    metadata = run(installed.bin / "python", "-c", code, cwd=tmp_path)
+    assert run(installed.bin / "penstock", "version", cwd=tmp_path) == metadata
+    assert f"-{metadata.strip()}-" in installed.wheel.name
+
+
+def test_installed_gateway_streams_and_has_its_page(installed, tmp_path):
+    pages = ROOT / "src" / "penstock" / "server" / "pages"
+    with served(installed, tmp_path) as url, httpx.Client(base_url=url, timeout=30) as client:
+        events = parse(client.get("/stream?content=Hello&model=demo&format=json").content)
+        assert events[-1].name == "done"
+        assert len(events) > 10
+        assert client.get("/").content == (pages / "index.html").read_bytes()
+        for path in installed.folder.glob("source/src/penstock/server/pages/**/*.*"):
+            name = path.relative_to(installed.folder / "source/src/penstock/server/pages")
+            assert client.get(f"/ui/{name}").content == path.read_bytes()
+    assert (tmp_path / "data").is_dir()
+
+
+def test_program_that_uses_the_public_names_runs(installed, tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    assert run(installed.bin / "python", "program.py", cwd=tmp_path).splitlines()[-1] == "one two three"
+
+
+@pytest.mark.parametrize("mistake", ["", "await penstock.start(1)", "penstock.config = None"])
+def test_types_of_the_public_names_are_known_to_a_checker(installed, tmp_path, mistake):
+    body = PROGRAM.replace("        try:\n", f"        {mistake or 'pass'}\n        try:\n")
+    (tmp_path / "program.py").write_text(body)
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--python-executable", installed.bin / "python"]
+    command = [*mypy, "--cache-dir", installed.folder / "mypy", "program.py"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode == 0) == (not mistake), done.stdout + done.stderr
+    assert not mistake or "program.py" in done.stdout
