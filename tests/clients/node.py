@@ -1,5 +1,6 @@
 """Node.js and the packages that its tests need (tests/clients/js)."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,7 +12,8 @@ FOLDER = Path(__file__).parent / "js"
 def modules() -> Path:
     """Return the installed packages; `make test` has installed them, and where it did not, this does."""
     installed = FOLDER / "node_modules"
-    if not (installed / "openai").is_dir():
+    wanted = json.loads((FOLDER / "package.json").read_text())["dependencies"]
+    if not all((installed / name).is_dir() for name in wanted):
         command = [
             shutil.which("npm"),
             "ci",
@@ -24,12 +26,18 @@ def modules() -> Path:
     return installed
 
 
-def run(*arguments: str, cwd: Path = FOLDER, **environ: str) -> str:
-    """Run node and return what it printed; fails with all of it when node fails."""
+def run(*arguments: str, cwd: Path = FOLDER, patience: float = 100, **environ: str) -> str:
+    """Run node and return what it printed; fails with all of it when node fails. ``patience`` in seconds."""
     own = {k: v for k, v in os.environ.items() if not k.startswith(("NODE_", "OPENAI_", "FORCE_COLOR"))}
     command = [shutil.which("node"), *arguments]
     done = subprocess.run(
-        command, cwd=cwd, env={**own, **environ}, capture_output=True, text=True, timeout=100, check=False
+        command,
+        cwd=cwd,
+        env={**own, **environ},
+        capture_output=True,
+        text=True,
+        timeout=patience,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -1,0 +1,154 @@
+// Readers of event streams, each set up as its documentation says, behind one face:
+//
+//     const { texts, how } = await readers[name](job);
+//
+// job: { url, format: "text" | "json", post: body or undefined, key: idempotency key or undefined }.
+// texts: the text of each event that brought some, in order. how: what ended the reading ("done", "204", …).
+// Runs in Node.js and in browsers; a reader that is not made for the one is never asked for there.
+
+const TEXT = { text: "message", json: "delta" };
+
+class Log {
+  constructor({ format }) {
+    this.format = format;
+    this.event = TEXT[format];
+    this.texts = [];
+  }
+
+  take(data) {
+    if (this.format === "text") this.texts.push(data);
+    else {
+      const delta = JSON.parse(data);
+      if (delta.type === "text") this.texts.push(delta.delta);
+    }
+  }
+
+  ended(how) {
+    return { texts: this.texts, how };
+  }
+}
+
+// A bare EventSource: it knows no end, and stops when the server says 204.
+function bare(source, job) {
+  const log = new Log(job);
+  let last = "";
+  return new Promise((resolve) => {
+    source.addEventListener(log.event, (event) => log.take(event.data));
+    for (const end of ["done", "fail"]) source.addEventListener(end, () => (last = end));
+    source.addEventListener("error", () => {
+      if (source.readyState === 2) resolve(log.ended(`closed ${last}`));
+    });
+  });
+}
+
+// These know nothing of 204, or stumble over it: they are closed when the last event is there.
+function untilDone(source, job, failed = () => {}) {
+  const log = new Log(job);
+  return new Promise((resolve) => {
+    source.addEventListener(log.event, (event) => log.take(event.data));
+    source.addEventListener("error", failed);
+    for (const end of ["done", "fail"]) {
+      source.addEventListener(end, () => {
+        source.close();
+        resolve(log.ended(`closed ${end}`));
+      });
+    }
+  });
+}
+
+function headersOf(job) {
+  return {
+    ...(job.post && { "Content-Type": "application/json" }),
+    ...(job.key && { "Idempotency-Key": job.key }),
+  };
+}
+
+class Ended extends Error {}
+
+export const readers = {
+  async EventSource(job) {
+    return bare(new globalThis.EventSource(job.url), job);
+  },
+
+  async eventsource(job) {
+    const { EventSource } = await import("eventsource");
+    return bare(new EventSource(job.url), job);
+  },
+
+  async "event-source-polyfill"(job) {
+    await import("event-source-polyfill").then((module) => {
+      globalThis.EventSourcePolyfill ??= module.default?.EventSourcePolyfill ?? module.EventSourcePolyfill;
+    });
+    return untilDone(new globalThis.EventSourcePolyfill(job.url), job);
+  },
+
+  async "fetch-event-source"(job) {
+    const { fetchEventSource } = await import("@microsoft/fetch-event-source");
+    const log = new Log(job);
+    let how = "clean end";
+    await fetchEventSource(job.url, {
+      method: job.post ? "POST" : "GET",
+      body: job.post,
+      headers: headersOf(job),
+      openWhenHidden: true,
+      async onopen(response) {
+        if (response.status === 204) throw new Ended();
+        if (!response.ok) throw new Ended(`${response.status}`);
+      },
+      onmessage(message) {
+        if ((message.event || "message") === log.event) log.take(message.data);
+      },
+      onerror(error) {
+        if (error instanceof Ended) throw error;
+      },
+    }).catch((error) => {
+      if (!(error instanceof Ended)) throw error;
+      how = error.message || "204";
+    });
+    return log.ended(how);
+  },
+
+  async "sse.js"(job) {
+    const { SSE } = await import("sse.js");
+    const source = new SSE(job.url, { payload: job.post, headers: headersOf(job), autoReconnect: true });
+    return untilDone(source, job);
+  },
+
+  // Comes back by itself after a cut in the body; where no answer began (status 0) it must be told to.
+  async "react-native-sse"(job) {
+    const { default: module } = await import("react-native-sse");
+    const EventSource = module.default ?? module; // CommonJS in Node.js, a module where there are bundlers
+    const source = new EventSource(job.url, {
+      method: job.post ? "POST" : "GET",
+      body: job.post,
+      headers: headersOf(job),
+      timeoutBeforeConnection: 0,
+    });
+    return untilDone(source, job, (event) => {
+      if (event.xhrStatus === 0) setTimeout(() => source.open(), 1000);
+    });
+  },
+};
+
+// Run jobs, so many at a time; return what was not as it should be: each job's result has `texts` only
+// when they differ from what was expected.
+export async function runAll(name, jobs, expected, { lanes = 100, patience = 40_000 } = {}) {
+  const results = [];
+  const queue = [...jobs];
+  const whole = { text: JSON.stringify(expected.text), json: JSON.stringify(expected.json) };
+  async function lane() {
+    for (let job; (job = queue.shift()); ) {
+      let timer;
+      const late = new Promise((resolve) => {
+        timer = setTimeout(resolve, patience, { texts: [], how: "stuck" });
+      });
+      const failed = (error) => ({ texts: [], how: `${error?.stack ?? error}` });
+      const { texts, how } = await Promise.race([readers[name](job).catch(failed), late]);
+      clearTimeout(timer);
+      const exact = JSON.stringify(texts) === whole[job.format];
+      results.push({ run: job.run, how, texts: exact ? null : texts });
+    }
+  }
+  await Promise.all(Array.from({ length: lanes }, lane));
+  return results;
+}

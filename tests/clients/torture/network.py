@@ -1,0 +1,293 @@
+"""A network that breaks to the byte: a relay to a gateway, a loop in a thread of its own, and a provider.
+
+A path that begins with a number, ``/17/stream?…``, belongs to that run: the number is taken off on the
+way, and the run's next `Cut` is made in its answer. Other paths are files for a browser. In every answer
+``retry: 1000`` becomes ``retry: 0010``, ten milliseconds in as many bytes, so that nobody waits.
+"""
+
+import asyncio
+import re
+import socket
+import struct
+import threading
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from tests.clients.torture.provider import Provider
+
+HEAD = -1
+LINGER = 0.003
+"""Seconds between the last byte and the cut, so that the client has seen what came."""
+RST = struct.pack("ii", 1, 0)
+REQUEST = re.compile(rb"(GET|POST) (?:/(\d+))?(/\S*) HTTP/1\.1\r\n")
+WINDOW = re.compile(rb"\nid: \S+\n\Z")
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
+}
+
+
+class Cut(NamedTuple):
+    """After ``offset`` bytes that follow the ``event``-th event, or the start of the answer for `HEAD`.
+
+    Event 0 is preceded by the head alone. ``kind``: ``rst`` or ``fin``. ``at_once``: with no time to see
+    the last bytes.
+    """
+
+    event: int
+    offset: int
+    kind: str
+    at_once: bool = False
+
+
+@dataclass
+class Run:
+    """One reader on its way through cuts. ``made``: the cuts so far, each with the bytes before it."""
+
+    plan: list[Cut] = field(default_factory=list)
+    requests: list[bytes] = field(default_factory=list)
+    made: list[tuple[Cut, bytes]] = field(default_factory=list)
+    answers: list[bytearray] = field(default_factory=list)
+    gate: asyncio.Event | None = None
+
+    @property
+    def statuses(self) -> list[int]:
+        """Of the answers whose status arrived."""
+        return [int(answer[9:12]) for answer in self.answers if len(answer) >= 12]
+
+    @property
+    def in_window(self) -> int:
+        """How many cuts fell between the end of an id's line and the blank line after it."""
+        return sum(bool(WINDOW.search(before)) for _, before in self.made)
+
+
+class Network:
+    """See the module's head. ``ports``: how many addresses it listens at (a browser opens six
+    connections to each)."""
+
+    def __init__(self, files: Path | None = None, ports: int = 1) -> None:
+        self.provider = Provider()
+        self.runs: dict[int, Run] = {}
+        self.target: tuple[str | None, int | None] = ("", 0)
+        self.files = files
+        self.loop = asyncio.new_event_loop()
+        self.urls: list[str] = []
+        self._ports = ports
+        self._servers: list[asyncio.Server] = []
+        self._thread = threading.Thread(target=self.loop.run_forever)
+
+    @property
+    def url(self) -> str:
+        return self.urls[0]
+
+    def lead_to(self, gateway: str) -> None:
+        """Relay to the gateway at this URL from now on."""
+        url = urlsplit(gateway)
+        self.target = (url.hostname, url.port)
+
+    def call(self, coroutine: Coroutine) -> Any:
+        """Run something on the loop and wait for it."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(30)
+
+    def plan(self, number: int, cuts: Sequence[Cut], *, asked: str = "") -> Run:
+        """Make ``cuts`` in the next answers of this run.
+
+        ``asked``: the provider says nothing to it until the run's second request is here.
+        """
+        run = self.runs[number] = Run(list(cuts))
+        if asked:
+            run.gate = self.provider.gates[asked] = asyncio.Event()
+        return run
+
+    def start(self) -> None:
+        self._thread.start()
+        self.call(self._listen())
+
+    def stop(self) -> None:
+        self.call(self._close())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+    async def _listen(self) -> None:
+        await self.provider.start()
+        for _ in range(self._ports):
+            server = await self.loop.create_server(lambda: _FromClient(self), "127.0.0.1", 0, backlog=1024)
+            self._servers.append(server)
+            self.urls.append(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+
+    async def _close(self) -> None:
+        for server in self._servers:
+            server.close()
+        self.provider.stop()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0.05)  # transports close a turn later
+
+
+class _FromClient(asyncio.Protocol):
+    """A client's connection; its requests come one after another."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._head = bytearray()
+        self._reading_head = True
+        self._waiting: list[bytes] = []
+        self._gateway: asyncio.Transport | None = None
+        self._connecting: asyncio.Task | None = None
+        self._run = Run()
+        self._answer = bytearray()
+        self._cut: Cut | None = None
+        self._broken = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._client: asyncio.Transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._broken = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self._gateway is not None:
+            self._gateway.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if not self._reading_head and self._answer:  # the answer began, so this is the next request
+            self._reading_head = True
+        if not self._reading_head:
+            self._send(data)
+            return
+        self._head += data
+        if b"\r\n\r\n" not in self._head:
+            return
+        head, self._head = bytes(self._head), bytearray()
+        self._reading_head = False
+        self._answer = bytearray()
+        found = REQUEST.match(head)
+        if found is None or found[2] is None:
+            self._serve_file(found[3].decode() if found else "/")
+            return
+        self._run = run = self._network.runs.setdefault(int(found[2]), Run())
+        run.requests.append(head)
+        run.answers.append(self._answer)
+        self._cut = run.plan.pop(0) if run.plan else None
+        if run.gate is not None and len(run.requests) == 2:
+            run.gate.set()
+        self._send(b"%b %b HTTP/1.1\r\n%b" % (found[1], found[3], head[found.end() :]))
+
+    def _serve_file(self, path: str) -> None:
+        self._answer += b"."
+        file = self._network.files and (self._network.files / urlsplit(path).path.lstrip("/")).resolve()
+        if file and not file.suffix:
+            file = file.with_suffix(".js")
+        if file and file.is_relative_to(self._network.files) and file.is_file() and file.suffix in TYPES:
+            body, status, kind = file.read_bytes(), "200 OK", TYPES[file.suffix]
+        else:
+            body, status, kind = b"", "404 Not Found", "text/plain"
+        head = f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n\r\n"
+        self._client.write(head.encode() + body)
+
+    def _send(self, data: bytes) -> None:
+        if self._gateway is not None:
+            self._gateway.write(data)
+            return
+        self._waiting.append(data)
+        if self._connecting is None:
+            self._connecting = self._network.loop.create_task(self._connect())
+
+    async def _connect(self) -> None:
+        try:
+            transport, _ = await self._network.loop.create_connection(
+                lambda: _FromGateway(self), *self._network.target
+            )
+        except OSError:
+            self._client.abort()
+            return
+        self._gateway = transport
+        for data in self._waiting:
+            transport.write(data)
+
+    def deliver(self, data: bytes) -> None:
+        """Pass on what the gateway sent, up to the cut."""
+        if self._broken:
+            return
+        data = data.replace(b"retry: 1000\n", b"retry: 0010\n")
+        before = len(self._answer)
+        self._answer += data
+        at = _place(self._answer, self._cut) if self._cut is not None else None
+        if at is not None and at <= len(self._answer):
+            self._break(data[: at - before])
+            return
+        self._client.write(data)
+
+    def _break(self, last: bytes) -> None:
+        cut, self._cut, self._broken = self._cut, None, True
+        assert cut is not None
+        self._client.write(last)
+        if self._gateway is not None:
+            _end(self._gateway, cut.kind)
+        self._network.loop.call_later(0 if cut.at_once else LINGER, self._lose, cut)
+
+    def _lose(self, cut: Cut) -> None:
+        at = _place(self._answer, cut)
+        self._run.made.append((cut, bytes(self._answer[:at][-80:])))
+        del self._answer[at:]
+        _end(self._client, cut.kind)
+
+    def gateway_lost(self, exc: Exception | None) -> None:
+        """The gateway closed, or cut, the connection: so do we, in the same way."""
+        if self._broken:
+            return
+        if exc is None:
+            self._client.close()
+        else:
+            self._client.abort()
+
+
+class _FromGateway(asyncio.Protocol):
+    """The connection that carries on to the gateway what a client's brings."""
+
+    def __init__(self, client: _FromClient) -> None:
+        self.data_received = client.deliver
+        self.connection_lost = client.gateway_lost
+
+
+def _end(transport: asyncio.Transport, kind: str) -> None:
+    """End a connection: with all that was written, or with a reset."""
+    if kind == "fin":
+        transport.close()
+        return
+    with suppress(OSError):  # it has ended already
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
+    transport.abort()
+
+
+def _place(answer: bytearray, cut: Cut) -> int | None:
+    """Return where the cut is in the answer, as far as that is known."""
+    if cut.event == HEAD:
+        return cut.offset
+    at = answer.find(b"\r\n\r\n")
+    at = at + 4 if at >= 0 else -1
+    for _ in range(cut.event):
+        if at < 0:
+            return None
+        found = answer.find(b"\n\n", at)
+        at = found + 2 if found >= 0 else -1
+    return at + cut.offset if at >= 0 else None
+
+
+@contextmanager
+def networking(files: Path | None = None, ports: int = 1) -> Iterator[Network]:
+    """Run a network."""
+    network = Network(files, ports)
+    network.start()
+    try:
+        yield network
+    finally:
+        network.stop()

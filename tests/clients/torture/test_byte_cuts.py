@@ -1,0 +1,163 @@
+"""A connection lost at any byte costs nothing: every reader ends with every event, once.
+
+The cuts are real, by RST and by FIN, between the gateway and readers that people use, and what is told
+apart is the client's doing from ours: a reader may lose an event only where its own code does.
+"""
+
+import itertools
+import json
+import os
+import random
+
+import httpx
+import pytest
+
+from tests.clients.gateway import PATIENCE
+from tests.clients.torture.answer import PIECES, compare, shown
+from tests.clients.torture.cuts import every, shape_of, some
+from tests.clients.torture.network import HEAD
+from tests.clients.torture.readers import NODE, by_httpx, by_node
+from tests.clients.torture.table import Row
+
+ALL = os.environ.get("PENSTOCK_CUTS") == "all"
+SAMPLE = 40
+EXPECTED = {format: shown(PIECES, format) for format in ("text", "json")}
+ROUTES = {
+    "GET /stream": "text",
+    "GET /stream?format=json": "json",
+    "GET /v1/streams/{id}/events": "json",
+    "POST /v1/streams": "json",
+}
+POSTERS = {"fetch-event-source", "react-native-sse", "httpx-sse", "sse.js"}
+INEXACT = {"react-native-sse", "fetch-event-source"}
+"""Readers that change a text by themselves (spaces, line breaks at its ends): JSON events are for them."""
+WINDOWS = {"fetch-event-source"}
+"""Readers that keep an id before its event is theirs: a cut between the two loses the event."""
+ENDS = {"closed done", "done", "204", "clean end"}
+
+numbers = itertools.count(1)
+
+
+def routes_of(name):
+    """The routes that a reader can read."""
+    for route, format in ROUTES.items():
+        if (name in POSTERS or not route.startswith("POST")) and (name not in INEXACT or format == "json"):
+            yield route
+
+
+class Torture:
+    """The jobs of one reader on one route, and what came of them."""
+
+    def __init__(self, network, gateway, name, route, bases=()):
+        self.network = network
+        self.gateway = gateway
+        self.name = name
+        self.route = route
+        self.format = ROUTES[route]
+        self.creates = "{id}" not in route
+        self.bases = bases or network.urls[:1]
+        self.runs = {}
+        self.stream = ""
+
+    def body(self, asked):
+        messages = [{"role": "user", "content": asked}]
+        return json.dumps({"request": {"model": "torture", "messages": messages}})
+
+    def path(self, asked):
+        if not self.creates:
+            return f"/v1/streams/{self.stream}/events"
+        if self.route.startswith("POST"):
+            return "/v1/streams"
+        return str(httpx.URL("/stream", params={"content": asked, "format": self.format}))
+
+    def create(self, asked):
+        """Let the gateway answer, without a reader; return the stream once it is whole."""
+        headers = {"content-type": "application/json", "prefer": "respond-async"}
+        made = httpx.post(f"{self.gateway.url}/v1/streams", content=self.body(asked), headers=headers)
+        stream = made.raise_for_status().json()["stream"]
+        assert self.gateway.wait_closed(stream)["status"] == "completed"
+        return stream
+
+    def shape(self):
+        """Read an answer once, whole, and look at it."""
+        number = next(numbers)
+        asked = f"{self.name} {number}"
+        if not self.creates:
+            self.stream = self.create(asked)
+        method = self.route.split()[0]
+        run = self.network.plan(number, [])
+        headers = {"content-type": "application/json"} if method == "POST" else {}
+        content = self.body(asked) if method == "POST" else None
+        url = f"{self.network.url}/{number}{self.path(asked)}"
+        httpx.request(method, url, content=content, headers=headers, timeout=PATIENCE).raise_for_status()
+        return shape_of(bytes(run.answers[0]))
+
+    def jobs(self):
+        """One job for each plan. Where it is cut before its id, the provider is silent until it is back."""
+        chance = random.Random(f"{self.name} {self.route}")
+        shape = self.shape()
+        plans = every(shape, chance) if ALL else some(shape, chance, SAMPLE)
+        chance.shuffle(plans)
+        for plan, base in zip(plans, itertools.cycle(self.bases), strict=False):
+            number = next(numbers)
+            asked = f"{self.name} {number}"
+            gated = self.creates and early(shape, plan[0])
+            self.runs[number] = self.network.plan(number, plan, asked=asked if gated else "")
+            job = {"run": number, "url": f"{base}/{number}{self.path(asked)}", "format": self.format}
+            if self.route.startswith("POST"):
+                job |= {"post": self.body(asked), "key": asked}
+            yield job
+
+    def judge(self, results):
+        """Count, and collect what is wrong, with the cuts it was under."""
+        row = Row(self.name, self.route)
+        wrong = []
+        for result in results:
+            if (run := self.runs.get(result["run"])) is None:
+                continue
+            texts = result["texts"]
+            lost, repeated = (0, 0) if texts is None else compare(EXPECTED[self.format], texts)
+            row.readers += 1
+            row.cuts += len(run.made)
+            row.window += run.in_window
+            row.lost += lost
+            row.repeated += repeated
+            row.calls += self.network.provider.calls[f"{self.name} {result['run']}"]
+            bad = [result["how"]] if result["how"] not in ENDS else []
+            if repeated or lost > (run.in_window if self.name in WINDOWS else 0):
+                bad.append(f"{lost} lost, {repeated} repeated")
+            if texts is not None and not (lost or repeated):
+                bad.append("out of order")
+            if len(run.requests) > len(run.made) + 2:
+                bad.append(f"{len(run.requests)} requests")
+            if bad:
+                cuts = [cut for cut, _ in run.made]
+                wrong.append((bad, cuts, run.statuses, run.made[-1][1] if run.made else b""))
+        return row, wrong
+
+
+def early(shape, cut):
+    """Say whether a cut comes before the first id is there."""
+    return cut.offset < shape.events[0] + (shape.head if cut.event == HEAD else 0) and cut.event in (HEAD, 0)
+
+
+def hold(tortures, results, rows):
+    """Every reader has every event, once, and every answer was paid once."""
+    judged = [torture.judge(results) for torture in tortures]
+    rows += [row for row, _ in judged]
+    for torture, (row, wrong) in zip(tortures, judged, strict=True):
+        assert not wrong, f"{row.route}: {len(wrong)} of {row.readers}: {wrong[:5]}"
+        assert row.cuts >= 0.8 * row.readers > 0
+        assert row.calls == (row.readers if torture.creates else 0), f"{row.route}: paid more than once"
+
+
+@pytest.mark.timeout(3_600 if ALL else 120)
+@pytest.mark.parametrize("name", [*NODE, "httpx-sse"])
+def test_no_cut_costs_an_event(network, torn, rows, tmp_path, name):
+    tortures = [Torture(network, torn, name, route) for route in routes_of(name)]
+    jobs = [job for torture in tortures for job in torture.jobs()]
+    if name == "httpx-sse":
+        results = by_httpx(jobs, EXPECTED)
+    else:
+        results = by_node(name, jobs, EXPECTED, tmp_path)
+    hold(tortures, results, rows)
