@@ -164,6 +164,7 @@ def test_every_setting_is_documented_under_its_part():
         "store": config.StoreConfig,
         "providers": config.ProviderConfig,
         "models": config.TargetConfig,
+        "routes": config.RouteConfig,
     }
     assert parts.keys() == kinds.keys()
     for name, kind in kinds.items():

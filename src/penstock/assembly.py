@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 from starlette.types import ASGIApp
 
-from penstock.config import BadConfig, Config, Problem, ProviderConfig, TargetConfig, check
+from penstock.config import BadConfig, Config, Problem, ProviderConfig, RouteConfig, TargetConfig, check
 from penstock.gateway.gateway import Gateway, GatewaySettings
 from penstock.gateway.router import Pattern, Routing
 from penstock.gateway.run import RunSettings
@@ -21,14 +21,17 @@ from penstock.providers.compatible import CompatibleProvider, CompatibleSettings
 from penstock.providers.provider import Provider, Target
 from penstock.providers.scripted import ScriptedProvider
 from penstock.server.app import build_app
-from penstock.server.context import Context, ServerSettings
+from penstock.server.context import Context, RouteSettings, ServerSettings
 from penstock.server.files import read_pages
 from penstock.server.guard import Guard, GuardSettings, hash_key
 from penstock.server.http import HttpSettings
 from penstock.server.serving import ServingSettings
 from penstock.streams.embedded import EmbeddedSettings, EmbeddedStore
+from penstock.streams.folder import Durability
 from penstock.streams.memory import MemorySettings, MemoryStore
+from penstock.streams.split import SplitStore
 from penstock.streams.store import Store
+from penstock.types.calls import on_disconnect
 from penstock.upstream.pool import Pool, PoolSettings
 from penstock.wire.openai_chat import OPENAI_CHAT
 
@@ -54,6 +57,7 @@ def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
     settings = GatewaySettings(
         retention=config.store.retention,
         max_open_streams=config.store.max_open_streams,
+        join=config.join,
         run=RunSettings(max_stream_bytes=config.store.max_stream_bytes),
     )
     gateway = Gateway(_store(config), providers, routing, settings)
@@ -65,6 +69,7 @@ def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
             commit_after=config.listen.commit_after,
             heartbeat=config.listen.heartbeat,
             send_timeout=config.listen.send_timeout,
+            routes={name: _route(config, name) for name in config.routes.__struct_fields__},
         ),
         default_model=routing.default_model,
         pages=read_pages(),
@@ -77,6 +82,18 @@ def serving(config: Config) -> ServingSettings:
     listen = config.listen
     http = HttpSettings(max_connections=listen.max_connections, send_timeout=listen.send_timeout)
     return ServingSettings(host=listen.host, port=listen.port, drain=listen.drain, http=http)
+
+
+def _route(config: Config, name: str) -> RouteSettings:
+    route: RouteConfig = getattr(config.routes, name)
+    at_rest = route.at_rest
+    if not at_rest:
+        at_rest = "memory" if config.store.kind == "memory" else config.store.durability
+    return RouteSettings(
+        on_disconnect=on_disconnect(route.on_disconnect) if route.on_disconnect else None,
+        retention=route.retention,
+        at_rest=at_rest,
+    )
 
 
 def _provider(name: str, config: ProviderConfig, environ: Mapping[str, str]) -> Provider:
@@ -142,14 +159,20 @@ def _guard(config: Config) -> GuardSettings:
 
 def _store(config: Config) -> Store:
     store = config.store
-    if store.kind == "memory":
-        return MemoryStore(MemorySettings(max_streams=store.max_streams, max_bytes=store.max_bytes))
-    return EmbeddedStore(
-        Path(store.path),
-        EmbeddedSettings(
-            durability=store.durability, max_streams=store.max_streams, max_bytes=store.max_bytes
-        ),
+    memory = MemorySettings(
+        max_streams=store.max_streams, max_bytes=min(store.max_bytes, store.max_memory_bytes)
     )
+    if store.kind == "memory":
+        return MemoryStore(memory)
+    kept = {_route(config, name).at_rest for name in config.routes.__struct_fields__}
+    durability: Durability = "process"
+    if "host" in kept:
+        durability = "mixed" if "process" in kept else "host"
+    disk = EmbeddedStore(
+        Path(store.path),
+        EmbeddedSettings(durability=durability, max_streams=store.max_streams, max_bytes=store.max_bytes),
+    )
+    return SplitStore(disk, MemoryStore(memory)) if kept & {"none", "memory"} else disk
 
 
 def upstream_config(config: Config, url: str, api_key: str, model: str) -> Config:

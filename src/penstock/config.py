@@ -16,7 +16,8 @@ import msgspec
 
 from penstock.config_text import NotYaml, read_text
 from penstock.server.guard import is_loopback
-from penstock.types.errors import GatewayError
+from penstock.types.calls import on_disconnect
+from penstock.types.errors import ClientError, GatewayError
 
 MAX_FILE_BYTES: Final = 1 << 20
 
@@ -58,6 +59,7 @@ class StoreConfig(Settings, frozen=True):
     retention: float = 86_400.0
     max_streams: int = 1_000_000
     max_bytes: int = 10 << 30
+    max_memory_bytes: int = 512 << 20
     max_stream_bytes: int = 64 << 20
     max_open_streams: int = 10_000
 
@@ -88,6 +90,25 @@ class TargetConfig(Settings, frozen=True):
     model: str = "*"
 
 
+class RouteConfig(Settings, frozen=True):
+    """What holds for the streams of one route, unless a call says otherwise; empty for the usual.
+
+    ``at_rest``: what is kept of them. ``retention`` is in seconds after the end.
+    """
+
+    on_disconnect: str = ""
+    retention: float | None = None
+    at_rest: Literal["", "none", "memory", "process", "host"] = ""
+
+
+class RoutesConfig(Settings, frozen=True):
+    """The routes that create streams: ``GET /stream``, ``POST /v1/streams``, OpenAI's chat completions."""
+
+    stream: RouteConfig = RouteConfig()
+    streams: RouteConfig = RouteConfig()
+    openai_chat: RouteConfig = RouteConfig()
+
+
 class Config(Settings, frozen=True):
     """Everything. ``keys``: API keys of clients by the name of their principal, in plain or `sha256:…`."""
 
@@ -95,7 +116,9 @@ class Config(Settings, frozen=True):
     store: StoreConfig = StoreConfig()
     providers: dict[str, ProviderConfig] = {}
     models: dict[str, list[TargetConfig]] = {}
+    routes: RoutesConfig = RoutesConfig()
     default_model: str = ""
+    join: tuple[str, ...] = ()
     demo: bool = True
     keys: dict[str, str] = {}
 
@@ -251,6 +274,17 @@ def _problems(config: Config) -> Iterator[Problem]:
             f"listening on {config.listen.host} lets others reach this gateway, and spend your providers' "
             "money: set a key (--key, PENSTOCK_KEY or `keys:`), or listen on 127.0.0.1",
         )
+    for name in config.routes.__struct_fields__:
+        route: RouteConfig = getattr(config.routes, name)
+        try:
+            on_disconnect(route.on_disconnect, "continue")
+        except ClientError as error:
+            yield Problem(f"routes.{name}.on_disconnect", error.message)
+        if route.retention is not None and not route.retention >= 0:
+            yield Problem(f"routes.{name}.retention", "write a number of seconds, 0 or more")
+        if config.store.kind == "memory" and route.at_rest in ("process", "host"):
+            what = "the store is in memory, where nothing outlives the process: write 'memory' or 'none'"
+            yield Problem(f"routes.{name}.at_rest", what)
     whose: dict[str, str] = {}
     for name, key in config.keys.items():
         if (first := whose.setdefault(key, name)) != name:

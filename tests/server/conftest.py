@@ -35,7 +35,7 @@ def config(**more) -> Config:
         providers={"demo": ProviderConfig(kind="scripted", speed=0)},
         default_model="demo-echo",
     )
-    return msgspec.convert(msgspec.to_builtins(msgspec.structs.replace(base, **more)), Config)
+    return msgspec.convert(msgspec.to_builtins(base) | msgspec.to_builtins(more), Config)
 
 
 @asynccontextmanager

@@ -266,6 +266,35 @@ def test_readers_that_fall_behind_and_catch_up_get_every_byte_once(name, steps):
     run_virtually(main())
 
 
+@pytest.mark.parametrize("name", ["native", "chat"])
+def test_a_thousand_readers_of_one_stream_cost_one_encoding(name):
+    async def main():
+        written = await Written().open()
+        encoded = []
+
+        def encoder(answer):
+            made = FORMATS[name].encoder(answer)
+            encode = made.encode
+            made = SimpleNamespace(
+                encode=lambda event, line: (encoded.append(event), encode(event, line))[1],
+                heartbeat=made.heartbeat,
+            )
+            return made
+
+        counted = FORMATS[name]._replace(encoder=encoder)
+        readers = [written.read(counted) for _ in range(1_000)]
+        await turns()
+        for n in range(10):
+            written.say(f"{n} ")
+            await turns()
+        written.close()
+        await written.settle()
+        assert len(encoded) == 11
+        assert len({bytes(reader.got) for reader in readers}) == 1
+
+    run_virtually(main())
+
+
 def test_a_slow_reader_leaves_the_others_their_rendering():
     async def main():
         written = await Written().open()

@@ -39,6 +39,7 @@ class GatewaySettings(msgspec.Struct, frozen=True):
     """Bounds of the gateway. Seconds and counts.
 
     ``join_window``: how long an equal `GET /stream` joins one none of whose ids was sent.
+    ``linger``: how long a stream of which nothing is to be kept stays for readers that are behind.
     ``join``: models, as patterns, whose equal calls are answered by one run while it goes on.
     ``recovery_patience``: how long a start waits for the store to close what was left open.
     """
@@ -46,6 +47,7 @@ class GatewaySettings(msgspec.Struct, frozen=True):
     retention: float = 86_400.0
     max_retention: float = 30 * 86_400.0
     max_open_streams: int = 10_000
+    linger: float = 30.0
     join_window: float = 30.0
     join: tuple[str, ...] = ()
     recovery_patience: float = 10.0
@@ -178,19 +180,21 @@ class Gateway:
         self._refuse_when_full()
         targets = self._routing.route(call.request.model)
         wall = self._wall()
+        retention = self.settings.retention if call.ttl is None else call.ttl
+        if call.at_rest == "none":
+            retention = min(retention, self.settings.linger)
         info = StreamInfo(
             id=new_stream_id(now=wall),
             principal=call.principal.id,
             created_at=wall,
-            retention=min(
-                self.settings.retention if call.ttl is None else call.ttl, self.settings.max_retention
-            ),
+            retention=min(retention, self.settings.max_retention),
             route=call.route,
             dialect=call.request.dialect,
             model=call.request.model,
             idempotency_key=call.idempotency_key,
             body_sha256=call.body_sha256,
             metadata=call.metadata,
+            at_rest=call.at_rest,
         )
         stream = Stream(info, self.store.journal)
         # An equal call may find the stream before this one goes on: it must get this very object, since a

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from starlette.requests import Request
@@ -15,6 +15,7 @@ from penstock.server.guard import Guard
 from penstock.server.links import Links
 from penstock.server.renderings import Renderings
 from penstock.server.responses import Heart
+from penstock.types.calls import AtRest, OnDisconnect
 from penstock.types.errors import ClientError
 from penstock.types.principals import Principal
 
@@ -23,6 +24,21 @@ RECONNECT_QUERIES: Final = ("lastEventId", "last_event_id")
 
 PRINCIPAL: Final = "penstock.principal"
 """Where in the scope an application around us says who is calling; None for nobody."""
+
+
+class RouteSettings(msgspec.Struct, frozen=True):
+    """What holds for the streams of one route unless a call says otherwise.
+
+    ``on_disconnect`` is None where it depends on whether the client can come back; ``retention`` is in
+    seconds, None for the store's.
+    """
+
+    on_disconnect: OnDisconnect | None = None
+    retention: float | None = None
+    at_rest: AtRest | Literal[""] = ""
+
+
+EVERY_ROUTE: Final = RouteSettings()
 
 
 class ServerSettings(msgspec.Struct, frozen=True):
@@ -39,6 +55,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     send_timeout: float = 30.0
     max_answer_events: int = 1_000_000
     max_snapshot_chars: int = 16_000_000
+    routes: Mapping[str, RouteSettings] = {}
 
 
 class Context:
@@ -62,6 +79,10 @@ class Context:
         self.links = Links(lambda: gateway.store.secret)
         self.renderings = Renderings()
         self.heart = Heart(self.settings.heartbeat)
+
+    def route(self, name: str) -> RouteSettings:
+        """Return the settings of the route ``name``."""
+        return self.settings.routes.get(name, EVERY_ROUTE)
 
     def admit(self, request: Request, *, spends: bool) -> Principal:
         """See `Guard.admit`; whom an application around us has identified needs no key of ours."""

@@ -4,7 +4,6 @@ Each handler does the same four things: admit the caller, parse the request once
 ``Last-Event-ID`` came with it (a request that carries one never creates), else start and follow.
 """
 
-import re
 from typing import Final
 from urllib.parse import quote
 
@@ -35,7 +34,7 @@ from penstock.server.reads import (
 from penstock.server.renderings import Format
 from penstock.server.streams import cancelled
 from penstock.streams.stream import Stream
-from penstock.types.calls import Call, OnDisconnect
+from penstock.types.calls import Call, on_disconnect
 from penstock.types.errors import ClientError
 from penstock.types.positions import Cursor
 from penstock.types.requests import GenerationRequest, Message
@@ -45,8 +44,6 @@ MAX_METADATA: Final = 16
 MAX_METADATA_NAME: Final = 64
 MAX_METADATA_VALUE: Final = 512
 """As OpenAI bounds its own."""
-MAX_GRACE: Final = 86_400.0
-_GRACE: Final = re.compile(r"grace:([0-9]{1,9}(?:\.[0-9]{1,9})?)")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -64,22 +61,6 @@ class NativeCreate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _decode_create = msgspec.json.Decoder(NativeCreate).decode
-
-
-def on_disconnect(text: str | None, default: OnDisconnect) -> OnDisconnect:
-    """Read ``continue``, ``cancel`` or ``grace:<seconds>``; raises `ClientError`."""
-    match text:
-        case None | "":
-            return default
-        case "continue" | "cancel":
-            return text
-    if (found := _GRACE.fullmatch(text)) and float(found[1]) <= MAX_GRACE:
-        return float(found[1])
-    raise ClientError(
-        f"on_disconnect is 'continue', 'cancel' or 'grace:<seconds>' (at most {MAX_GRACE:.0f}).",
-        code="invalid_value",
-        param="on_disconnect",
-    )
 
 
 def idempotency_key(text: str) -> str:
@@ -149,6 +130,7 @@ async def create_stream(request: Request) -> AnyResponse:
             f"and values of up to {MAX_METADATA_VALUE} characters."
         )
         raise ClientError(message, code="invalid_value", param="metadata")
+    route = ctx.route("streams")
     chosen = asked.on_disconnect or request.headers.get("stream-on-disconnect")
     call = Call(
         principal=principal,
@@ -157,8 +139,9 @@ async def create_stream(request: Request) -> AnyResponse:
         request_id=new_request_id(),
         body_sha256=sha256(body),
         idempotency_key=idempotency_key(request.headers.get("idempotency-key", "")),
-        on_disconnect=on_disconnect(chosen, "continue"),
-        ttl=asked.ttl_s,
+        on_disconnect=on_disconnect(chosen, route.on_disconnect, "continue"),
+        ttl=route.retention if asked.ttl_s is None else asked.ttl_s,
+        at_rest=route.at_rest,
         join=join(request.headers.get("stream-join")),
         metadata=asked.metadata,
     )
@@ -214,6 +197,7 @@ async def simple_stream(request: Request) -> AnyResponse:
     if system := query.get("system", ""):
         messages.insert(0, Message("system", system))
     asked = sorted((k, v) for k, v in query.multi_items() if k not in RECONNECT_QUERIES)
+    route = ctx.route("stream")
     call = Call(
         principal=principal,
         route="stream",
@@ -221,7 +205,11 @@ async def simple_stream(request: Request) -> AnyResponse:
         request_id=new_request_id(),
         body_sha256=sha256(*(f"{k}={v}".encode() for k, v in asked)),
         idempotency_key=idempotency_key(query.get("key", "")),
-        on_disconnect=on_disconnect(request.headers.get("stream-on-disconnect"), "continue"),
+        on_disconnect=on_disconnect(
+            request.headers.get("stream-on-disconnect"), route.on_disconnect, "continue"
+        ),
+        ttl=route.retention,
+        at_rest=route.at_rest,
     )
     format = _simple_format(query.get("format", ""), request.headers.get("accept", ""))
     cursors = {name: query.get(name, "") for name in RECONNECT_QUERIES}
@@ -256,6 +244,7 @@ async def chat_completions(request: Request) -> AnyResponse:
     generation = DIALECTS["openai_chat"].parse_request(body)
     key = idempotency_key(request.headers.get("idempotency-key", ""))
     comes_back = can_come_back(request, key)
+    route = ctx.route("openai_chat")
     call = Call(
         principal=principal,
         route="openai_chat",
@@ -264,8 +253,12 @@ async def chat_completions(request: Request) -> AnyResponse:
         body_sha256=sha256(body),
         idempotency_key=key,
         on_disconnect=on_disconnect(
-            request.headers.get("stream-on-disconnect"), "continue" if comes_back else "cancel"
+            request.headers.get("stream-on-disconnect"),
+            route.on_disconnect,
+            "continue" if comes_back else "cancel",
         ),
+        ttl=route.retention,
+        at_rest=route.at_rest,
         join=join(request.headers.get("stream-join")),
     )
     given = header_cursor(request)

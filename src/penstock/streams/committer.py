@@ -108,9 +108,11 @@ class Committer:
         *,
         clock: Callable[[], float],
         wall: Callable[[], float],
+        always: bool = True,
     ) -> None:
         """``call`` runs what may block in the store's thread; ``syncs`` the syncs, None for no syncs.
 
+        ``always``: every batch is synced, and not only one with something of a stream that wants it.
         ``clock`` is monotonic, ``wall`` Unix time, in seconds.
         """
         self.state: State = "healthy"
@@ -125,6 +127,7 @@ class Committer:
         self._wall = wall
         self._call = call
         self._syncs = syncs
+        self._always = always
         self._loop = asyncio.get_running_loop()
         self._sealing: Sealing
         self._logs: list[StreamLog] = []
@@ -228,13 +231,16 @@ class Committer:
         except OSError as error:
             self._failed(error)
             return
-        if self._syncs is None:
+        if self._syncs is None or not self._wants_sync():
             self._notify(self._committed(size, began))
         else:
             logs, self._logs = self._logs, []
             controls, self._controls = self._controls, []
             self._syncing = self._loop.run_in_executor(self._syncs, self._writer.sync)
             self._syncing.add_done_callback(lambda done: self._synced(done, logs, controls, size, began))
+
+    def _wants_sync(self) -> bool:
+        return self._always or bool(self._controls) or any(log.durable for log in self._logs)
 
     def _synced(
         self,

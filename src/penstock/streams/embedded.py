@@ -46,7 +46,8 @@ class EmbeddedSettings(SweepSettings, frozen=True, kw_only=True):
     """What a store can be told, with `SweepSettings` for how much it keeps and for how long.
 
     ``durability`` is what committed entries survive: `process`, a killed process; `host`, a power
-    failure too. ``reserve_bytes`` is what is set aside for the endings of streams on a full disk.
+    failure too; `mixed`, what each stream's `at_rest` says.
+    ``reserve_bytes`` is what is set aside for the endings of streams on a full disk.
     """
 
     durability: Durability = "process"
@@ -165,7 +166,7 @@ class EmbeddedStore:
         self._writer = JournalWriter(
             self._folder.journal, number=opened.recovered.number, rotate_bytes=settings.rotate_bytes
         )
-        self._syncs = ThreadPoolExecutor(1, "penstock-sync") if settings.durability == "host" else None
+        self._syncs = ThreadPoolExecutor(1, "penstock-sync") if settings.durability != "process" else None
         self._committer = Committer(
             self._writer,
             reserve,
@@ -174,6 +175,7 @@ class EmbeddedStore:
             self._syncs,
             clock=self._clock,
             wall=self._wall,
+            always=settings.durability == "host",
         )
         self._sealer = Sealer(
             self._db,

@@ -24,8 +24,9 @@ import msgspec
 
 from penstock.types.errors import GatewayError
 
-Durability: TypeAlias = Literal["process", "host"]
-"""What committed entries survive: a killed process; or also a power failure."""
+Durability: TypeAlias = Literal["process", "host", "mixed"]
+"""What committed entries survive: a killed process; or also a power failure; or as each stream's `at_rest`
+says."""
 
 DISK_FULL: Final = "disk_full"
 _REASONS: Final = {

@@ -45,6 +45,7 @@ class StreamLog:
         "closing",
         "closing_prefix",
         "committed",
+        "durable",
         "erased",
         "in_flight",
         "info",
@@ -90,6 +91,7 @@ class StreamLog:
         self.closing: Status | None = None  # the terminal record is appended …
         self.status: Status | None = None  # … and committed
         self.closed_at: float | None = None
+        self.durable = info.at_rest == "host"
         self.erased = False
         self.known = known
         self.changed = not known  # the catalogue's row is behind

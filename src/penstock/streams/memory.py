@@ -154,6 +154,10 @@ class MemoryStore:
             uncommitted_bytes=self.uncommitted,
         )
 
+    def holds(self, stream: str) -> bool:
+        """Say whether there is such a stream here."""
+        return stream in self._streams
+
     async def open(self) -> Sequence[StreamInfo]:
         """Nothing is ever left from before."""
         self._loop = asyncio.get_running_loop()

@@ -113,7 +113,7 @@ def _open(folder: Folder, reserve: Reserve, durability: Durability, undo: contex
     )
 
     def recover() -> Recovered:
-        catalogue.make_writable(writing, durable=durability == "host")
+        catalogue.make_writable(writing, durable=durability != "process")
         migrations.migrate(writing)
         recovered = recovery.recover(writing, folder.journal, lossy=lossy)
         folder.note_writer(Writer(here, durability))

@@ -13,10 +13,11 @@ committed.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
+from penstock.types.calls import AtRest
 from penstock.types.errors import PenstockError
 from penstock.types.events import Status
 
@@ -52,7 +53,7 @@ class StreamInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     ``status`` is None while the stream is open. ``tail`` is the last committed seq. ``epoch`` is the
     writer's: a position of an earlier epoch is valid up to ``epoch_start`` entries, since what
     followed it was lost. ``retention`` is in seconds from the close, ``format`` the version of the
-    event vocabulary.
+    event vocabulary. ``at_rest`` is empty where the store has only one manner of keeping.
     """
 
     id: str
@@ -66,6 +67,7 @@ class StreamInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     body_sha256: str = ""
     metadata: dict[str, str] | None = None
     format: int = 1
+    at_rest: AtRest | Literal[""] = ""
     epoch: int = 0
     epoch_start: int = 0
     status: Status | None = None
