@@ -26,7 +26,7 @@ import uvloop
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.router import Routing
 from penstock.providers.http import HttpSource
-from penstock.providers.provider import Conversation, Target
+from penstock.providers.provider import Conversation, Model, Target
 from penstock.server.downstream import Downstream
 from penstock.server.formats import NATIVE, openai_chat
 from penstock.server.renderings import Format, Renderings
@@ -78,7 +78,6 @@ class Provider:
     """An OpenAI-compatible provider on a `Tap`."""
 
     name = "bench"
-    descriptions: dict[str, str] = {}
 
     def __init__(self, tap: Tap) -> None:
         self._tap = tap
@@ -88,7 +87,7 @@ class Provider:
         source = HttpSource(cast("Any", self._tap), from_url, OPENAI_CHAT.parse_error)
         return Conversation(source, OPENAI_CHAT.decoder())
 
-    async def models(self) -> list[str]:
+    async def models(self) -> list[Model]:
         return []
 
     async def aclose(self) -> None: ...

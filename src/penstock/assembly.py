@@ -6,7 +6,7 @@ called before the loop runs.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,12 +18,17 @@ from penstock.gateway.gateway import Gateway, GatewaySettings
 from penstock.gateway.router import Pattern, Routing
 from penstock.gateway.run import RunSettings
 from penstock.providers.compatible import CompatibleProvider, CompatibleSettings
+from penstock.providers.http import parse_base_url
+from penstock.providers.ollama import OllamaProvider, OllamaSettings
+from penstock.providers.ollama_host import BASE_URL as OLLAMA_URL
+from penstock.providers.ollama_host import find_address
+from penstock.providers.openai import BASE_URL as OPENAI_URL
 from penstock.providers.provider import Provider, Target
-from penstock.providers.scripted import ScriptedProvider
+from penstock.providers.scripted import DESCRIPTIONS, ScriptedProvider
 from penstock.server.app import build_app
 from penstock.server.context import Context, RouteSettings, ServerSettings
 from penstock.server.files import read_pages
-from penstock.server.guard import Guard, GuardSettings, hash_key
+from penstock.server.guard import Guard, GuardSettings, hash_key, is_loopback
 from penstock.server.http import HttpSettings
 from penstock.server.serving import ServingSettings
 from penstock.streams.embedded import EmbeddedSettings, EmbeddedStore
@@ -33,9 +38,13 @@ from penstock.streams.split import SplitStore
 from penstock.streams.store import Store
 from penstock.types.calls import on_disconnect
 from penstock.upstream.pool import Pool, PoolSettings
+from penstock.wire.ollama import Preferences
 from penstock.wire.openai_chat import OPENAI_CHAT
 
 DEMO = "demo"
+
+OLLAMA = "ollama"
+"""The name of an Ollama that nobody configured."""
 
 
 class System(NamedTuple):
@@ -53,7 +62,9 @@ def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
     providers = {name: _provider(name, made, environ) for name, made in config.providers.items()}
     if config.demo:
         providers.setdefault(DEMO, ScriptedProvider())
-    routing = _routing(config, providers)
+    found = _find_ollama(config, environ)
+    routing = _routing(config, providers, found)
+    providers |= found
     settings = GatewaySettings(
         retention=config.store.retention,
         max_open_streams=config.store.max_open_streams,
@@ -99,6 +110,14 @@ def _route(config: Config, name: str) -> RouteSettings:
 def _provider(name: str, config: ProviderConfig, environ: Mapping[str, str]) -> Provider:
     if config.kind == "scripted":
         return ScriptedProvider(speed=config.speed)
+    try:
+        return _reached(name, config, environ)
+    except ValueError as error:
+        raise BadConfig([Problem(f"providers.{name}", str(error))]) from None
+
+
+def _reached(name: str, config: ProviderConfig, environ: Mapping[str, str]) -> Provider:
+    """Return a provider behind HTTP. Raises `ValueError` with a sentence for whoever configured it."""
     pool = Pool(
         PoolSettings(
             ca_file=config.ca_file,
@@ -108,19 +127,38 @@ def _provider(name: str, config: ProviderConfig, environ: Mapping[str, str]) -> 
         ),
         environ=environ,
     )
+    if config.kind == "ollama":
+        wanted = Preferences(config.api, config.keep_alive, config.num_ctx)
+        url = config.base_url or OLLAMA_URL
+        own = OllamaSettings(url, config.api_key, config.headers, preferences=wanted)
+        return OllamaProvider(name, own, pool)
     settings = CompatibleSettings(
-        base_url=config.base_url,
-        api_key=config.api_key,
-        organization=config.organization,
-        headers=config.headers,
+        config.base_url or OPENAI_URL, config.api_key, config.headers, organization=config.organization
     )
+    return CompatibleProvider(name, settings, pool, OPENAI_CHAT)
+
+
+def _find_ollama(config: Config, environ: Mapping[str, str]) -> Mapping[str, Provider]:
+    """Return the Ollama that may run on this machine, now or later, unless the configuration has it."""
     try:
-        return CompatibleProvider(name, settings, pool, OPENAI_CHAT)
-    except ValueError as error:
-        raise BadConfig([Problem(f"providers.{name}", str(error))]) from None
+        address = find_address(environ.get("OLLAMA_HOST", ""))
+        place = _place(address)
+    except ValueError:  # it is Ollama's variable, and need not be right for a gateway without one
+        return {}
+    known = config.providers.values()
+    if not config.discover or OLLAMA in config.providers or any(p.kind == "ollama" for p in known):
+        return {}
+    if any(_place(p.base_url) == place for p in known if p.base_url):
+        return {}
+    return {OLLAMA: _provider(OLLAMA, ProviderConfig(kind="ollama", base_url=address), environ)}
 
 
-def _routing(config: Config, providers: Mapping[str, Provider]) -> Routing:
+def _place(url: str) -> tuple[str, int]:
+    origin, _ = parse_base_url(url)
+    return "localhost" if is_loopback(origin.host) else origin.host, origin.port
+
+
+def _routing(config: Config, providers: Mapping[str, Provider], found: Collection[str]) -> Routing:
     models: dict[str, tuple[Target, ...]] = {}
     patterns: list[Pattern] = []
     for name, targets in config.models.items():
@@ -130,22 +168,25 @@ def _routing(config: Config, providers: Mapping[str, Provider]) -> Routing:
             patterns.append(Pattern(name, made, strip=name[:-1] if name.endswith("/*") else ""))
         else:
             models[name] = made
-    if config.demo:
-        for name in providers[DEMO].descriptions:
+    if isinstance(providers.get(DEMO), ScriptedProvider) and config.demo:
+        for name in DESCRIPTIONS:
             models.setdefault(name, (Target(f"{DEMO}/{name}", DEMO, name),))
-    for name, provider in config.providers.items():
-        if provider.kind != "scripted":
-            target = Target(name, name, "*")
-            patterns.append(Pattern(f"{name}/*", (target,), strip=f"{name}/"))
-    if not config.models:
-        # Nothing said about models: what is not known by name goes to the first real provider.
-        for name, provider in config.providers.items():
-            if provider.kind != "scripted":
-                patterns.append(Pattern("*", (Target(name, name, "*"),)))
-                break
+    reached = [name for name, provider in config.providers.items() if provider.kind != "scripted"]
+    patterns.extend(Pattern(f"{name}/*", (Target(name, name, "*"),), strip=f"{name}/") for name in reached)
+    # Nothing said about models: what is not known by name goes to the first real provider.
+    rest = Pattern("*", (Target(reached[0], reached[0], "*"),)) if reached and not config.models else None
+    own_names = [name for name, provider in config.providers.items() if provider.kind == "ollama"]
     named = next((name for name in config.models if "*" not in name), "")
     default = config.default_model or named or (DEMO if config.demo else "")
-    return Routing(models, tuple(patterns), default)
+    return Routing(
+        models,
+        tuple(patterns),
+        default,
+        listed=(*own_names, *found),
+        found=frozenset(found),
+        fallback=rest,
+        unlisted=frozenset(name for name, p in config.providers.items() if not p.list_models),
+    )
 
 
 def _guard(config: Config) -> GuardSettings:

@@ -15,12 +15,14 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from penstock.config_text import NotYaml, read_text
+from penstock.providers.ollama_host import find_address
 from penstock.server.guard import is_loopback
 from penstock.types.calls import on_disconnect
 from penstock.types.errors import ClientError, GatewayError
 
 MAX_FILE_BYTES: Final = 1 << 20
 
+_GO_DURATION: Final = re.compile(r"-?(\d{1,9}|(\d{1,9}(\.\d{1,9})?(ns|us|ms|s|m|h))+)")
 _HASHED_KEY: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -65,10 +67,14 @@ class StoreConfig(Settings, frozen=True):
 
 
 class ProviderConfig(Settings, frozen=True):
-    """One provider. ``openai`` is any server that speaks OpenAI's Chat Completions."""
+    """One provider. ``openai`` is any server that speaks OpenAI's Chat Completions.
 
-    kind: Literal["openai", "scripted"] = "openai"
-    base_url: str = "https://api.openai.com/v1"
+    ``base_url``: empty for the kind's own. ``list_models``: whether its names are asked for and offered.
+    ``api``, ``keep_alive`` and ``num_ctx`` are an Ollama's (`penstock.wire.ollama.Preferences`).
+    """
+
+    kind: Literal["openai", "ollama", "scripted"] = "openai"
+    base_url: str = ""
     api_key: str = ""
     organization: str = ""
     headers: dict[str, str] = {}
@@ -76,6 +82,10 @@ class ProviderConfig(Settings, frozen=True):
     connect_timeout: float = 10.0
     head_timeout: float = 600.0
     max_connections: int = 2_000
+    list_models: bool = True
+    api: Literal["chat", "generate"] = "chat"
+    keep_alive: str = ""
+    num_ctx: int = 0
     speed: float = 1.0
 
     def __repr__(self) -> str:
@@ -120,6 +130,7 @@ class Config(Settings, frozen=True):
     default_model: str = ""
     join: tuple[str, ...] = ()
     demo: bool = True
+    discover: bool = True
     keys: dict[str, str] = {}
 
     def __repr__(self) -> str:
@@ -252,10 +263,21 @@ def with_environment(config: Config, environ: Mapping[str, str]) -> Config:
     if (key := environ.get("OPENAI_API_KEY")) and "openai" not in providers:
         base_url = environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
         providers["openai"] = ProviderConfig(api_key=key, base_url=base_url)
+    for name, provider in providers.items():
+        if not provider.base_url and provider.kind != "scripted":
+            url = "https://api.openai.com/v1" if provider.kind == "openai" else _ollama(environ)
+            providers[name] = msgspec.structs.replace(provider, base_url=url)
     keys = dict(config.keys)
     if key := environ.get("PENSTOCK_KEY"):
         keys["default"] = key
     return msgspec.structs.replace(config, listen=listen, store=store, providers=providers, keys=keys)
+
+
+def _ollama(environ: Mapping[str, str]) -> str:
+    try:
+        return find_address(environ.get("OLLAMA_HOST", ""))
+    except ValueError as error:
+        raise BadConfig([Problem("OLLAMA_HOST", str(error).partition(": ")[2])]) from None
 
 
 def check(config: Config) -> list[Problem]:
@@ -297,9 +319,14 @@ def _problems(config: Config) -> Iterator[Problem]:
             yield Problem(f"keys.{name}", "a key has at least 8 characters; `openssl rand -hex 24` makes one")
     known = set(config.providers) | ({"demo"} if config.demo else set())
     for name, provider in config.providers.items():
-        if provider.kind == "openai" and not provider.base_url.startswith(("http://", "https://")):
+        if provider.base_url and not provider.base_url.startswith(("http://", "https://")):
             what = "write the whole URL, such as http://127.0.0.1:8000/v1"
             yield Problem(f"providers.{name}.base_url", what)
+        if provider.keep_alive and not _GO_DURATION.fullmatch(provider.keep_alive):
+            what = "write a time such as 10m or 1h30m, a number of seconds, or -1 for good"
+            yield Problem(f"providers.{name}.keep_alive", what)
+        if provider.num_ctx < 0:
+            yield Problem(f"providers.{name}.num_ctx", "write a number of tokens, or leave it out")
         if provider.ca_file and not Path(provider.ca_file).is_file():
             yield Problem(f"providers.{name}.ca_file", f"there is no file {provider.ca_file}")
     for name, targets in config.models.items():

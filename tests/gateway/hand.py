@@ -10,7 +10,7 @@ import msgspec
 from penstock.gateway.gateway import Gateway, GatewaySettings
 from penstock.gateway.router import Routing
 from penstock.gateway.run import RunSettings
-from penstock.providers.provider import Conversation, Target
+from penstock.providers.provider import Conversation, Model, Target
 from penstock.streams.store import TERMINAL, KeyTaken, Record, StoreFailure, terminal_status
 from penstock.types.calls import Call
 from penstock.types.errors import StorageError, UpstreamError, upstream_truncated
@@ -76,8 +76,6 @@ class HandDecoder:
 class HandProvider:
     """Converses with the sources in ``next``, made on demand; keeps them all in ``sources``."""
 
-    descriptions = {}
-
     def __init__(self, name):
         self.name = name
         self.next = []
@@ -93,7 +91,8 @@ class HandProvider:
 
     async def models(self):
         listed = self.listing()
-        return await listed if asyncio.iscoroutine(listed) else listed
+        names = await listed if asyncio.iscoroutine(listed) else listed
+        return [name if isinstance(name, Model) else Model(name) for name in names]
 
     async def aclose(self):
         pass

@@ -7,8 +7,6 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from penstock.gateway.router import Pattern
-from penstock.providers.provider import Target
 from penstock.streams.store import Record, StreamInfo
 from penstock.types.errors import ClientError, GatewayError, StorageError, UpstreamError
 from penstock.types.events import Closed, TextDelta, encode_line
@@ -427,36 +425,3 @@ def test_streams_that_were_left_open_are_closed_with_true_digests():
 
     with capture_logs():
         played(scene, store)
-
-
-# --- models ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("trouble", ["hangs", "fails"])
-def test_a_provider_that_does_not_list_its_models_is_left_out_and_not_asked_each_time(trouble):
-    asked = []
-
-    async def hangs():
-        asked.append(1)
-        await asyncio.Event().wait()
-
-    async def fails():
-        asked.append(1)
-        raise UpstreamError("down", code="upstream_unreachable")
-
-    async def scene(house, store):
-        routing = house._routing
-        star = (*routing.patterns, Pattern("*", (Target("a", "a", "*"),)))
-        house._routing = routing.__class__(routing.models, star)
-        house.a.listing = lambda: ["x", "m"]
-        assert [model.id for model in await house.models()] == ["m", "x"]
-        await asyncio.sleep(31)
-        house.a.listing = hangs if trouble == "hangs" else fails
-        for _ in range(3):
-            assert [model.id for model in await house.models()] == ["m", "x"], (
-                "what it said before still counts"
-            )
-        assert len(asked) == 1
-
-    with capture_logs():
-        played(scene)

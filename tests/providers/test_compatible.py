@@ -9,6 +9,7 @@ import pytest
 from penstock import __version__
 from penstock.providers.compatible import CompatibleProvider, CompatibleSettings, parse_models
 from penstock.providers.openai import BASE_URL, openai_provider
+from penstock.providers.provider import Model
 from penstock.types.errors import UpstreamError, WireError
 from penstock.types.events import Finished, UsageReported
 from penstock.types.requests import GenerationRequest, Message
@@ -113,7 +114,7 @@ async def pool(made_pool):
 
 @pytest.fixture
 def provider(server, pool):
-    settings = CompatibleSettings(server.url + "/", KEY, "org-1", {"X-Team": "a-secret-team"})
+    settings = CompatibleSettings(server.url + "/", KEY, {"X-Team": "a-secret-team"}, organization="org-1")
     return CompatibleProvider("local", settings, pool, OPENAI_CHAT)
 
 
@@ -290,8 +291,8 @@ async def test_a_head_that_does_not_come_is_a_timeout(server, pool):
 
 
 async def test_models_are_asked_for(provider, server):
-    server.answer(200, b'{"object":"list","data":[{"id":"b"},{"id":"a"},{"id":"b"}]}')
-    assert await provider.models() == ("b", "a")
+    server.answer(200, b'{"object":"list","data":[{"id":"b"},{"id":"a","created":7},{"id":"b"}]}')
+    assert await provider.models() == (Model("b"), Model("a", created=7))
     ((line, headers, _),) = server.requests
     assert line == "GET /v1/models HTTP/1.1"
     assert headers["authorization"] == f"Bearer {KEY}"
@@ -325,7 +326,7 @@ async def test_models_that_cannot_be_read_are_an_upstream_error(provider, server
     ],
 )
 def test_lists_of_models_are_read_with_tolerance(answer, names):
-    assert parse_models(answer) == names
+    assert tuple(model.name for model in parse_models(answer)) == names
 
 
 @pytest.mark.parametrize("answer", [None, 5, {}, {"data": "no"}, "a"])
@@ -335,7 +336,7 @@ def test_what_is_no_list_of_models_is_malformed(answer):
 
 
 async def test_no_repr_shows_a_credential(provider, pool):
-    settings = CompatibleSettings("http://u:geheim@example.com?geheim", KEY, "", {"api-key": "geheim-too"})
+    settings = CompatibleSettings("http://u:geheim@example.com?geheim", KEY, {"api-key": "geheim-too"})
     source = provider.converse(ASK, "m").source
     for thing in (settings, provider, source, openai_provider(KEY, pool)):
         assert "geheim" not in f"{thing!r} {thing}"
@@ -375,7 +376,3 @@ async def test_a_closed_provider_takes_no_request(provider, pool):
     assert pool.statistics().idle == 0
     with pytest.raises(UpstreamError):
         await ask(provider).play()
-
-
-async def test_only_scripted_models_have_descriptions(provider):
-    assert provider.descriptions == {}

@@ -229,8 +229,9 @@ async def test_the_decoder_waits_for_every_choice():
 
 
 async def test_every_model_is_listed_with_a_line_for_people():
-    assert await INSTANT.models() == tuple(DESCRIPTIONS) == tuple(INSTANT.descriptions)
-    assert all(line.endswith(".") and "\n" not in line for line in DESCRIPTIONS.values())
+    models = await INSTANT.models()
+    assert [model.name for model in models] == list(DESCRIPTIONS)
+    assert all(model.description.endswith(".") and "\n" not in model.description for model in models)
     await INSTANT.aclose()
 
 

@@ -17,19 +17,23 @@ from typing import Self, TypeAlias
 import msgspec
 import structlog
 
+from penstock.gateway.listings import Listings
 from penstock.gateway.recovery import RESTARTED, UNSTORED, Orphans
-from penstock.gateway.router import Routing
+from penstock.gateway.router import ModelList, Routing
 from penstock.gateway.run import Run, RunSettings
-from penstock.providers.provider import Conversation, Provider, Target
+from penstock.providers.provider import Conversation, Model, Provider, Target
 from penstock.streams.store import KeyTaken, Store, StreamInfo
 from penstock.streams.stream import Stream
 from penstock.types.calls import Call
-from penstock.types.errors import ClientError, GatewayError, StorageError, UpstreamError
+from penstock.types.errors import ClientError, GatewayError, StorageError
 from penstock.types.positions import new_stream_id
 from penstock.types.principals import Principal
 
 log = structlog.get_logger(__name__)
 
+
+NO_NEWS = 1.0
+"""Seconds within which an unknown name is not asked about again: no model comes that soon."""
 
 PROVIDER_CLOSE = 2.0
 """Seconds that a provider gets to close its connections when the gateway leaves."""
@@ -73,6 +77,8 @@ class ModelInfo(msgspec.Struct, frozen=True):
     id: str
     provider: str
     description: str = ""
+    created: int = 0
+    aliases: tuple[str, ...] = ()
 
 
 class Gateway:
@@ -103,7 +109,13 @@ class Gateway:
         self._unnamed: OrderedDict[Equal, tuple[float, Stream]] = OrderedDict()
         self._joinable: dict[Equal, Stream] = {}
         self._births: dict[str, asyncio.Future[None]] = {}
-        self._model_lists: dict[str, tuple[float, Sequence[str]]] = {}
+        self._listings = Listings(
+            providers,
+            self._group.create_task,
+            clock,
+            timeout=self.settings.model_list_timeout,
+            ttl=self.settings.model_list_ttl,
+        )
         self.draining = False
 
     async def __aenter__(self) -> Self:
@@ -131,6 +143,7 @@ class Gateway:
                 run.interrupt("The gateway is shutting down.", "gateway_shutdown")
             if self._closer is not None:
                 self._closer.cancel()
+            self._listings.close()
             await self._group.__aexit__(kind, error, trace)
             for name, provider in self._providers.items():
                 try:
@@ -157,13 +170,17 @@ class Gateway:
         Raises `ClientError` (unknown model; the key was used for another request, 422),
         `GatewayError` (draining or full, 503) or `StorageError`.
         """
-        return await self._start_or_join(call, self._joinable.get(_equal(call)) if self._joins(call) else None)
+        await self._learn(call.request.model)
+        return await self._start_or_join(
+            call, self._joinable.get(_equal(call)) if self._joins(call) else None
+        )
 
     async def start_or_join(self, call: Call) -> Started:
         """As `start`, but an equal call whose stream was never named to anyone is joined, not paid again.
 
         For clients that repeat a request because they were cut before they learnt its stream's id.
         """
+        await self._learn(call.request.model)
         now = self._clock()
         while self._unnamed and now - next(iter(self._unnamed.values()))[0] > self.settings.join_window:
             self._unnamed.popitem(last=False)
@@ -178,7 +195,7 @@ class Gateway:
         elif equal is not None and await self._born(equal):
             return Started(equal, existing=True)
         self._refuse_when_full()
-        targets = self._routing.route(call.request.model)
+        targets = self._routing.route(call.request.model, self._listings.known)
         wall = self._wall()
         retention = self.settings.retention if call.ttl is None else call.ttl
         if call.at_rest == "none":
@@ -395,31 +412,39 @@ class Gateway:
     # --- models, drain -------------------------------------------------------------------------
 
     async def models(self) -> Sequence[ModelInfo]:
-        """Return what can be asked for: configured names, and what the wildcard routes' providers list.
+        """Return what can be asked for: configured names, and what providers list, as they list it.
 
-        A provider that does not answer in time is left out until it does.
+        A provider is asked again once its list is old, and left out while it cannot be reached. Nobody
+        slow is waited for but the first time.
         """
-        found = {name: targets[0].provider for name, targets in self._routing.models.items()}
-        first = [pattern.targets[0] for pattern in self._routing.patterns if not pattern.strip]
-        asked = dict.fromkeys(target.provider for target in first if target.model == "*")
-        for provider, names in zip(asked, await asyncio.gather(*map(self._list, asked)), strict=True):
-            for name in names:
-                found.setdefault(name, provider)
-        said = {name: provider.descriptions for name, provider in self._providers.items()}
-        return [ModelInfo(name, by, said[by].get(name, "")) for name, by in found.items()]
+        lists = await self._listings.at_hand(self._routing.providers)
+        found = []
+        for offer in self._routing.offers(lists):
+            listed = lists.get(offer.provider, ModelList()).find(offer.model) or Model(offer.model)
+            own = offer.name.removesuffix(listed.name)
+            aliases = tuple(own + alias for alias in listed.aliases) if own != offer.name else ()
+            found.append(ModelInfo(offer.name, offer.provider, listed.description, listed.created, aliases))
+        return found
 
-    async def _list(self, provider: str) -> Sequence[str]:
-        now = self._clock()
-        until, names = self._model_lists.get(provider, (0.0, ()))
-        if now < until:
-            return names
-        try:
-            async with asyncio.timeout(self.settings.model_list_timeout):
-                names = await self._providers[provider].models()
-        except (UpstreamError, TimeoutError) as error:
-            log.info("models_unavailable", provider=provider, error=repr(error))
-        self._model_lists[provider] = (now + self.settings.model_list_ttl, names)
-        return names
+    def unknown_model(self, model: str) -> ClientError:
+        """Return the error for a name that `models` does not offer."""
+        return self._routing.unknown(model, self._listings.known)
+
+    async def _learn(self, model: str) -> None:
+        """Ask providers about ``model`` where the answer decides who is to answer.
+
+        Not about a name that the configuration knows. One that a provider lists is so by a list that is
+        not old; one that nobody lists goes to the fallback at once, or is asked about.
+        """
+        routing = self._routing
+        asked = routing.asked
+        if not asked or routing.route_configured(model):
+            return
+        lists = await self._listings.at_hand(asked)
+        if routing.route_listed(model, lists):
+            await self._listings.fresh(asked)
+        elif not routing.route_rest(model):
+            await self._listings.fresh(asked, NO_NEWS)
 
     @property
     def unready(self) -> str:

@@ -1,15 +1,53 @@
 """From a model's name to the targets that can answer it, in order. Pure and immutable.
 
-A reload builds another `Routing`; runs keep the one they began with.
+The first rule that takes a name wins: configured names, configured patterns, ``provider/model``, names
+that a provider lists (where its names count as they are), the fallback. So what an operator wrote beats
+what was found. What providers list is handed in. A reload builds another `Routing`; runs keep the one
+they began with.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from itertools import islice
+from typing import Final, TypeAlias
 
 import msgspec
 
-from penstock.providers.provider import Target
+from penstock.providers.provider import Model, Target
 from penstock.types.errors import ClientError
+
+MAX_OFFERS: Final = 2_000
+"""Names that are offered at once; some aggregators list hundreds each."""
+
+MAX_COMPARED: Final = 500
+"""Names that an unknown one is compared with; it takes some 10 µs each, on the loop."""
+
+MAX_SHOWN: Final = 200
+"""Characters of an unknown name that are said back."""
+
+
+class ModelList(msgspec.Struct, frozen=True):
+    """What a provider lists, also by every name and alias."""
+
+    models: tuple[Model, ...] = ()
+    names: Mapping[str, Model] = {}
+
+    @classmethod
+    def of(cls, models: Sequence[Model]) -> "ModelList":
+        """Return the list of ``models``."""
+        names = {alias: model for model in models for alias in model.aliases}
+        return cls(tuple(models), names | {model.name: model for model in models})
+
+    def find(self, name: str) -> Model | None:
+        """Return the model that is called ``name``, or also so."""
+        return self.names.get(name)
+
+
+Lists: TypeAlias = Mapping[str, ModelList]
+"""What is known of providers' lists, by the provider's name."""
+
+NO_LISTS: Final[Lists] = {}
 
 
 class Pattern(msgspec.Struct, frozen=True):
@@ -22,28 +60,154 @@ class Pattern(msgspec.Struct, frozen=True):
     targets: tuple[Target, ...]
     strip: str = ""
 
+    def matches(self, name: str) -> bool:
+        """Say whether this route takes ``name``."""
+        return fnmatchcase(name, self.pattern)
+
+    def aimed(self, name: str) -> tuple[Target, ...]:
+        """Return the targets for ``name``, which matches."""
+        asked = name.removeprefix(self.strip)
+        return tuple(
+            msgspec.structs.replace(target, model=asked) if target.model == "*" else target
+            for target in self.targets
+        )
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """A name that can be asked for, and the model of a provider that it means first."""
+
+    name: str
+    provider: str
+    model: str
+
 
 class Routing(msgspec.Struct, frozen=True):
-    """Names first, then patterns in order."""
+    """All routes. ``patterns`` come in order, the operator's before those of ``provider/model``.
+
+    The names that the providers in ``listed`` list can be asked for as they are; those of providers in
+    ``found``, which no configuration names, are also behind ``provider/``, and nowhere while they are not
+    listed. ``fallback`` takes what is left. ``unlisted`` are providers that are not asked for their models.
+    """
 
     models: Mapping[str, tuple[Target, ...]]
     patterns: tuple[Pattern, ...] = ()
     default_model: str = ""
+    listed: tuple[str, ...] = ()
+    found: frozenset[str] = frozenset()
+    fallback: Pattern | None = None
+    unlisted: frozenset[str] = frozenset()
 
-    def route(self, model: str) -> Sequence[Target]:
+    @property
+    def providers(self) -> Sequence[str]:
+        """The providers whose lists say something that can be asked for here, or about it."""
+        named = [targets[0].provider for targets in self.models.values()]
+        wild = [target.provider for pattern in self._wild() for target in pattern.targets[:1]]
+        return [name for name in dict.fromkeys([*named, *wild, *self.listed]) if name not in self.unlisted]
+
+    @property
+    def asked(self) -> Sequence[str]:
+        """The providers whose lists decide what a name means."""
+        return [name for name in self.listed if name not in self.unlisted]
+
+    def route(self, model: str, lists: Lists = NO_LISTS) -> Sequence[Target]:
         """Return the targets for ``model``, at least one; raises `ClientError` 404 `model_not_found`."""
+        targets = self._find(model, lists)
+        if not targets:
+            raise self.unknown(model, lists)
+        return targets
+
+    def route_configured(self, model: str) -> Sequence[Target]:
+        """Return the targets that the configuration gives ``model``, whatever anybody lists; maybe none."""
         if targets := self.models.get(model):
             return targets
-        for pattern in self.patterns:
-            if fnmatchcase(model, pattern.pattern):
-                asked = model.removeprefix(pattern.strip)
-                return tuple(
-                    msgspec.structs.replace(target, model=asked) if target.model == "*" else target
-                    for target in pattern.targets
-                )
-        raise ClientError(
-            f"The model '{model[:200]}' is not known here. GET /v1/models lists what is.",
+        return next((pattern.aimed(model) for pattern in self.patterns if pattern.matches(model)), ())
+
+    def route_listed(self, model: str, lists: Lists) -> Sequence[Target]:
+        """Return the target of a name that a provider lists; maybe none."""
+        for provider in self.asked:
+            found = lists[provider].find(model) if provider in lists else None
+            if found is None and provider in self.found and provider in lists:
+                prefix, _, rest = model.partition("/")
+                found = lists[provider].find(rest) if prefix == provider else None
+            if found is not None:
+                return (Target(provider, provider, found.name),)
+        return ()
+
+    def route_rest(self, model: str) -> Sequence[Target]:
+        """Return the targets of names that no other rule takes; maybe none."""
+        return self.fallback.aimed(model) if self.fallback and model else ()
+
+    def offers(self, lists: Lists) -> list[Offer]:
+        """Return what can be asked for by name, each once, at most `MAX_OFFERS`.
+
+        A provider's model stands under one name only: as it is where that leads to it, else behind its
+        provider's. Configured names stand apart, since they may mean several models.
+        """
+        named = (Offer(name, targets[0].provider, targets[0].model) for name, targets in self.models.items())
+        offers = {offer.name: offer for offer in named}
+        shown: set[tuple[str, str]] = set()
+        for offer in self._wild_offers(lists):
+            if len(offers) >= MAX_OFFERS:
+                break
+            meant = (offer.provider, offer.model)
+            if offer.name not in offers and meant not in shown and self._means(offer, lists):
+                offers[offer.name] = offer
+                shown.add(meant)
+        return list(offers.values())[:MAX_OFFERS]
+
+    def unknown(self, model: str, lists: Lists) -> ClientError:
+        """Return the error for a name that nobody answers to; it names those that are like it."""
+        names = [offer.name for offer in islice(self.offers(lists), MAX_COMPARED)]
+        near = get_close_matches(model[:MAX_SHOWN], names)
+        hint = f" Near it: {', '.join(near)}." if near else ""
+        return ClientError(
+            f"The model '{model[:MAX_SHOWN]}' is not known here.{hint} GET /v1/models lists what is.",
             code="model_not_found",
             status=404,
             param="model",
         )
+
+    def _find(self, model: str, lists: Lists) -> Sequence[Target]:
+        return self.route_configured(model) or self.route_listed(model, lists) or self.route_rest(model)
+
+    def _wild(self) -> Iterator[Pattern]:
+        """Yield the routes that hand a name on as it is; those with the shortest names first."""
+        hand_on = [pattern for pattern in self.patterns if pattern.targets[0].model == "*"]
+        yield from (pattern for pattern in hand_on if not _is_prefix(pattern))
+        if self.fallback is not None:
+            yield self.fallback
+        yield from (pattern for pattern in hand_on if _is_prefix(pattern))
+
+    def _wild_offers(self, lists: Lists) -> Iterator[Offer]:
+        """Yield the names behind wildcards and of lists, better ones first, in no way sorted out."""
+        wild = list(self._wild())
+        plain = [pattern for pattern in wild if not _is_prefix(pattern)]
+        for pattern in plain:
+            yield from _behind(pattern, lists)
+        for provider in self.asked:
+            for model in lists[provider].models if provider in lists else ():
+                yield Offer(model.name, provider, model.name)
+        for pattern in wild[len(plain) :]:
+            yield from _behind(pattern, lists)
+        for provider in self.asked:
+            if provider in self.found:
+                for model in lists[provider].models if provider in lists else ():
+                    yield Offer(f"{provider}/{model.name}", provider, model.name)
+
+    def _means(self, offer: Offer, lists: Lists) -> bool:
+        """Say whether asking for the name leads where the offer says."""
+        targets = self._find(offer.name, lists)
+        return [(t.provider, t.model) for t in targets[:1]] == [(offer.provider, offer.model)]
+
+
+def _is_prefix(pattern: Pattern) -> bool:
+    return pattern.strip != ""
+
+
+def _behind(pattern: Pattern, lists: Lists) -> Iterator[Offer]:
+    """Yield what the list of the pattern's first provider gives names to."""
+    provider = pattern.targets[0].provider
+    for model in lists[provider].models if provider in lists else ():
+        name = pattern.strip + model.name
+        if pattern.matches(name):
+            yield Offer(name, provider, model.name)

@@ -20,5 +20,7 @@ def openai_provider(
 ) -> CompatibleProvider:
     """Return the provider. Raises `ValueError` for settings that cannot be sent."""
     headers = {"openai-project": project} if project else {}
-    settings = CompatibleSettings(base_url, api_key, organization, headers)
+    settings = CompatibleSettings(
+        base_url=base_url, api_key=api_key, organization=organization, headers=headers
+    )
     return CompatibleProvider(name, settings, pool, OPENAI_CHAT)

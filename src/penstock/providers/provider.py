@@ -5,7 +5,7 @@ model, events) and a *decoder* that makes events of them. The source calls its `
 loop, and nothing between a socket's read and the log waits.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -83,6 +83,16 @@ class Target(msgspec.Struct, frozen=True):
     model: str
 
 
+class Model(msgspec.Struct, frozen=True):
+    """One model that a provider offers: a name, the other names it answers to, a line for people, and
+    when it was made, in Unix seconds (0: not known)."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    description: str = ""
+    created: int = 0
+
+
 class Provider(Protocol):
     """Somebody who runs models."""
 
@@ -91,17 +101,12 @@ class Provider(Protocol):
         """The provider's name in the configuration."""
         ...
 
-    @property
-    def descriptions(self) -> Mapping[str, str]:
-        """One line about each model that there is something to say of."""
-        ...
-
     def converse(self, request: GenerationRequest, model: str) -> Conversation:
         """Render ``request`` for the provider's ``model``. No I/O. Raises `ClientError` if it cannot."""
         ...
 
-    async def models(self) -> Sequence[str]:
-        """Return the names of the models it offers. Raises `UpstreamError`."""
+    async def models(self) -> Sequence[Model]:
+        """Return the models it offers. Raises `UpstreamError`."""
         ...
 
     async def aclose(self) -> None:

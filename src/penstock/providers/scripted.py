@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from penstock.providers.provider import Conversation, Sink
+from penstock.providers.provider import Conversation, Model, Sink
 from penstock.providers.script import MODELS, PROVIDER, Cue, Ending, compose, load_texts
 from penstock.types.errors import UpstreamError, upstream_truncated
 from penstock.types.events import AnyEvent, Finished
@@ -53,14 +53,9 @@ class ScriptedProvider:
         cues = compose(request, model, self._texts)
         return Conversation(ScriptedSource(cues, self._pace, self._clock), ScriptedDecoder(request.n))
 
-    @property
-    def descriptions(self) -> Mapping[str, str]:
-        """`DESCRIPTIONS`."""
-        return DESCRIPTIONS
-
-    async def models(self) -> Sequence[str]:
-        """Return the names of all scripted models."""
-        return tuple(DESCRIPTIONS)
+    async def models(self) -> Sequence[Model]:
+        """Return all scripted models."""
+        return tuple(Model(name, description=line) for name, line in DESCRIPTIONS.items())
 
     async def aclose(self) -> None:
         """Nothing is open."""

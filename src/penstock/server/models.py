@@ -4,8 +4,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from penstock.gateway.gateway import ModelInfo
 from penstock.server.context import context
-from penstock.types.errors import ClientError
 
 _encode = msgspec.json.Encoder().encode
 
@@ -14,26 +14,26 @@ async def list_models(request: Request) -> Response:
     """``GET /v1/models``: in OpenAI's form; ``description`` where the provider gives one."""
     ctx = context(request)
     ctx.admit(request, spends=False)
-    models = [_model(model.id, model.provider, model.description) for model in await ctx.gateway.models()]
+    models = [_body(model, model.id) for model in await ctx.gateway.models()]
     return JSONResponse({"object": "list", "data": models})
 
 
 async def one_model(request: Request) -> Response:
-    """``GET /v1/models/{model}``."""
+    """``GET /v1/models/{model}``, also by a name that is not listed and means the same."""
     ctx = context(request)
     ctx.admit(request, spends=False)
     name = request.path_params["model"]
     for model in await ctx.gateway.models():
-        if model.id == name:
-            return JSONResponse(_model(model.id, model.provider, model.description))
-    message = f"The model '{name[:200]}' is not known here. GET /v1/models lists what is."
-    raise ClientError(message, code="model_not_found", status=404, param="model")
+        if name == model.id or name in model.aliases:
+            return JSONResponse(_body(model, name))
+    raise ctx.gateway.unknown_model(name)
 
 
-def _model(name: str, provider: str, description: str) -> dict[str, object]:
-    body: dict[str, object] = {"id": name, "object": "model", "created": 0, "owned_by": provider}
-    if description:
-        body["description"] = description
+def _body(model: ModelInfo, name: str) -> dict[str, object]:
+    body: dict[str, object] = {"id": name, "object": "model", "created": model.created}
+    body["owned_by"] = model.provider
+    if model.description:
+        body["description"] = model.description
     return body
 
 

@@ -31,10 +31,10 @@ from penstock.types.events import (
     UsageReported,
 )
 from penstock.wire.decoding import BodyDecoder, Events, NdjsonFrames, as_count, as_objects, as_text, read_json
-from penstock.wire.ollama_requests import NAME, Preferences, render_request
+from penstock.wire.ollama_requests import DEFAULTS, NAME, Preferences, render_request
 from penstock.wire.provider_errors import Problem, error_response, find_problem, upstream_error
 
-__all__ = ["NAME", "OllamaDecoder", "Preferences", "parse_error", "render_request"]
+__all__ = ["DEFAULTS", "NAME", "OllamaDecoder", "Preferences", "parse_error", "render_request"]
 
 MAX_TOOL_CALLS: Final = 1024
 """Tool calls of one answer: far above what models make, far below what hurts."""

@@ -1,0 +1,122 @@
+"""One server that runs models, as its provider sees it: an address, credentials, headers and a pool.
+
+Owns what every request to it has in common. What is said, and under which path, is the provider's
+business; how bytes arrive is `penstock.providers.http`'s. Nothing here prints a credential: not in a
+`repr`, not in an error, not even where the server quotes it back.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from penstock import __version__
+from penstock.providers.http import HttpSource, ParseError, parse_base_url, redirected
+from penstock.types.errors import ClientError, UpstreamError, WireError
+from penstock.upstream.http1 import Request, render_head
+from penstock.upstream.pool import Pool
+
+MAX_MODELS_BYTES: Final = 8 * 1024 * 1024
+"""Of a list of models; aggregators offer hundreds, with a few KiB of description each."""
+
+MIN_SECRET_CHARS: Final = 8
+"""A header's value that is shorter is no secret worth hiding from an error's text."""
+
+
+class EndpointSettings(msgspec.Struct, frozen=True):
+    """Where a server is and how to be let in.
+
+    ``api_key`` goes as a bearer token. ``headers`` are sent with every request and win over all others.
+    ``head_timeout`` is in seconds, from the request to the head of the response; None for the pool's own
+    setting.
+    """
+
+    base_url: str
+    api_key: str = ""
+    headers: Mapping[str, str] = {}
+    head_timeout: float | None = None
+
+    def __repr__(self) -> str:
+        """Show all but the credentials."""
+        url = self.base_url.rpartition("@")[2].partition("?")[0]
+        key = "set" if self.api_key else "none"
+        return f"{type(self).__name__}({url!r}, api_key {key}, headers {sorted(self.headers)})"
+
+
+class Endpoint:
+    """See the module's head."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: EndpointSettings,
+        pool: Pool,
+        parse_error: ParseError,
+        *,
+        accept: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Take ``pool`` over, and close it in the end; ``accept`` is what answers are, ``headers`` are the
+        provider's own. Raises `ValueError` for a base URL or a header that cannot be used."""
+        self._pool = pool
+        self._origin, self._path = parse_base_url(settings.base_url)
+        self._dialect_error = parse_error
+        self._head_timeout = settings.head_timeout
+        own = {
+            "content-type": "application/json",
+            "accept": accept,
+            # Compressors hold events back to have more to compress.
+            "accept-encoding": "identity",
+            "user-agent": f"penstock/{__version__}",
+        }
+        if settings.api_key:
+            own["authorization"] = f"Bearer {settings.api_key}"
+        given = {name.lower(): value for name, value in settings.headers.items()}
+        self._headers = tuple((own | dict(headers or {}) | given).items())
+        self._secrets = tuple(
+            value.encode()
+            for value in (settings.api_key, *settings.headers.values())
+            if len(value) >= MIN_SECRET_CHARS
+        )
+        try:
+            render_head(self._request("POST", "/"))
+        except ClientError as error:
+            raise ValueError(f"The settings of provider {name} cannot be used: {error.message}") from None
+
+    def __repr__(self) -> str:
+        """Show the address."""
+        return f"<Endpoint {self.url}>"
+
+    @property
+    def url(self) -> str:
+        """The address; it holds no credential."""
+        return f"{self._origin}{self._path}"
+
+    def post(self, path: str, body: bytes) -> HttpSource:
+        """Return a source of the answer to ``body``; nothing is sent yet."""
+        request = self._request("POST", path, body)
+        return HttpSource(self._pool, request, self._parse_error, head_timeout=self._head_timeout)
+
+    async def get(self, path: str) -> Any:
+        """Return a small JSON document. Raises `UpstreamError`."""
+        response = await self._pool.fetch(self._request("GET", path), limit=MAX_MODELS_BYTES)
+        if response.status >= 400:
+            raise self._parse_error(response.status, response.headers, response.body)
+        if response.status >= 300:
+            raise redirected(response.status)
+        try:
+            return msgspec.json.decode(response.body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise WireError("The provider's list of models is no JSON.") from None
+
+    async def aclose(self) -> None:
+        """Close the pool."""
+        await self._pool.aclose()
+
+    def _request(self, method: str, path: str, body: bytes = b"") -> Request:
+        return Request(method, self._origin, self._path + path, self._headers, body)
+
+    def _parse_error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+        for secret in self._secrets:
+            body = body.replace(secret, b"***")
+        return self._dialect_error(status, headers, body)
