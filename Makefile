@@ -22,7 +22,7 @@ WORKERS ?= auto
 # Lives that `make torture` ends with SIGKILL.
 KILLS ?= 200
 
-.PHONY: help serve check test test-live torture bench docs tools vendor clean
+.PHONY: help serve check test test-live torture bench docs tools vendor dist container clean
 
 help:  ## List what people type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -56,6 +56,12 @@ docs: $(VENV)/.stamp-dev  ## Check the pages: links, code blocks, error codes, t
 vendor:  ## Copy the libraries that the pages carry from their pinned npm packages
 	npm ci --prefix tools/vendor --ignore-scripts --no-audit --no-fund --loglevel=error
 	node tools/vendor/copy.mjs
+
+dist: $(VENV)/.stamp-dev  ## Build the sdist and the wheel into dist/
+	$(BIN)/python -m build --outdir dist $(ARGS)
+
+container:  ## Build the container image (podman, buildah or docker)
+	deploy/build-container $(ARGS)
 
 clean:  ## Remove what was installed and built
 	rm -rf $(VENV) $(LIVE) $(JS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* \
