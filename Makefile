@@ -22,11 +22,11 @@ WORKERS ?= auto
 # Lives that `make torture` ends with SIGKILL.
 KILLS ?= 200
 
-.PHONY: help serve check test test-live torture bench docs tools vendor dist container clean
+.PHONY: help serve check test test-live torture bench bench-fan-out docs tools vendor dist container clean
 
 help:  ## List what people type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
-	  | awk -F ':.*## *' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	  | awk -F ':.*## *' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 	@echo
 	@echo '  ARGS="…" is handed on: make serve ARGS="--port 9000", make test ARGS="-k resume -x"'
 
@@ -49,6 +49,9 @@ torture: $(VENV)/.stamp-dev  ## Kill gateways in mid-stream, many times over
 
 bench: $(VENV)/.stamp-bench  ## Measure the gateway beside nginx
 	$(BIN)/python bench/run.py $(ARGS)
+
+bench-fan-out: $(VENV)/.stamp-bench  ## Measure many readers of few streams, some of them frozen
+	$(BIN)/python -m bench.fan_out $(ARGS)
 
 docs: $(VENV)/.stamp-dev  ## Check the pages: links, code blocks, error codes, the import table
 	$(BIN)/pytest tests/test_docs.py tests/test_layers.py $(ARGS)
