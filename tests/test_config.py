@@ -308,6 +308,9 @@ def config(**more):
         ({"keys": {"one": KEY, "two": KEY}}, "keys.two"),
         ({"providers": {"x": {"base_url": "localhost:8000"}}}, "providers.x.base_url"),
         ({"providers": {"x": {"ca_file": "/nowhere.pem"}}}, "providers.x.ca_file"),
+        ({"providers": {"x": {"kind": "ollama", "base_url": "box:11434"}}}, "providers.x.base_url"),
+        ({"providers": {"x": {"kind": "ollama", "keep_alive": "a while"}}}, "providers.x.keep_alive"),
+        ({"providers": {"x": {"kind": "ollama", "num_ctx": -1}}}, "providers.x.num_ctx"),
         ({"models": {"x": []}}, "models.x"),
         ({"models": {"x": [{"provider": "nobody", "model": "y"}]}}, "models.x[0].provider"),
         ({"models": {"x": [{"provider": "demo"}]}}, "models.x[0].model"),
@@ -328,6 +331,12 @@ def test_each_mistake_is_found_in_its_place(more, where):
         {"listen": {"host": "::1", "port": 0}},
         {"listen": {"host": "0.0.0.0"}, "keys": {"app": KEY}},
         {"keys": {"app": "sha256:" + hashlib.sha256(KEY.encode()).hexdigest()}},
+        {
+            "providers": {
+                "x": {"kind": "ollama", "keep_alive": "1h30m"},
+                "y": {"kind": "ollama", "keep_alive": "-1"},
+            }
+        },
         {"models": {"x/*": [{"provider": "demo"}]}},
     ],
 )

@@ -16,6 +16,9 @@ from pathlib import Path
 
 import httpx
 
+NOBODY = "127.0.0.1:1"
+"""Where nobody answers: a gateway of a test finds no model server that happens to run here."""
+
 PATIENCE = 30.0
 """Seconds that anything here may take; a broken gateway fails the test and does not hang it."""
 
@@ -23,8 +26,9 @@ PATIENCE = 30.0
 class Gateway:
     """One data folder and one address, and the processes that serve there, one at a time."""
 
-    def __init__(self, folder: Path, settings: dict, *options: str) -> None:
-        """``settings`` are the file's, ``options`` the command line's. Nothing runs before `start`."""
+    def __init__(self, folder: Path, settings: dict, *options: str, **environ: str) -> None:
+        """``settings`` are the file's, ``options`` the command line's, ``environ`` are variables beyond our
+        own. Nothing runs before `start`."""
         folder.mkdir(exist_ok=True)
         listen = {"port": 0, "drain": 0.2, **settings.get("listen", {})}
         settings = {"store": {"path": str(folder / "data")}, **settings, "listen": listen}
@@ -33,6 +37,7 @@ class Gateway:
         self._settings = folder / "penstock.yaml"
         self._settings.write_text(json.dumps(settings))  # JSON is YAML
         self._options = options
+        self._environ = {"OLLAMA_HOST": NOBODY, **environ}
         self._process: subprocess.Popen | None = None
         self.port = 0
 
@@ -52,6 +57,7 @@ class Gateway:
         if self.port:
             command += ["--port", str(self.port)]
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PENSTOCK_", "OPENAI_"))}
+        inherited |= self._environ
         with self._greeting.open("wb") as out, self.log_file.open("ab") as err:
             self._process = subprocess.Popen(command, env=inherited, stdout=out, stderr=err)
         self.port = int(wait_for(self._greeted)[1])
@@ -108,9 +114,9 @@ def wait_for(condition, what: str = "nothing happened"):
 
 
 @contextmanager
-def serving(folder: Path, settings: dict, *options: str) -> Iterator[Gateway]:
+def serving(folder: Path, settings: dict, *options: str, **environ: str) -> Iterator[Gateway]:
     """Serve with ``settings``; stop by SIGTERM, which must end well and leave no error in the log."""
-    gateway = Gateway(folder, settings, *options)
+    gateway = Gateway(folder, settings, *options, **environ)
     try:
         gateway.start()
         yield gateway

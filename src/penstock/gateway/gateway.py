@@ -421,9 +421,8 @@ class Gateway:
         found = []
         for offer in self._routing.offers(lists):
             listed = lists.get(offer.provider, ModelList()).find(offer.model) or Model(offer.model)
-            own = offer.name.removesuffix(listed.name)
-            aliases = tuple(own + alias for alias in listed.aliases) if own != offer.name else ()
-            found.append(ModelInfo(offer.name, offer.provider, listed.description, listed.created, aliases))
+            about = (listed.description, listed.created)
+            found.append(ModelInfo(offer.name, offer.provider, *about, offer.aliases))
         return found
 
     def unknown_model(self, model: str) -> ClientError:

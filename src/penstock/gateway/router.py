@@ -74,11 +74,13 @@ class Pattern(msgspec.Struct, frozen=True):
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """A name that can be asked for, and the model of a provider that it means first."""
+    """A name that can be asked for, and the model of a provider that it means first; ``aliases`` are names
+    that mean the same."""
 
     name: str
     provider: str
     model: str
+    aliases: tuple[str, ...] = ()
 
 
 class Routing(msgspec.Struct, frozen=True):
@@ -157,9 +159,10 @@ class Routing(msgspec.Struct, frozen=True):
 
     def unknown(self, model: str, lists: Lists) -> ClientError:
         """Return the error for a name that nobody answers to; it names those that are like it."""
-        names = [offer.name for offer in islice(self.offers(lists), MAX_COMPARED)]
-        near = get_close_matches(model[:MAX_SHOWN], names)
-        hint = f" Near it: {', '.join(near)}." if near else ""
+        offers = islice(self.offers(lists), MAX_COMPARED)
+        names = {name.lower(): offer.name for offer in offers for name in (offer.name, *offer.aliases)}
+        near = dict.fromkeys(names[name] for name in get_close_matches(model[:MAX_SHOWN].lower(), names))
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         return ClientError(
             f"The model '{model[:MAX_SHOWN]}' is not known here.{hint} GET /v1/models lists what is.",
             code="model_not_found",
@@ -186,13 +189,13 @@ class Routing(msgspec.Struct, frozen=True):
             yield from _behind(pattern, lists)
         for provider in self.asked:
             for model in lists[provider].models if provider in lists else ():
-                yield Offer(model.name, provider, model.name)
+                yield _offer("", provider, model)
         for pattern in wild[len(plain) :]:
             yield from _behind(pattern, lists)
         for provider in self.asked:
             if provider in self.found:
                 for model in lists[provider].models if provider in lists else ():
-                    yield Offer(f"{provider}/{model.name}", provider, model.name)
+                    yield _offer(f"{provider}/", provider, model)
 
     def _means(self, offer: Offer, lists: Lists) -> bool:
         """Say whether asking for the name leads where the offer says."""
@@ -208,6 +211,10 @@ def _behind(pattern: Pattern, lists: Lists) -> Iterator[Offer]:
     """Yield what the list of the pattern's first provider gives names to."""
     provider = pattern.targets[0].provider
     for model in lists[provider].models if provider in lists else ():
-        name = pattern.strip + model.name
-        if pattern.matches(name):
-            yield Offer(name, provider, model.name)
+        if pattern.matches(pattern.strip + model.name):
+            yield _offer(pattern.strip, provider, model)
+
+
+def _offer(prefix: str, provider: str, model: Model) -> Offer:
+    aliases = tuple(prefix + alias for alias in model.aliases)
+    return Offer(prefix + model.name, provider, model.name, aliases)

@@ -1,0 +1,87 @@
+"""What is built from a configuration: who is looked for, and which rule takes a name."""
+
+import pytest
+
+from penstock.assembly import assemble, upstream_config
+from penstock.config import BadConfig, Config, ProviderConfig, StoreConfig, TargetConfig, with_environment
+from penstock.providers.ollama import OllamaProvider
+
+MEMORY = StoreConfig(kind="memory")
+
+
+def built(environ=None, **parts):
+    return assemble(Config(store=MEMORY, **parts), environ or {}).gateway
+
+
+def found(environ=None, **parts):
+    """Return the address at which an Ollama is looked for, or None."""
+    gateway = built(environ, **parts)
+    if not gateway._routing.found:
+        return None
+    assert gateway._routing.found == {"ollama"}
+    return repr(gateway._providers["ollama"]).split()[-1].rstrip(">")
+
+
+def test_an_ollama_that_nobody_configured_is_looked_for():
+    assert found() == "http://127.0.0.1:11434"
+    assert found({"OLLAMA_HOST": "box:1234"}) == "http://box:1234"
+    assert found(providers={"near": ProviderConfig(base_url="http://127.0.0.1:8000/v1")})
+
+
+@pytest.mark.parametrize(
+    "providers",
+    [
+        {"box": ProviderConfig(kind="ollama", base_url="http://box:11434")},
+        {"ollama": ProviderConfig(base_url="http://box:8000/v1")},
+        {"mine": ProviderConfig(base_url="http://localhost:11434/v1")},
+        {"mine": ProviderConfig(base_url="http://127.0.0.1:11434/v1")},
+    ],
+)
+def test_an_ollama_that_the_configuration_has_is_not_looked_for(providers):
+    assert found(providers=providers) is None
+
+
+def test_nobody_is_looked_for_when_that_is_turned_off_or_nobody_can_be():
+    assert found(discover=False) is None
+    assert "ollama" not in built(discover=False)._providers
+    assert found({"OLLAMA_HOST": "not an address"}) is None
+
+
+def test_a_configured_ollama_is_where_it_says_or_where_the_environment_does():
+    ollama = {"box": ProviderConfig(kind="ollama")}
+    config = with_environment(Config(providers=ollama), {"OLLAMA_HOST": "0.0.0.0:1234"})
+    assert config.providers["box"].base_url == "http://127.0.0.1:1234"
+    assert (
+        with_environment(Config(providers=ollama), {}).providers["box"].base_url == "http://127.0.0.1:11434"
+    )
+    assert isinstance(built(providers=ollama)._providers["box"], OllamaProvider)
+    with pytest.raises(BadConfig, match="OLLAMA_HOST: expected"):
+        with_environment(Config(providers=ollama), {"OLLAMA_HOST": "a b"})
+
+
+def test_a_base_url_that_cannot_be_an_ollamas_says_what_to_write():
+    providers = {"box": ProviderConfig(kind="ollama", base_url="http://127.0.0.1:11434/v1")}
+    with pytest.raises(BadConfig, match=r"providers\.box: .*address alone"):
+        built(providers=providers)
+
+
+def test_the_rest_goes_to_the_first_provider_unless_models_are_named():
+    providers = {
+        "demo": ProviderConfig(kind="scripted"),
+        "one": ProviderConfig(base_url="http://one/v1"),
+        "two": ProviderConfig(base_url="http://two/v1", list_models=False),
+    }
+    routing = built(providers=providers)._routing
+    assert routing.route("whatever")[0].provider == "one"
+    assert routing.route("two/it")[0].model == "it"
+    assert routing.unlisted == {"two"}
+    named = built(providers=providers, models={"x": [TargetConfig("two", "y")]})._routing
+    assert named.fallback is None
+    assert named.default_model == "x"
+
+
+def test_an_upstream_of_the_command_line_takes_the_rest():
+    config = upstream_config(Config(store=MEMORY), "http://127.0.0.1:9/v1", "", "")
+    routing = assemble(config, {}).gateway._routing
+    assert routing.route("whatever")[0].provider == "upstream"
+    assert routing.route("demo")[0].provider == "demo"
