@@ -28,13 +28,12 @@ POLICY: Final = "; ".join(
         "trusted-types dompurify",
     )
 )
-OLD: Final = "default-src 'self' 'unsafe-inline'; img-src data:; frame-ancestors 'none'; base-uri 'none'"
 INDEX: Final = "index.html"
 
 
 async def page(request: Request) -> Response:
     """``GET /``: the chat page."""
-    return serve(request, context(request).pages[INDEX], policy=OLD)
+    return serve(request, context(request).pages[INDEX], policy=POLICY)
 
 
 async def part(request: Request) -> Response:
