@@ -275,11 +275,10 @@ def test_a_thousand_readers_of_one_stream_cost_one_encoding(name):
         def encoder(answer):
             made = FORMATS[name].encoder(answer)
             encode = made.encode
-            made = SimpleNamespace(
+            return SimpleNamespace(
                 encode=lambda event, line: (encoded.append(event), encode(event, line))[1],
                 heartbeat=made.heartbeat,
             )
-            return made
 
         counted = FORMATS[name]._replace(encoder=encoder)
         readers = [written.read(counted) for _ in range(1_000)]

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from penstock.assembly import assemble
+from penstock.server.app import routes
 from penstock.types.principals import Principal
 from tests.server.conftest import config, running
 from tests.server.raw import eventually
@@ -272,6 +273,26 @@ async def test_nobody_erases_the_stream_of_another(gateway):
     stream = (await finished(gateway)).headers["stream-id"]
     become(gateway, "another")
     assert code(await gateway.client.delete(f"/v1/streams/{stream}")) == (404, "stream_not_found")
+
+
+# --- owners --------------------------------------------------------------------------------------------
+
+
+OF_A_STREAM = [
+    (method, route.path) for route in routes() if "{stream}" in route.path for method in sorted(route.methods)
+]
+
+
+@pytest.mark.parametrize(("method", "path"), OF_A_STREAM)
+async def test_nobody_touches_the_stream_of_another_by_any_route(gateway, method, path):
+    stream = await started(gateway)
+    other = {"authorization": "Bearer a-key-of-another", "content-type": "application/json"}
+    url = path.replace("{stream}", stream)
+    response = await gateway.client.request(method, url, headers=other, content=b"{}")
+    assert response.status_code == 404
+    if method != "HEAD":
+        assert code(response) == (404, "stream_not_found")
+    assert (await gateway.client.get(f"/v1/streams/{stream}")).json()["status"] == "open"
 
 
 # --- links ---------------------------------------------------------------------------------------------
