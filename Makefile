@@ -22,7 +22,7 @@ WORKERS ?= auto
 # Lives that `make torture` ends with SIGKILL.
 KILLS ?= 200
 
-.PHONY: help serve check test test-live torture bench bench-fan-out docs tools vendor dist container clean
+.PHONY: docs-cli help serve check test test-live torture bench bench-fan-out docs tools vendor dist container clean
 
 help:  ## List what people type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -65,6 +65,9 @@ dist: $(VENV)/.stamp-dev  ## Build the sdist and the wheel into dist/
 
 container:  ## Build the container image (podman, buildah or docker)
 	deploy/build-container $(ARGS)
+
+docs-cli: $(VENV)/.stamp-dev  ## Write the commands' help into docs/guide/command-line.md
+	$(BIN)/python tools/command_line.py
 
 clean:  ## Remove what was installed and built
 	rm -rf $(VENV) $(LIVE) $(JS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* \

@@ -1,0 +1,473 @@
+"""HTTP to a gateway, as a client that comes back: start, follow, cancel, list.
+
+`Connection.start` and `Connection.follow` give one stream's events in order, each once, whatever happens
+to the network in between: a lost connection is followed by another that goes on after the last cursor,
+and the caller is only told (`Lost`, `Back`). A generation is created with an idempotency key, so that a
+request whose answer never came can be sent again without paying twice. They end with the stream's end,
+or raise `Refused` or `Unreachable`. Nothing here prints, and nothing knows of terminals: this is the
+module that a client library would begin with.
+"""
+
+import asyncio
+import ipaddress
+import random
+import re
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any, Final, NamedTuple, Self, TypeAlias, TypeVar
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import msgspec
+
+from penstock import __version__
+from penstock.types.errors import WireError
+from penstock.types.positions import is_stream_id, parse_cursor, stream_of
+from penstock.wire.sse import SseDecoder, SseFrame
+
+DEFAULT_URL: Final = "http://localhost:8080"
+
+CONNECT_TIMEOUT: Final = 10.0
+ANSWER_TIMEOUT: Final = 30.0
+"""Seconds until the head of a response that is no stream, and until each piece of its body."""
+
+FIRST_SILENCE: Final = 60.0
+"""Seconds without a byte after which a connection counts as lost, until the stream says how often its
+heartbeat comes; after that it is `SILENT_BEATS` of them and a little more."""
+
+SILENT_BEATS: Final = 3
+SILENCE_MARGIN: Final = 5.0
+MAX_BODY: Final = 32 << 20
+"""Bytes of a response that is no stream."""
+
+MAX_ERROR_BODY: Final = 64 << 10
+MAX_DELAY: Final = 8.0
+_PASSING: Final = frozenset({408, 429, 500, 502, 503, 504})
+_AGAIN: Final = frozenset({"idempotency_key_in_use", "storage_unavailable"})
+
+T = TypeVar("T")
+
+
+class Address(NamedTuple):
+    """Where a gateway is and how to be let in. ``token`` is that of a signed link."""
+
+    base: str
+    key: str = ""
+    token: str = ""
+
+
+class Received(NamedTuple):
+    """One event. ``cursor`` is the position after it."""
+
+    event: str
+    data: bytes
+    cursor: str
+
+
+class Lost(NamedTuple):
+    """The connection was lost; the next try comes in ``delay`` seconds."""
+
+    attempt: int
+    delay: float
+    why: str
+
+
+class Back(NamedTuple):
+    """The connection is there again."""
+
+
+Happening: TypeAlias = Received | Lost | Back
+
+
+class Refused(Exception):
+    """The gateway answered, and said no; ``message`` is its own sentence."""
+
+    def __init__(self, status: int, code: str, message: str, retry_after: str = "") -> None:
+        """As an error response says it (docs/protocol.md, section Errors)."""
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.retry_after = retry_after
+
+    @property
+    def passes(self) -> bool:
+        """Whether the same request may well be served in a moment."""
+        return self.status in _PASSING or self.code in _AGAIN
+
+
+class Unreachable(Exception):
+    """No connection, or none any more. ``cursor`` says how far the stream was read, if at all."""
+
+    def __init__(self, base: str, why: str, cursor: str = "") -> None:
+        """``why`` is one of this module's own phrases."""
+        super().__init__(f"{base}: {why}")
+        self.base = base
+        self.why = why
+        self.cursor = cursor
+
+
+class Model(msgspec.Struct, frozen=True):
+    """A model that can be asked for."""
+
+    id: str
+    owned_by: str = ""
+    description: str = ""
+
+
+class _Models(msgspec.Struct, frozen=True):
+    data: list[Model]
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """What a cancel answers."""
+
+    id: str
+    status: str
+    cursor: str = ""
+
+
+class _Error(msgspec.Struct, frozen=True):
+    message: str = ""
+    code: str | None = None
+
+
+class _ErrorBody(msgspec.Struct, frozen=True):
+    error: _Error
+
+
+class _Opening(msgspec.Struct, frozen=True):
+    heartbeat: float = 0.0
+
+
+class Target(NamedTuple):
+    """What a person named to be read: a stream, and perhaps from where and at which gateway."""
+
+    address: Address
+    stream: str
+    cursor: str = ""
+
+
+def address_of(url: str, key: str = "") -> Address:
+    """Return the address of the gateway at ``url``, which may lack its scheme or end in ``/v1``.
+
+    Raises `ValueError` with a sentence.
+    """
+    text = url.strip()
+    if "://" not in text:
+        text = f"http://{text}"
+    parts = urlsplit(text)
+    with suppress(ValueError):
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            path = re.sub(r"/(v1/?)?$", "", parts.path)
+            return Address(f"{parts.scheme}://{parts.netloc}{path}", key)
+    raise ValueError("write it as http://host:port")
+
+
+def target_of(text: str, default: Address) -> Target:
+    """Return what ``text`` names: a stream's id (any dialect's), a full cursor, or a URL with either.
+
+    Raises `ValueError` with a sentence.
+    """
+    text = text.strip()
+    if "://" not in text:
+        stream = stream_of(text.partition("~")[0])
+        if not stream:
+            raise ValueError("a stream is named by its id (s_…), by a cursor (s_…~…) or by its URL")
+        return Target(default, stream, _cursor(text) if "~" in text else "")
+    parts = urlsplit(text)
+    prefix, _, rest = parts.path.partition("/v1/")
+    words = [*rest.split("/"), *parts.fragment.split("/")]
+    stream = next((found for word in words if (found := stream_of(word))), "")
+    if parts.scheme not in ("http", "https") or not parts.hostname or not stream:
+        raise ValueError("a stream's URL is http://host:port/v1/streams/s_…")
+    query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+    base = f"{parts.scheme}://{parts.netloc}{prefix.rstrip('/')}"
+    # A key is for the gateway it was given for; an address in a link may be anybody's.
+    key = default.key if base == default.base else ""
+    return Target(Address(base, key, query.get("token", "")), stream, query.get("after", ""))
+
+
+def _cursor(text: str) -> str:
+    try:
+        parse_cursor(text)
+    except ValueError as error:
+        raise ValueError(f"the cursor cannot be read: {error}") from None
+    return text
+
+
+def backoff(attempt: int) -> float:
+    """Return how long to wait before the try number ``attempt``, from 1: exponential, with full jitter."""
+    return random.uniform(0.05, min(MAX_DELAY, 0.25 * 2 ** min(attempt, 10)))
+
+
+class Connection:
+    """A client of one gateway; used as an async context manager."""
+
+    def __init__(
+        self, address: Address, *, patience: float = 120.0, wait: Callable[[int], float] = backoff
+    ) -> None:
+        """``patience``: seconds for which a lost gateway is looked for. ``wait``: see `backoff`."""
+        self.address = address
+        self.patience = patience
+        self._wait = wait
+        headers = {"user-agent": f"penstock/{__version__}"}
+        if address.key:
+            headers["authorization"] = f"Bearer {address.key}"
+        loopback = _is_loopback(address.base)
+        self._http = httpx.AsyncClient(
+            base_url=address.base,
+            headers=headers,
+            timeout=httpx.Timeout(ANSWER_TIMEOUT, connect=CONNECT_TIMEOUT),
+            trust_env=not loopback,  # a proxy does not lead to this machine
+            verify=address.base.startswith("https:"),  # without it, no certificates are loaded
+        )
+
+    async def __aenter__(self) -> Self:
+        """Nothing is opened before it is needed."""
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close what is open."""
+        await self._http.aclose()
+
+    async def models(self) -> list[Model]:
+        """Return the models that can be asked for. Raises `Refused`, `Unreachable`."""
+        return (await self._json("GET", "/v1/models", _Models)).data
+
+    async def snapshot(self, stream: str) -> dict[str, Any]:
+        """Return a stream's state and its text so far. Raises `Refused`, `Unreachable`."""
+        return await self._json("GET", f"/v1/streams/{stream}", dict[str, Any])
+
+    async def cancel(self, stream: str) -> Ended:
+        """Stop a generation. Raises `Refused`, `Unreachable`."""
+        return await self._json("POST", f"/v1/streams/{stream}/cancel", Ended)
+
+    async def cancel_by_key(self, key: str) -> Ended:
+        """Stop a generation whose stream is not known yet. Raises `Refused`, `Unreachable`."""
+        return await self._json("POST", "/v1/streams/cancel", Ended, {"idempotency-key": key})
+
+    async def start(self, body: Mapping[str, Any], key: str) -> AsyncGenerator[Happening, None]:
+        """Create a generation under the idempotency key ``key`` and follow it to its end.
+
+        ``body`` is that of ``POST /v1/streams``. Raises `Refused` when it is not taken, `Unreachable`.
+        """
+        content = msgspec.json.encode(body)
+        headers = {"content-type": "application/json", "idempotency-key": key}
+        request = self._http.build_request("POST", "/v1/streams", content=content, headers=headers)
+        async with aclosing(self._follow(request, "")) as happenings:
+            async for happening in happenings:
+                yield happening
+
+    async def follow(
+        self, stream: str, after: str = "0", dialect: str = ""
+    ) -> AsyncGenerator[Happening, None]:
+        """Read ``stream`` after a cursor (or ``now``), to its end. Raises `Refused`, `Unreachable`."""
+        request = self._read_request(stream, after, dialect)
+        async with aclosing(self._follow(request, dialect)) as happenings:
+            async for happening in happenings:
+                yield happening
+
+    def _read_request(self, stream: str, after: str, dialect: str) -> httpx.Request:
+        # By `after`, a read at the end of a closed stream gives its end again, and no 204.
+        given = {"after": after, "dialect": dialect, "token": self.address.token}
+        query = {name: value for name, value in given.items() if value}
+        headers = {"accept": "text/event-stream"}
+        return self._http.build_request("GET", f"/v1/streams/{stream}/events", params=query, headers=headers)
+
+    async def _follow(self, request: httpx.Request, dialect: str) -> AsyncGenerator[Happening, None]:
+        """Send ``request``, then others that go on after what came, until the stream has ended."""
+        clock = asyncio.get_running_loop().time
+        attempt, seen, cursor = 0, clock(), ""
+        while True:
+            try:
+                async with aclosing(self._events(request)) as events:
+                    async for received in events:
+                        if attempt:
+                            yield Back()
+                        attempt, seen = 0, clock()
+                        if received.event != "stream" and received.cursor and received.cursor <= cursor:
+                            continue  # had already
+                        _raise_passing(received)
+                        cursor = received.cursor or cursor
+                        yield received
+                        if is_end(received, dialect):
+                            return
+                why = "the connection ended before the answer did"
+            except _Broken as broken:
+                if not (broken.sent or cursor or attempt):
+                    raise Unreachable(self.address.base, broken.why) from None
+                why = broken.why
+            except Refused as refused:
+                if not (refused.passes and (cursor or attempt)):
+                    raise
+                why = refused.message
+            if clock() - seen > self.patience:
+                raise Unreachable(self.address.base, why, cursor)
+            if cursor:
+                request = self._read_request(cursor.partition("~")[0], cursor, dialect)
+            attempt += 1
+            delay = self._wait(attempt)
+            yield Lost(attempt, delay, why)
+            await asyncio.sleep(delay)
+
+    async def _events(self, request: httpx.Request) -> AsyncGenerator[Received, None]:
+        """Yield what one response carries. Raises `Refused`, `_Broken`."""
+        decoder = SseDecoder()
+        silence = FIRST_SILENCE
+        async with self._response(request) as response:
+            if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                raise _no_gateway(response)
+            pieces = response.aiter_raw()
+            while True:
+                try:
+                    async with asyncio.timeout(silence):
+                        frames = decoder.feed(await anext(pieces))
+                except StopAsyncIteration:
+                    return  # a block without its blank line may be cut short: it comes again
+                except TimeoutError:
+                    raise _Broken(f"nothing came for {silence:.0f} s", sent=True) from None
+                except WireError:
+                    raise _Broken("what came is no event stream", sent=True) from None
+                for frame in frames:
+                    if frame.event == b"stream" and (beat := _heartbeat(frame)):
+                        silence = SILENT_BEATS * beat + SILENCE_MARGIN
+                    yield Received(frame.event.decode("utf-8", "replace"), frame.data, _id(frame))
+
+    @asynccontextmanager
+    async def _response(self, request: httpx.Request) -> AsyncGenerator[httpx.Response, None]:
+        """Send ``request``; the body is the caller's to read. Raises `Refused`, `_Broken`."""
+        response: httpx.Response | None = None
+        request.extensions["timeout"] = httpx.Timeout(
+            ANSWER_TIMEOUT, connect=CONNECT_TIMEOUT, read=None
+        ).as_dict()
+        try:
+            async with asyncio.timeout(FIRST_SILENCE):
+                response = await self._http.send(request, stream=True)
+            if response.status_code >= 300:
+                raise await _refusal(response)
+            yield response
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise _Broken(_why(error), sent=False) from None
+        except TimeoutError:
+            raise _Broken("it did not answer in time", sent=True) from None
+        except httpx.TransportError:
+            raise _Broken("the connection was lost", sent=True) from None
+        finally:
+            if response is not None:
+                await response.aclose()
+
+    async def _json(
+        self, method: str, path: str, kind: type[T], headers: Mapping[str, str] | None = None
+    ) -> T:
+        query = {"token": self.address.token} if self.address.token else None
+        request = self._http.build_request(method, path, params=query, headers=headers)
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT), self._response(request) as response:
+                body = await _bounded(response, MAX_BODY)
+                try:
+                    return msgspec.json.decode(body, type=kind)
+                except (msgspec.DecodeError, UnicodeDecodeError):
+                    raise _no_gateway(response) from None
+        except _Broken as broken:
+            raise Unreachable(self.address.base, broken.why) from None
+        except TimeoutError:
+            raise Unreachable(self.address.base, "it did not answer in time") from None
+
+
+class _Broken(Exception):
+    """One connection came to nothing. ``sent``: the request may have arrived."""
+
+    def __init__(self, why: str, *, sent: bool) -> None:
+        super().__init__(why)
+        self.why = why
+        self.sent = sent
+
+
+def is_end(received: Received, dialect: str = "") -> bool:
+    """Say whether nothing follows this event."""
+    if dialect == "openai_chat":
+        return received.data == b"[DONE]" or received.data.startswith(b'{"error":')
+    return received.event in ("done", "fail")
+
+
+def _raise_passing(received: Received) -> None:
+    """A ``fail`` that is no entry ends this read, and not the stream: what passes is tried again."""
+    if received.event != "fail":
+        return
+    failure = _decoded(received.data, _ReadFailure)
+    if failure is not None and failure.n == 0 and failure.retryable:
+        raise _Broken(failure.message, sent=True)
+
+
+class _ReadFailure(msgspec.Struct, frozen=True):
+    n: int = 0
+    retryable: bool = False
+    message: str = ""
+
+
+def _decoded(data: bytes, kind: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _heartbeat(frame: SseFrame) -> float:
+    opening = _decoded(frame.data, _Opening)
+    return opening.heartbeat if opening else 0.0
+
+
+def _id(frame: SseFrame) -> str:
+    """Return the event's cursor; empty for an id that is none, which nothing could be resumed from."""
+    text = frame.id.decode("ascii", "replace")
+    return text if is_stream_id(text.partition("~")[0]) else ""
+
+
+async def _bounded(response: httpx.Response, limit: int) -> bytes:
+    body = bytearray()
+    async for piece in response.aiter_bytes():
+        body += piece
+        if len(body) > limit:
+            raise _no_gateway(response)
+    return bytes(body)
+
+
+async def _refusal(response: httpx.Response) -> Refused:
+    status = response.status_code
+    if status < 400:
+        to = response.headers.get("location", "elsewhere")[:200]
+        return Refused(status, "", f"The gateway is at another address: it sends us to {to}.")
+    try:
+        async with asyncio.timeout(ANSWER_TIMEOUT):
+            found = _decoded(await _bounded(response, MAX_ERROR_BODY), _ErrorBody)
+    except (TimeoutError, Refused):
+        found = None
+    after = response.headers.get("retry-after", "")
+    if found is None or not found.error.message:
+        return Refused(status, "", f"It answered with HTTP {status}, and not as a gateway does.", after)
+    return Refused(status, found.error.code or "", found.error.message, after)
+
+
+def _no_gateway(response: httpx.Response) -> Refused:
+    message = "There is a server, but it does not answer as a Penstock gateway does."
+    return Refused(response.status_code, "", message)
+
+
+def _why(error: httpx.TransportError) -> str:
+    if isinstance(error, httpx.ConnectTimeout):
+        return "connecting took too long"
+    if "certificate" in str(error).lower() or "ssl" in str(error).lower():
+        return "no secure connection could be made"
+    if "name" in str(error).lower() and "known" in str(error).lower():
+        return "there is no host of that name"
+    return "nobody listens there"
+
+
+def _is_loopback(base: str) -> bool:
+    host = urlsplit(base).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
