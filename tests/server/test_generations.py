@@ -306,6 +306,14 @@ async def test_an_event_source_that_left_before_any_entry_was_sent_is_given_the_
         assert await ask(raw, "thinks", b"~0000000000000000\n\n") == first
 
 
+async def test_an_event_source_that_may_have_left_is_given_the_same_stream_at_once(gateway):
+    async with connected(gateway.port) as raw, connected(gateway.port) as other:
+        first = await ask(raw, "thinks", b"~0000000000000000\n\n")
+        raw.half_close()
+        await raw.until(b"\n\n\r\n2\r\n:\n\r\n")  # asked whether it still reads
+        assert await ask(other, "thinks", b"~0000000000000000\n\n") == first
+
+
 async def test_an_equal_request_is_another_one_while_the_first_is_being_read(gateway):
     async with connected(gateway.port) as raw, connected(gateway.port) as other:
         first = await ask(raw, "thinks", b"~0000000000000000\n\n")

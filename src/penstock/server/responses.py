@@ -181,7 +181,7 @@ class Reader:
         """Let commits write to the socket until something else is needed."""
         wake: asyncio.Future[_Woken] = asyncio.get_running_loop().create_future()
         self._wake = wake
-        self._down.on_doubt(self.probe)
+        self._down.on_doubt(self._doubted)
         shared = self._rendering = self._renderings.join(self._rendering, self)
         try:
             return await wake
@@ -247,6 +247,11 @@ class Reader:
         if self._holds and self.position == 0:
             self._holds = False
             self._stream.holders -= 1
+
+    def _doubted(self) -> None:
+        """The client ended its side of the connection: it may have left, and may ask again at once."""
+        self.gone()
+        self.probe()
 
     def beat(self, seconds: float) -> None:
         """So many seconds went by: send a heartbeat when the connection was silent for long enough."""
