@@ -86,6 +86,7 @@ export const readers = {
     const { fetchEventSource } = await import("@microsoft/fetch-event-source");
     const log = new Log(job);
     let how = "clean end";
+    let last = "";
     await fetchEventSource(job.url, {
       method: job.post ? "POST" : "GET",
       body: job.post,
@@ -97,6 +98,10 @@ export const readers = {
       },
       onmessage(message) {
         if ((message.event || "message") === log.event) log.take(message.data);
+        if (message.event === "done" || message.event === "fail") last = message.event;
+      },
+      onclose() {
+        if (!last) throw new Error("cut"); // it takes any end for the end
       },
       onerror(error) {
         if (error instanceof Ended) throw error;

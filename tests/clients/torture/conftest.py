@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.clients.gateway import Gateway, serving
+from tests.clients.torture.cuts import ALL
 from tests.clients.torture.network import Network, networking
 from tests.clients.torture.table import Row, printed
 
 JS = Path(__file__).parents[1] / "js"
-PORTS = 16
+PORTS = 16 if ALL else 8
 ROWS = pytest.StashKey[list[Row]]()
 
 
@@ -48,6 +49,7 @@ def torn(tmp_path_factory, network) -> Iterator[Gateway]:
         "providers": {"upstream": {"base_url": network.provider.url, "api_key": "unused"}},
         "models": {"torture": [{"provider": "upstream", "model": "torture"}]},
         "default_model": "torture",
+        "listen": {"allowed_origins": network.secure_urls},
     }
     with serving(tmp_path_factory.mktemp("torn"), settings) as gateway:
         network.lead_to(gateway.url)

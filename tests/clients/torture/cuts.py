@@ -5,11 +5,13 @@ what follows the last; some anywhere; and storms, in which one answer is cut aga
 part of that, another one with each seed.
 """
 
+import os
 import random
 from typing import NamedTuple
 
 from tests.clients.torture.network import HEAD, Cut
 
+ALL = os.environ.get("PENSTOCK_CUTS") == "all"
 ANYWHERE = 60
 STORMS = 20
 STORM = 5

@@ -8,6 +8,7 @@ way, and the run's next `Cut` is made in its answer. Other paths are files for a
 import asyncio
 import re
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
@@ -17,14 +18,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import trustme
+
 from tests.clients.torture.provider import Provider
 
 HEAD = -1
-LINGER = 0.003
-"""Seconds between the last byte and the cut, so that the client has seen what came."""
+LINGER = 0.05
+"""Seconds between the last byte and the cut, so that the client has seen what came (a busy one may not)."""
 RST = struct.pack("ii", 1, 0)
 REQUEST = re.compile(rb"(GET|POST) (?:/(\d+))?(/\S*) HTTP/1\.1\r\n")
 WINDOW = re.compile(rb"\nid: \S+\n\Z")
+CURSOR = re.compile(rb"last-?event-?id[:=]", re.IGNORECASE)
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -61,29 +65,31 @@ class Run:
         return [int(answer[9:12]) for answer in self.answers if len(answer) >= 12]
 
     @property
+    def anew(self) -> int:
+        """How many times the reader asked again without a cursor, as if it had never asked."""
+        return sum(not CURSOR.search(head) for head in self.requests[1:])
+
+    @property
     def in_window(self) -> int:
         """How many cuts fell between the end of an id's line and the blank line after it."""
         return sum(bool(WINDOW.search(before)) for _, before in self.made)
 
 
 class Network:
-    """See the module's head. ``ports``: how many addresses it listens at (a browser opens six
-    connections to each)."""
+    """See the module's head. It listens at ``url``, and with TLS at ``secure_urls``, as many as ``ports``:
+    a browser opens six connections to each."""
 
-    def __init__(self, files: Path | None = None, ports: int = 1) -> None:
+    def __init__(self, files: Path | None = None, ports: int = 0) -> None:
         self.provider = Provider()
         self.runs: dict[int, Run] = {}
         self.target: tuple[str | None, int | None] = ("", 0)
-        self.files = files
+        self.files = files.resolve() if files else None
         self.loop = asyncio.new_event_loop()
-        self.urls: list[str] = []
+        self.url = ""
+        self.secure_urls: list[str] = []
         self._ports = ports
         self._servers: list[asyncio.Server] = []
         self._thread = threading.Thread(target=self.loop.run_forever)
-
-    @property
-    def url(self) -> str:
-        return self.urls[0]
 
     def lead_to(self, gateway: str) -> None:
         """Relay to the gateway at this URL from now on."""
@@ -116,10 +122,17 @@ class Network:
 
     async def _listen(self) -> None:
         await self.provider.start()
-        for _ in range(self._ports):
-            server = await self.loop.create_server(lambda: _FromClient(self), "127.0.0.1", 0, backlog=1024)
-            self._servers.append(server)
-            self.urls.append(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
+        self.url = f"http://127.0.0.1:{await self._open(None)}"
+        self.secure_urls = [f"https://127.0.0.1:{await self._open(tls)}" for _ in range(self._ports)]
+
+    async def _open(self, tls: ssl.SSLContext | None) -> int:
+        server = await self.loop.create_server(
+            lambda: _FromClient(self), "127.0.0.1", 0, backlog=1024, ssl=tls
+        )
+        self._servers.append(server)
+        return server.sockets[0].getsockname()[1]
 
     async def _close(self) -> None:
         for server in self._servers:
@@ -260,6 +273,8 @@ class _FromGateway(asyncio.Protocol):
 
 def _end(transport: asyncio.Transport, kind: str) -> None:
     """End a connection: with all that was written, or with a reset."""
+    if transport.is_closing():
+        return
     if kind == "fin":
         transport.close()
         return
@@ -283,7 +298,7 @@ def _place(answer: bytearray, cut: Cut) -> int | None:
 
 
 @contextmanager
-def networking(files: Path | None = None, ports: int = 1) -> Iterator[Network]:
+def networking(files: Path | None = None, ports: int = 0) -> Iterator[Network]:
     """Run a network."""
     network = Network(files, ports)
     network.start()

@@ -36,7 +36,7 @@ class Provider:
         self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
+        with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             try:
                 while True:
                     head = (await reader.readuntil(b"\r\n\r\n")).lower()

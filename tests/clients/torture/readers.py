@@ -1,4 +1,4 @@
-"""The readers that are tortured: those of Node.js and httpx-sse with the loop that its page recommends.
+"""The readers that are tortured: of browsers, of Node.js, and httpx-sse with the loop of its page.
 
 Each takes jobs and returns results as `runAll` of tests/clients/js/readers.mjs does.
 """
@@ -9,12 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from httpx_sse import connect_sse
+from playwright.sync_api import Browser
 
 from tests.clients import node
+from tests.clients.gateway import wait_for
 
+CHROMIUM = ("EventSource", "sse.js", "fetch-event-source", "event-source-polyfill")
 NODE = ("eventsource", "event-source-polyfill", "fetch-event-source", "react-native-sse")
 LANES = 24
 Job = dict[str, Any]
@@ -29,6 +33,29 @@ def by_node(
     file = folder / f"{name}.json"
     file.write_text(json.dumps({"jobs": jobs, "expected": expected, "lanes": lanes}))
     return json.loads(node.run("torture.mjs", name, str(file), patience=1_800))
+
+
+def by_chromium(
+    browser: Browser, name: str, jobs: Sequence[Job], expected: Mapping, patience: float
+) -> list[Result]:
+    """Run a reader of browsers through ``jobs``: one page for each address, since a browser opens no more
+    than six connections to any."""
+    by_address: dict[str, list[Job]] = {}
+    for job in jobs:
+        by_address.setdefault(f"https://{urlsplit(job['url']).netloc}", []).append(job)
+    results: list[Result] = []
+    with browser.new_context(ignore_https_errors=True) as context:
+        pages = []
+        for address, share in by_address.items():
+            page = context.new_page()
+            page.goto(f"{address}/torture.html")
+            wait_for(lambda page=page: page.evaluate("typeof begin === 'function'"))
+            page.evaluate("([name, ...rest]) => begin(name, ...rest)", [name, share, expected, {"lanes": 12}])
+            pages.append(page)
+        for page in pages:
+            page.wait_for_function("results", timeout=patience * 1000)
+            results += page.evaluate("results")
+    return results
 
 
 def by_httpx(jobs: Sequence[Job], expected: Mapping) -> list[Result]:

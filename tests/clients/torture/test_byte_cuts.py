@@ -6,7 +6,6 @@ apart is the client's doing from ours: a reader may lose an event only where its
 
 import itertools
 import json
-import os
 import random
 
 import httpx
@@ -14,13 +13,12 @@ import pytest
 
 from tests.clients.gateway import PATIENCE
 from tests.clients.torture.answer import PIECES, compare, shown
-from tests.clients.torture.cuts import every, shape_of, some
+from tests.clients.torture.cuts import ALL, every, shape_of, some
 from tests.clients.torture.network import HEAD
-from tests.clients.torture.readers import NODE, by_httpx, by_node
+from tests.clients.torture.readers import CHROMIUM, NODE, by_chromium, by_httpx, by_node
 from tests.clients.torture.table import Row
 
-ALL = os.environ.get("PENSTOCK_CUTS") == "all"
-SAMPLE = 40
+SAMPLE = 30
 EXPECTED = {format: shown(PIECES, format) for format in ("text", "json")}
 ROUTES = {
     "GET /stream": "text",
@@ -48,14 +46,15 @@ def routes_of(name):
 class Torture:
     """The jobs of one reader on one route, and what came of them."""
 
-    def __init__(self, network, gateway, name, route, bases=()):
+    def __init__(self, network, gateway, name, route, place="", bases=()):
         self.network = network
         self.gateway = gateway
         self.name = name
+        self.place = place
         self.route = route
         self.format = ROUTES[route]
         self.creates = "{id}" not in route
-        self.bases = bases or network.urls[:1]
+        self.bases = bases or [network.url]
         self.runs = {}
         self.stream = ""
 
@@ -110,7 +109,7 @@ class Torture:
 
     def judge(self, results):
         """Count, and collect what is wrong, with the cuts it was under."""
-        row = Row(self.name, self.route)
+        row = Row(f"{self.name} ({self.place})" if self.place else self.name, self.route)
         wrong = []
         for result in results:
             if (run := self.runs.get(result["run"])) is None:
@@ -122,7 +121,8 @@ class Torture:
             row.window += run.in_window
             row.lost += lost
             row.repeated += repeated
-            row.calls += self.network.provider.calls[f"{self.name} {result['run']}"]
+            calls = self.network.provider.calls[f"{self.name} {result['run']}"]
+            row.calls += calls
             bad = [result["how"]] if result["how"] not in ENDS else []
             if repeated or lost > (run.in_window if self.name in WINDOWS else 0):
                 bad.append(f"{lost} lost, {repeated} repeated")
@@ -130,6 +130,11 @@ class Torture:
                 bad.append("out of order")
             if len(run.requests) > len(run.made) + 2:
                 bad.append(f"{len(run.requests)} requests")
+            # A browser drops what it has not looked at when it meets a reset: then it has no id of what
+            # was sent to it, and pays again. Before an entry was sent, and with a key, nobody does.
+            again = 0 if run.gate or self.route.startswith("POST") else run.anew
+            if calls > self.creates + again:
+                bad.append(f"{calls} upstream calls, asked anew {run.anew} times")
             if bad:
                 cuts = [cut for cut, _ in run.made]
                 wrong.append((bad, cuts, run.statuses, run.made[-1][1] if run.made else b""))
@@ -148,16 +153,27 @@ def hold(tortures, results, rows):
     for torture, (row, wrong) in zip(tortures, judged, strict=True):
         assert not wrong, f"{row.route}: {len(wrong)} of {row.readers}: {wrong[:5]}"
         assert row.cuts >= 0.8 * row.readers > 0
-        assert row.calls == (row.readers if torture.creates else 0), f"{row.route}: paid more than once"
+        assert row.calls >= row.readers * torture.creates
 
 
 @pytest.mark.timeout(3_600 if ALL else 120)
 @pytest.mark.parametrize("name", [*NODE, "httpx-sse"])
 def test_no_cut_costs_an_event(network, torn, rows, tmp_path, name):
-    tortures = [Torture(network, torn, name, route) for route in routes_of(name)]
+    place = "" if name == "httpx-sse" else "Node.js"
+    tortures = [Torture(network, torn, name, route, place) for route in routes_of(name)]
     jobs = [job for torture in tortures for job in torture.jobs()]
     if name == "httpx-sse":
         results = by_httpx(jobs, EXPECTED)
     else:
         results = by_node(name, jobs, EXPECTED, tmp_path)
     hold(tortures, results, rows)
+
+
+@pytest.mark.timeout(3_600 if ALL else 120)
+@pytest.mark.parametrize("name", CHROMIUM if ALL else CHROMIUM[:3])
+def test_no_cut_costs_an_event_in_a_browser(network, torn, rows, browser, name):
+    tortures = [
+        Torture(network, torn, name, route, "Chromium", network.secure_urls) for route in routes_of(name)
+    ]
+    jobs = [job for torture in tortures for job in torture.jobs()]
+    hold(tortures, by_chromium(browser, name, jobs, EXPECTED, 3_000 if ALL else 90), rows)
