@@ -58,6 +58,10 @@ def test_a_list_that_does_not_come_is_the_last_one_and_none_where_nobody_is_reac
         for _ in range(3):
             assert await names(house) == left
         assert len(asked) == 1, "it is not asked each time"
+        await asyncio.sleep(31)
+        await names(house)
+        await asyncio.sleep(4)
+        assert await names(house) == ["m"], "it did not come twice"
 
     with capture_logs() as logs:
         played(scene)
@@ -199,6 +203,20 @@ def test_unknown_names_do_not_make_for_a_question_each():
             with pytest.raises(ClientError):
                 await house.start(asking_for(f"nobody{number}"))
         assert len(asked) == 1
+
+    played(scene)
+
+
+def test_the_fallback_does_not_wait_for_who_was_never_heard():
+    async def hangs():
+        await asyncio.Event().wait()
+
+    async def scene(house):
+        house.a.listing = hangs
+        wild(house, listed=("a",), fallback=Pattern("*", (Target("b", "b", "*"),)))
+        began = asyncio.get_running_loop().time()
+        await house.start(asking_for("gpt"))
+        assert asyncio.get_running_loop().time() - began < 1
 
     played(scene)
 

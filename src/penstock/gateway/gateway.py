@@ -17,7 +17,7 @@ from typing import Self, TypeAlias
 import msgspec
 import structlog
 
-from penstock.gateway.listings import Listings
+from penstock.gateway.listings import SOON, Listings
 from penstock.gateway.recovery import RESTARTED, UNSTORED, Orphans
 from penstock.gateway.router import ModelList, Routing
 from penstock.gateway.run import Run, RunSettings
@@ -439,10 +439,11 @@ class Gateway:
         asked = routing.asked
         if not asked or routing.route_configured(model):
             return
-        lists = await self._listings.at_hand(asked)
+        rest = routing.route_rest(model)
+        lists = await self._listings.at_hand(asked, patience=SOON if rest else None)
         if routing.route_listed(model, lists):
             await self._listings.fresh(asked)
-        elif not routing.route_rest(model):
+        elif not rest:
             await self._listings.fresh(asked, NO_NEWS)
 
     @property

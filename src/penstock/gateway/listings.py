@@ -3,7 +3,7 @@
 Owns the cache and the questions under way. A provider is asked by one question at a time, within
 `timeout`; whoever wants the answer waits for that same question, and who leaves does not stop it. The
 tasks belong to the gateway's group, which ``spawn`` starts them in. A provider that cannot be reached
-has no models; one that is reached and fails to list them keeps those it told last. No route enters.
+has no models; one that fails to list them otherwise keeps those it told last, once. No route enters.
 """
 
 import asyncio
@@ -67,17 +67,19 @@ class Listings:
         """All that was said so far, however old."""
         return {name: known.list for name, known in self._known.items()}
 
-    async def at_hand(self, names: Iterable[str]) -> Mapping[str, ModelList]:
+    async def at_hand(
+        self, names: Iterable[str], *, patience: float | None = None
+    ) -> Mapping[str, ModelList]:
         """Return the lists of ``names`` without waiting for anybody who is slow.
 
-        A list that is old is asked for anew; one that was never asked for is waited for. Cancelled, it
-        leaves the questions to go on.
+        A list that is old is asked for anew. One that never came yet is waited for, ``patience`` seconds
+        at most (None: as long as a question takes). Cancelled, it leaves the questions to go on.
         """
         names = list(names)
         new = self._ask(name for name in names if name not in self._known)
         old = self._ask(name for name in names if self._age(name) >= self._ttl)
         if new:
-            await asyncio.wait(new)
+            await asyncio.wait(new, timeout=patience)
         elif old:
             await asyncio.wait(old, timeout=SOON)
         return self.known
@@ -112,7 +114,7 @@ class Listings:
     async def _question(self, name: str) -> None:
         """Ask one provider. Raises nothing: an exception here would end the gateway."""
         before = self._known.get(name)
-        kept = before.list if before else ModelList()
+        kept = before.list if before and not before.trouble else ModelList()
         try:
             async with asyncio.timeout(self._timeout):
                 answer = await self._providers[name].models()
