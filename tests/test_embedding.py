@@ -4,10 +4,9 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import httpx
@@ -19,11 +18,10 @@ from starlette.requests import Request
 
 import penstock
 from penstock import Config, Penstock
-from penstock.config import Listen, ProviderConfig, StoreConfig, TargetConfig
 from penstock.server.app import Outermost
 from penstock.types.errors import ClientError, StorageError
 from penstock.types.events import Closed, TextDelta
-from tests.faults.process import PATIENCE, eventually, free_port
+from tests.faults.process import PATIENCE, accepts, eventually, free_port
 from tests.server.sse import collect, parse
 
 ROOT = Path(__file__).parents[1]
@@ -31,23 +29,25 @@ HEARTBEAT = 0.1
 ASKED = {"model": "demo-echo", "messages": [{"role": "user", "content": "one two three"}]}
 
 
-def settings(folder: Path, **more) -> Config:
+def settings(folder: Path) -> dict:
     """The embedded models without delay, and ``slow`` with ten words a second."""
     slow = "demo-long?tokens_per_second=10&first_token_delay=0&jitter=0"
-    config = Config(
-        listen=Listen(heartbeat=HEARTBEAT, drain=0.1),
-        store=StoreConfig(path=str(folder / "data")),
-        providers={
-            "demo": ProviderConfig(kind="scripted", speed=0),
-            "paced": ProviderConfig(kind="scripted"),
+    silent = "demo-echo?first_token_delay=1"
+    return {
+        "listen": {"heartbeat": HEARTBEAT, "drain": 0.1},
+        "store": {"path": str(folder / "data")},
+        "providers": {"demo": {"kind": "scripted", "speed": 0}, "paced": {"kind": "scripted"}},
+        "models": {
+            "slow": [{"provider": "paced", "model": slow}],
+            "silent": [{"provider": "paced", "model": silent}],
         },
-        models={
-            "slow": [TargetConfig("paced", slow)],
-            "silent": [TargetConfig("paced", "demo-echo?first_token_delay=1")],
-        },
-        default_model="demo-echo",
-    )
-    return msgspec.structs.replace(config, **more)
+        "default_model": "demo-echo",
+        "discover": False,
+    }
+
+
+def config(folder: Path, **more) -> Config:
+    return msgspec.convert({**settings(folder), **more}, Config)
 
 
 SERVERS = {
@@ -60,7 +60,7 @@ SERVERS = {
 def hosted(folder: Path, server: str, app: str = "tests.host:app"):
     """Run ``app`` under a stock server; yields the process and its URL."""
     file = folder / "penstock.yaml"
-    file.write_text(json.dumps(msgspec.to_builtins(settings(folder))))
+    file.write_text(json.dumps(settings(folder)))
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PENSTOCK_", "OPENAI_"))}
     port = free_port()
     address = str(port) if server == "uvicorn" else f"127.0.0.1:{port}"
@@ -81,8 +81,7 @@ def hosted(folder: Path, server: str, app: str = "tests.host:app"):
 async def _answering(process, url, log):
     def tried():
         assert process.poll() is None, log.read_text()
-        with closing(socket.socket()) as sock:
-            return sock.connect_ex((httpx.URL(url).host, httpx.URL(url).port)) == 0
+        return accepts(httpx.URL(url).port)
 
     await eventually(tried, "the server does not come up")
 
@@ -200,7 +199,7 @@ def test_server_that_is_stopped_leaves_no_stream_open(tmp_path, server):
 @pytest.fixture
 def built(tmp_path) -> Penstock:
     """Built before the loop runs, since building reads files."""
-    return Penstock(settings(tmp_path), environ={})
+    return Penstock(config(tmp_path), environ={})
 
 
 @asynccontextmanager
@@ -286,7 +285,7 @@ async def test_gateway_without_keys_answers_on_loopback_only(built):
 
 
 async def test_gateway_with_keys_answers_anywhere(tmp_path):
-    served = await asyncio.to_thread(Penstock, settings(tmp_path, keys={"app": "a-key-of-the-app"}))
+    served = await asyncio.to_thread(Penstock, config(tmp_path, keys={"app": "a-key-of-the-app"}))
     async with served, inside(served, "http://192.0.2.7") as client:
         assert (await client.get("/v1/models")).status_code == 401
         headers = {"Authorization": "Bearer a-key-of-the-app"}
@@ -299,7 +298,7 @@ def by_header(scope) -> str | None:
 
 
 async def test_host_says_who_owns_a_stream(tmp_path):
-    served = await asyncio.to_thread(Penstock, settings(tmp_path), identify=by_header)
+    served = await asyncio.to_thread(Penstock, config(tmp_path), identify=by_header)
     async with served, inside(served, "https://app.example.com") as client:
         ada = {"X-User": "ada"}
         made = await collect(client, "POST", "/v1/streams", json={"request": ASKED}, headers=ada)
@@ -312,7 +311,7 @@ async def test_host_says_who_owns_a_stream(tmp_path):
 
 
 async def test_other_site_cannot_spend_in_the_name_of_whom_the_host_knows(tmp_path):
-    served = await asyncio.to_thread(Penstock, settings(tmp_path), identify=by_header)
+    served = await asyncio.to_thread(Penstock, config(tmp_path), identify=by_header)
     async with served, inside(served, "https://app.example.com") as client:
         headers = {"X-User": "ada", "Origin": "https://evil.example"}
         answer = await client.get("/stream?content=Hello", headers=headers)

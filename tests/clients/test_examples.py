@@ -1,17 +1,22 @@
 """The examples do what they say."""
 
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.clients import node
 from tests.clients.conftest import settings
-from tests.clients.gateway import PATIENCE, serving
+from tests.clients.gateway import PATIENCE, serving, wait_for
 from tests.clients.relay import relaying
+from tests.faults.process import accepts, free_port
+from tests.server.sse import parse
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -27,6 +32,29 @@ def greeting(gateway):
         timeout=PATIENCE,
     )
     return made.stdout
+
+
+def test_curl_goes_on_where_it_was(gateway):
+    environ = {**os.environ, "PENSTOCK_URL": gateway.url}
+    command = [EXAMPLES / "curl.sh"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, timeout=PATIENCE)
+    before, _, after = done.stdout.partition(": the connection is lost; going on after ")
+    cursor, _, after = after.partition("\n")
+    first, rest = parse(before.encode()), parse(after.encode())
+    assert len(first) == 10
+    assert first[-1].id == rest[0].id == cursor  # a read begins with the position it starts from
+    stream = cursor.partition("~")[0]
+    whole = parse(httpx.get(f"{gateway.url}/v1/streams/{stream}/events", timeout=PATIENCE).content)
+    assert [*first, *rest[1:]][1:] == whole[1:]
+    assert rest[-1].name == "done"
+
+
+def test_curl_says_when_there_is_no_gateway():
+    environ = {**os.environ, "PENSTOCK_URL": "http://127.0.0.1:9"}
+    command = [EXAMPLES / "curl.sh"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert done.returncode == 1
+    assert "There is no answer from http://127.0.0.1:9." in done.stderr
 
 
 def test_python_prints_the_answer(gateway, greeting):
@@ -53,3 +81,26 @@ def test_event_source_shows_the_answer(page, tmp_path, upstream, greeting):
             page.goto(f"{somewhere.url}/event_source.html")
             page.wait_for_function("source.readyState === 2")
             assert page.text_content("#answer") == greeting
+
+
+def test_fastapi_serves_the_page_and_the_answer(page, tmp_path):
+    (command,) = re.findall(r"`uvicorn ([^`]+)`", (EXAMPLES / "README.md").read_text())
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PENSTOCK_", "OPENAI_"))}
+    port, data = free_port(), str(tmp_path / "data")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", *command.split(), "--port", str(port)],
+        cwd=EXAMPLES.parent,
+        env={**inherited, "PENSTOCK_DATA": data},
+    )
+    with process:
+        try:
+            wait_for(lambda: accepts(port))
+            page.goto(f"http://localhost:{port}/")
+            page.fill("input", "four words, no more")
+            page.click("button")
+            page.wait_for_function("answer.textContent.length > 200")
+            page.goto("about:blank")
+            process.terminate()
+            assert process.wait(PATIENCE) in (0, -signal.SIGTERM)
+        finally:
+            process.kill()

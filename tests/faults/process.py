@@ -178,6 +178,12 @@ class Gateway:
                     await asyncio.sleep(0.02)
 
 
+def accepts(port: int) -> bool:
+    """Say whether somebody listens there."""
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
 def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))

@@ -1,0 +1,278 @@
+"""deploy/nginx.conf in front of a real gateway: what people install, with other names and ports."""
+
+import os
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import openai
+import pytest
+import trustme
+
+from tests.clients.browser import browsing
+from tests.clients.gateway import PATIENCE, Gateway, serving, wait_for
+from tests.faults.process import accepts, free_port
+from tests.server.sse import parse
+
+ROOT = Path(__file__).parents[2]
+FILE = ROOT / "deploy" / "nginx.conf"
+MAIN = """
+daemon off;
+{user}
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log info;
+events {{ worker_connections 256; }}
+http {{
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    include {folder}/penstock.conf;
+}}
+"""
+MODELS = {
+    "paced": "demo-long?tokens_per_second=20&first_token_delay=0&jitter=0",
+    "silent": "demo-echo?first_token_delay=2.5",
+}
+SETTINGS = {
+    "listen": {"heartbeat": 0.2},
+    "providers": {"demo": {"kind": "scripted", "speed": 0}, "paced": {"kind": "scripted"}},
+    "models": {name: [{"provider": "paced", "model": model}] for name, model in MODELS.items()},
+    "default_model": "demo-echo",
+}
+
+
+class Front:
+    """nginx, before the gateway at ``port``."""
+
+    def __init__(self, folder: Path, port: int, **changes: str) -> None:
+        """``changes``: directives by name with other values."""
+        self.folder = folder
+        folder.mkdir()
+        self.port, plain = free_port(), free_port()
+        certificate = trustme.CA().issue_cert("127.0.0.1", "localhost")
+        certificate.private_key_and_cert_chain_pem.write_to_path(folder / "own.pem")
+        replaced = {
+            "127.0.0.1:8080": f"127.0.0.1:{port}",
+            "listen 80;": f"listen 127.0.0.1:{plain};",
+            "listen [::]:80;": "",
+            "listen 443 ssl;": f"listen 127.0.0.1:{self.port} ssl http2;",
+            "listen [::]:443 ssl;": "",
+            "/etc/ssl/certs/llm.example.com.pem": f"{folder}/own.pem",
+            "/etc/ssl/private/llm.example.com.key": f"{folder}/own.pem",
+            "/var/log/nginx/penstock.log": f"{folder}/access.log",
+        }
+        text = FILE.read_text()
+        for old, new in replaced.items():
+            assert old in text
+            text = text.replace(old, new)
+        for name, value in changes.items():
+            text, count = re.subn(rf"\b{name} [^;]+;", f"{name} {value};", text)
+            assert count
+        (folder / "penstock.conf").write_text(text)
+        user = "user root;" if os.geteuid() == 0 else ""
+        (folder / "nginx.conf").write_text(MAIN.format(folder=folder, user=user))
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    @contextmanager
+    def running(self):
+        program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+        command = [program, "-p", self.folder, "-c", self.folder / "nginx.conf"]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE)
+        with process:
+            try:
+                wait_for(lambda: process.poll() is not None or accepts(self.port))
+                assert process.poll() is None, process.stderr.read().decode()
+                yield self
+            finally:
+                process.terminate()
+                process.wait()
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("gateway"), SETTINGS) as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def front(tmp_path_factory, gateway):
+    with Front(tmp_path_factory.mktemp("nginx") / "front", gateway.port).running() as front:
+        yield front
+
+
+@pytest.fixture
+def client(front):
+    with httpx.Client(base_url=front.url, verify=False, timeout=PATIENCE) as client:
+        yield client
+
+
+def chat(model: str, **more) -> dict:
+    return {"model": model, "messages": [{"role": "user", "content": "one two three"}], **more}
+
+
+def curl(*arguments: str | Path) -> subprocess.CompletedProcess:
+    command = ["curl", "-sSNk", "--max-time", str(int(PATIENCE)), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=2 * PATIENCE, check=False)
+
+
+def test_page_shows_this_very_file():
+    page = (ROOT / "docs" / "guide" / "deployment.md").read_text()
+    assert f"```nginx\n{FILE.read_text()}```" in page
+
+
+def test_token_arrives_before_the_next_is_produced(client):
+    with client.stream("POST", "/v1/streams", json={"request": chat("paced")}) as response:
+        raw = b""
+        for piece in response.iter_raw():
+            raw += piece
+            if any(event.name == "delta" for event in parse(raw)):
+                break
+        snapshot = client.get(f"/v1/streams/{response.headers['stream-id']}").json()
+    assert snapshot["status"] == "open"
+    assert snapshot["entries"] < 20
+    client.post(f"/v1/streams/{snapshot['id']}/cancel").raise_for_status()
+
+
+def test_heartbeats_keep_a_silence_open_that_is_longer_than_the_timeout(tmp_path, gateway):
+    impatient = Front(tmp_path / "nginx", gateway.port, proxy_read_timeout="1s")
+    with impatient.running() as front, httpx.Client(base_url=front.url, verify=False, timeout=30) as client:
+        answer = client.post("/v1/streams", json={"request": chat("silent")})
+        assert parse(answer.content)[-1].name == "done"
+        # The counter-check: plain text has no heartbeats.
+        with pytest.raises(httpx.RemoteProtocolError):
+            client.post("/v1/streams", json={"request": chat("silent")}, headers={"Accept": "text/plain"})
+
+
+def test_answer_that_was_cut_stays_cut(client):
+    pieces: list[bytes] = []
+    asked = chat("demo-cut", stream=True)
+    with (
+        client.stream("POST", "/v1/chat/completions", json=asked) as response,
+        pytest.raises(httpx.RemoteProtocolError),
+    ):
+        pieces.extend(response.iter_raw())
+    assert b"upstream_reset" in b"".join(pieces)
+
+
+@pytest.mark.parametrize("version", ["--http1.1", "--http2"])
+def test_curl_tells_a_cut_answer_from_a_whole_one(front, version):
+    cut = curl(version, f"{front.url}/stream?content=Hello&model=demo-cut", "-H", "Accept: text/plain")
+    whole = curl(version, f"{front.url}/stream?content=Hello", "-H", "Accept: text/plain")
+    assert cut.returncode != 0
+    assert (whole.returncode, whole.stdout) == (0, "Hello")
+
+
+def test_leaving_reaches_the_gateway(client, gateway):
+    with client.stream("POST", "/v1/chat/completions", json=chat("paced", stream=True)) as response:
+        next(response.iter_raw())
+    end = gateway.wait_closed(response.headers["stream-id"])["end"]
+    assert end["code"] == "client_disconnected"
+
+
+def test_last_event_id_passes(client):
+    whole = parse(client.post("/v1/streams", json={"request": chat("demo-echo")}).content)
+    stream = whole[0].id.partition("~")[0]
+    headers = {"Last-Event-ID": whole[2].id}
+    rest = parse(client.get(f"/v1/streams/{stream}/events", headers=headers).content)
+    assert rest[1:] == whole[3:]
+    end = {"Last-Event-ID": whole[-1].id}
+    assert client.get(f"/v1/streams/{stream}/events", headers=end).status_code == 204
+
+
+def test_gateway_answers_for_bodies_that_are_too_large(front):
+    url = urlsplit(front.url)
+    context = ssl._create_unverified_context()
+    with (
+        socket.create_connection((url.hostname, url.port), timeout=PATIENCE) as plain,
+        context.wrap_socket(plain) as sock,
+    ):
+        head = f"POST /v1/streams HTTP/1.1\r\nHost: localhost\r\nContent-Length: {(32 << 20) + 1}\r\n"
+        sock.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n{")
+        answer = b""
+        while not answer.endswith(b"}") and (piece := sock.recv(65536)):
+            answer += piece
+    assert b" 413 " in answer
+    assert b"body_too_large" in answer
+
+
+def test_large_body_passes_without_touching_a_disk(client, front):
+    asked = chat("demo-echo")
+    asked["messages"].insert(0, {"role": "system", "content": "x" * (6 << 20)})
+    answer = client.post("/v1/streams", json={"request": asked})
+    assert parse(answer.content)[-1].name == "done"
+    assert "temporary file" not in front.log("error")
+
+
+def test_openai_sdk_streams_through_it(front):
+    with (
+        httpx.Client(verify=False) as http,
+        openai.OpenAI(base_url=f"{front.url}/v1", api_key="unused", http_client=http) as sdk,
+    ):
+        chunks = sdk.chat.completions.create(**chat("demo-echo"), stream=True)
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "one two three"
+
+
+def test_gateway_without_keys_is_not_opened_to_the_world_by_a_proxy(client):
+    answer = client.get("/v1/models", headers={"Host": "llm.example.com"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "host_not_allowed")
+
+
+def test_what_people_ask_is_not_logged(client, front):
+    assert client.get("/stream", params={"content": "my-little-secret"}).status_code == 200
+    wait_for(lambda: '"GET /stream" 200' in front.log("access"))
+    assert "my-little-secret" not in front.log("access")
+
+
+@pytest.mark.parametrize("version", ["--http1.1", "--http2"])
+def test_gateway_that_is_down_is_a_closed_connection(tmp_path, version):
+    with Front(tmp_path / "nginx", free_port()).running() as front:
+        done = curl(version, "-i", f"{front.url}/stream?content=Hello")
+    assert done.returncode != 0
+    assert "HTTP/" not in done.stdout
+
+
+@pytest.mark.timeout(120)
+def test_event_source_outlives_a_killed_gateway(tmp_path):
+    gateway = Gateway(tmp_path / "gateway", SETTINGS)
+    listen = """
+        window.text = window.id = ""; window.end = null; window.errors = 0;
+        const source = new EventSource("/stream?content=Hello&model=paced");
+        source.onmessage = (event) => (window.text += event.data);
+        source.onerror = () => (window.errors += 1);
+        for (const name of ["done", "fail"]) source.addEventListener(name, (event) => {
+          source.close(); window.id = event.lastEventId; window.end = JSON.parse(event.data); });
+        undefined
+    """
+    try:
+        gateway.start()
+        with Front(tmp_path / "nginx", gateway.port).running() as front, browsing() as browser:
+            page = browser.new_context(ignore_https_errors=True).new_page()
+            page.goto(f"{front.url}/healthz")
+            page.evaluate(listen)
+            wait_for(lambda: len(page.evaluate("text")) > 20)
+            gateway.kill()
+            wait_for(lambda: '"GET /stream" 444' in front.log("access"), "the browser did not try again")
+            gateway.start()
+            end = wait_for(lambda: page.evaluate("end"))
+            text, last, errors = page.evaluate("[text, id, errors]")
+            stored = gateway.get(f"/v1/streams/{last.partition('~')[0]}")
+    finally:
+        gateway.kill()
+    assert errors >= 2
+    assert (end["status"], end["code"]) == ("interrupted", "gateway_restarted")
+    assert text == stored["text"]
