@@ -1,71 +1,57 @@
-"""A page of another origin, in this machine's browser: it can neither spend nor read unless it is allowed."""
+"""A page of another origin, in this machine's browser: it can neither spend nor read unless it is allowed.
+
+The page (stranger.html) makes requests in every way that a browser has, to every route that there is:
+from another port, from another name of this machine, from nowhere (a sandboxed frame), and from a name of
+its own that it has pointed at this machine.
+"""
 
 import json
 import re
-from urllib.parse import urlsplit
+import secrets
+from html import escape
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlencode, urlsplit
 
 import httpx
 import pytest
 
+from penstock.server.app import routes
+from tests.clients.browser import browsing
 from tests.clients.conftest import settings
 from tests.clients.gateway import serving, wait_for
-from tests.clients.relay import relaying
+from tests.clients.relay import REQUEST, relaying
 
-# What a page tries, each with what the gateway answers: 405 to a preflight, after which the browser does
-# not make the request itself.
-ATTEMPTS = {
-    "a simple POST": ("fetch(url + '/v1/chat/completions', {method: 'POST', body: chat})", 403),
-    "a POST that hides its answer": (
-        "fetch(url + '/v1/chat/completions', {method: 'POST', mode: 'no-cors', body: chat})",
-        403,
-    ),
-    "a POST of JSON": (
-        "fetch(url + '/v1/chat/completions', {method: 'POST', body: chat, headers: {'Content-Type': json}})",
-        405,
-    ),
-    "a GET": ("fetch(url + '/stream?content=Hello')", 403),
-    "a GET that hides its answer": ("fetch(url + '/stream?content=Hello', {mode: 'no-cors'})", 403),
-    "an EventSource": (
-        "new Promise((done) => { new EventSource(url + '/stream?content=Hello').onerror = done; })",
-        403,
-    ),
-    "an image": ("loaded('img', {src: url + '/stream?content=Hello'})", 403),
-    "a script": ("loaded('script', {src: url + '/stream?content=Hello'})", 403),
-    "a frame": ("loaded('iframe', {src: url + '/stream?content=Hello'})", 403),
-    "a form": (
-        "submitted({action: url + '/v1/chat/completions', method: 'POST', enctype: 'text/plain'})",
-        403,
-    ),
-    "a beacon": ("Promise.resolve(navigator.sendBeacon(url + '/v1/streams/cancel?key=x', chat))", 403),
-}
-
-PAGE = """<!doctype html>
-<title>Elsewhere</title>
-<body>
-<script>
-  const json = "application/json";
-  const chat = '{"model": "demo-echo", "messages": [{"role": "user", "content": "Hello"}]}';
-  const loaded = (name, properties) => new Promise((done) => {
-    const element = Object.assign(document.createElement(name), properties, { onload: done, onerror: done });
-    document.body.append(element);
-  });
-  const submitted = (properties) => {
-    const form = Object.assign(document.createElement("form"), properties, { target: "into" });
-    form.append(Object.assign(document.createElement("input"), { name: chat }));
-    const done = loaded("iframe", { name: "into" });
-    document.body.append(form);
-    form.submit();
-    return done;
-  };
-</script>
+STRANGER = Path(__file__).with_name("stranger.html").read_text()
+SANDBOX = f"""<!doctype html>
+<title>Around a page without an origin</title>
+<iframe name="sandbox" sandbox="allow-scripts allow-forms allow-popups" srcdoc="{escape(STRANGER)}"></iframe>
 """
+
+OPEN = {"/", "/ui/{file:path}", "/healthz", "/readyz", "/openapi.json", "/docs"}
+"""What holds nothing of anybody: other names of this machine may read it, other origins still may not."""
+
+VALUES = {"{model:path}": "demo", "{file:path}": "index.html"}
+
+
+def chat(said):
+    """A body for any dialect."""
+    return {"model": "endless", "messages": [{"role": "user", "content": said}], "prompt": said}
+
+
+class Victim(NamedTuple):
+    """A stream of this machine's user, and the key that it was created with."""
+
+    stream: str
+    key: str
 
 
 @pytest.fixture(scope="module")
-def elsewhere(gateway):
-    """Another origin on this machine, whose page may try what it likes."""
-    with relaying(gateway.url, {"/page.html": PAGE}) as relay:
-        yield relay.url
+def browser():
+    """As everywhere, in a world where evil.test is this machine."""
+    with browsing("--host-resolver-rules=MAP evil.test 127.0.0.1") as browser:
+        yield browser
 
 
 @pytest.fixture
@@ -75,36 +61,130 @@ def page(browser):
         yield context.new_page()
 
 
-@pytest.fixture(params=["127.0.0.1", "localhost"], ids=["same-site", "cross-site"])
-def stranger(page, elsewhere, request):
-    """A page from ``elsewhere``; a browser takes two names of one machine for two sites."""
-    page.goto(f"http://{request.param}:{urlsplit(elsewhere).port}/page.html")
-    return page
+@pytest.fixture(scope="module")
+def elsewhere(gateway):
+    """Another origin on this machine, whose pages may try what they like."""
+    with relaying(gateway.url, {"/page.html": STRANGER, "/sandbox.html": SANDBOX}) as relay:
+        yield relay.url
 
 
-def attempt(page, url, script):
-    """Return what the page sees of it: the type of the response, or the error."""
-    page.evaluate(f"globalThis.url = {json.dumps(url)}")
-    return page.evaluate(f"({script}).then((r) => r?.type, (error) => String(error))")
+@pytest.fixture
+def relay(gateway):
+    """The way to the gateway, on which a page that is of its origin can be reached as well."""
+    with relaying(gateway.url, {"/page.html": STRANGER}) as relay:
+        yield relay
 
 
-def statuses(relay):
-    return [int(found) for found in re.findall(rb"^HTTP/1.1 (\d+) ", bytes(relay.down), re.MULTILINE)]
+@pytest.fixture
+def victim(gateway):
+    """What goes on for as long as nobody stops it."""
+    key = secrets.token_hex(8)
+    body = {"request": chat("victim"), "on_disconnect": "continue"}
+    headers = {"Prefer": "respond-async", "Idempotency-Key": key}
+    stream = (
+        httpx.post(f"{gateway.api}/streams", json=body, headers=headers).raise_for_status().json()["stream"]
+    )
+    wait_for(lambda: gateway.get(f"/v1/streams/{stream}")["entries"])
+    yield Victim(stream, key)
+    httpx.post(f"{gateway.api}/streams/{stream}/cancel")
 
 
-@pytest.mark.parametrize("way", ATTEMPTS)
-def test_a_page_of_another_origin_cannot_spend(stranger, gateway, relay, way):
-    script, status = ATTEMPTS[way]
+class Request(NamedTuple):
+    """One that would work, if it came from here."""
+
+    route: str
+    way: str
+    method: str
+    target: str
+    body: str | None
+
+
+def every_request(ways, victim):
+    """Every route there is, with every method, in every way; what each would start names its way."""
+    for route, way in product(routes(), ways):
+        path = route.path
+        for name, value in {**VALUES, "{stream}": victim.stream}.items():
+            path = path.replace(name, value)
+        assert "{" not in path, f"what to put into {route.path}?"
+        query = urlencode(
+            {"content": way, "model": "endless", "key": victim.key if "cancel" in path else way}
+        )
+        for method in sorted(route.methods - {"HEAD"}):
+            body = {"request": chat(way)} if path == "/v1/streams" else chat(way)
+            yield Request(
+                route.path, way, method, f"{path}?{query}", json.dumps(body) if method == "POST" else None
+            )
+
+
+ORIGINS = {
+    "another-port": "http://127.0.0.1:{other}/page.html",
+    "another-name": "http://localhost:{other}/page.html",
+    "none": "http://127.0.0.1:{other}/sandbox.html",
+    "a-name-pointed-at-us": "http://evil.test:{ours}/page.html",
+}
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_a_page_of_another_origin_can_do_nothing(page, gateway, upstream, elsewhere, relay, victim, origin):
+    page.goto(ORIGINS[origin].format(other=urlsplit(elsewhere).port, ours=urlsplit(relay.url).port))
+    # A sandboxed frame is in another process, and comes a little later.
+    stranger = wait_for(lambda: (last := page.frames[-1]).evaluate("typeof collect") == "function" and last)
+    rebound = origin == "a-name-pointed-at-us"
+    gateway_url = relay.url.replace("127.0.0.1", "evil.test") if rebound else relay.url
+    streams = gateway.get("/v1/streams")["data"]
+
+    requests = list(every_request(stranger.evaluate("Object.keys(WAYS)"), victim))
+    calls = [[r.way, r.method, gateway_url + r.target, r.body] for r in requests]
+    made = stranger.evaluate("(requests) => attempt(requests)", calls)
+    tried = [request for request, able in zip(requests, made, strict=True) if able]
+    wait_for(lambda: arrived(relay, tried))
+    read = stranger.evaluate("collect()")
+
+    assert [
+        asked.body for asked in upstream.asked if asked.body["messages"] != chat("victim")["messages"]
+    ] == []
+    assert {stream["id"] for stream in gateway.get("/v1/streams")["data"]} <= {s["id"] for s in streams}
+    assert gateway.get(f"/v1/streams/{victim.stream}")["status"] == "open"
+    for request, text in zip(requests, read, strict=True):
+        # To a browser, a name that is pointed at us is one origin with its page: refusals can be read.
+        harmless = rebound and (request.route in OPEN or text.startswith('{"error":'))
+        assert not text or harmless, f"{request} gave {text}"
+
+
+def arrived(relay, requests):
+    """Say whether all ``requests``, or the questions before them, came to the gateway and were answered."""
+    heads = re.findall(rb"HTTP/1\.1 \d+ ", bytes(relay.down))
+    targets = [found.decode() for found in REQUEST.findall(bytes(relay.up))]
+    return {request.target for request in requests} <= set(targets) and len(heads) == len(targets)
+
+
+@pytest.mark.parametrize("way", ["fetch", "EventSource", "image", "frame", "form", "window", "link"])
+def test_a_page_of_our_own_origin_can_do_all_that(page, gateway, relay, way):
+    page.goto(f"{relay.url}/page.html")
     before = len(gateway.log("stream_closed"))
-    attempt(stranger, relay.url, script)
-    assert wait_for(lambda: statuses(relay)) == [status]
+    call = [way, "GET", f"{relay.url}/stream?model=demo-echo&content={way}", None]
+    assert page.evaluate("(call) => attempt([call])", call) == [True]
+    wait_for(lambda: len(gateway.log("stream_closed")) == before + 1)
+
+
+def test_a_link_elsewhere_opens_the_page(page, gateway, elsewhere):
+    page.goto(f"{elsewhere.replace('127.0.0.1', 'localhost')}/page.html")
+    before = len(gateway.get("/v1/streams")["data"])
+    with page.context.expect_page() as opened:
+        page.evaluate(f"window.open({json.dumps(gateway.url)}); 0")
+    opened.value.wait_for_load_state()
+    assert opened.value.evaluate("location.href") == f"{gateway.url}/"
+    assert opened.value.locator("textarea, input").count() > 0
+    assert len(gateway.get("/v1/streams")["data"]) == before
+
+
+def test_what_a_browser_fetches_ahead_starts_nothing(page, gateway, elsewhere, relay):
+    page.goto(f"{relay.url}/page.html")
+    before = len(gateway.log("stream_closed"))
+    read = page.evaluate("attempt([['prefetch', 'GET', '/stream?content=Hello']]), collect()")
+    assert read == [""]
+    assert b"HTTP/1.1 403" in relay.down
     assert len(gateway.log("stream_closed")) == before
-
-
-@pytest.mark.parametrize("path", ["/v1/models", "/v1/streams/{stream}", "/v1/streams/{stream}/events", "/"])
-def test_a_page_of_another_origin_cannot_read(stranger, gateway, relay, path):
-    script = f"fetch(url + {json.dumps(path.format(stream=created(gateway)))})"
-    assert attempt(stranger, relay.url, script) == "TypeError: Failed to fetch"
 
 
 def test_an_origin_that_is_allowed_can_spend_read_resume_and_cancel(page, tmp_path, upstream, elsewhere):
@@ -115,10 +195,15 @@ def test_an_origin_that_is_allowed_can_spend_read_resume_and_cancel(page, tmp_pa
     ):
         page.goto(f"{elsewhere}/page.html")
         page.evaluate(f"globalThis.url = {json.dumps(relay.url)}")
-        headers = "{method: 'POST', body: chat, headers: {'Content-Type': json, 'Idempotency-Key': 'k'}}"
+        headers = {"Content-Type": "application/json", "Idempotency-Key": "k"}
         made = page.evaluate(
-            f"fetch(url + '/v1/chat/completions', {headers})"
-            ".then(async (r) => [await r.json(), r.headers.get('stream-id')])"
+            "(call) => fetch(url + '/v1/chat/completions', call)"
+            ".then(async (r) => [await r.json(), r.headers.get('stream-id')])",
+            {
+                "method": "POST",
+                "body": json.dumps({**chat("Hello"), "model": "demo-echo"}),
+                "headers": headers,
+            },
         )
         assert made[0]["choices"][0]["message"]["content"] == "Hello"
         relay.cuts += [400]
@@ -139,9 +224,6 @@ def test_allowing_one_origin_allows_no_other(page, tmp_path, upstream, elsewhere
     other = elsewhere.replace("127.0.0.1", "localhost")
     with serving(tmp_path, settings(upstream), "--allow-origin", other) as gateway:
         page.goto(f"{elsewhere}/page.html")
-        assert attempt(page, gateway.url, ATTEMPTS["a GET"][0]) == "TypeError: Failed to fetch"
+        call = ["fetch", "GET", f"{gateway.url}/stream?content=Hello", None]
+        assert page.evaluate("(call) => { attempt([call]); return collect(); }", call) == [""]
         assert gateway.log("stream_closed") == []
-
-
-def created(gateway):
-    return httpx.get(f"{gateway.url}/stream?content=secret&model=demo-echo").headers["stream-id"]
