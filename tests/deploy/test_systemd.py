@@ -12,9 +12,10 @@ import httpx
 import pytest
 
 from penstock.cli.exits import BAD_CONFIG
-from penstock.config import Listen
+from penstock.config import Listen, check, read_file
 from penstock.server.serving import LAST_WORDS
 from tests.clients.gateway import serving
+from tests.packages.conftest import commands, run
 from tests.server.sse import parse
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +61,18 @@ def analyze(*arguments: str | Path) -> str:
 @systemd
 def test_systemd_finds_nothing_wrong_with_the_unit(installed):
     assert "penstock" not in analyze("verify", installed)
+
+
+def test_commands_of_the_guide_make_a_configuration_that_can_be_used(tmp_path, unit):
+    (tmp_path / "etc/systemd/system").mkdir(parents=True)
+    replaced = {"systemctl": ": systemctl", " /etc/": f" {tmp_path}/etc/"}
+    run("bash", "-euc", commands("deployment", "systemd", replaced), cwd=ROOT)
+    assert (tmp_path / "etc/systemd/system" / UNIT.name).read_bytes() == UNIT.read_bytes()
+    secrets = tmp_path / "etc/penstock/environment"
+    assert secrets.stat().st_mode & 0o777 == 0o600
+    file = Path(f"{tmp_path}{unit['Service']['ExecStart'].split()[-1]}")
+    environ = dict(line.split("=", 1) for line in secrets.read_text().splitlines())
+    assert check(read_file(file, environ)) == []
 
 
 @systemd

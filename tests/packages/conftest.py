@@ -2,10 +2,11 @@
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -65,6 +66,17 @@ def copy_tracked(folder: Path) -> None:
             shutil.copy2(ROOT / name, folder / name)
 
 
+def commands(page: str, heading: str, replaced: Mapping[str, str], number: int = 0) -> str:
+    """Return a block of commands below ``heading`` in a guide, each word of ``replaced`` by another."""
+    text = (ROOT / "docs" / "guide" / f"{page}.md").read_text().split(f"\n## {heading}\n")[1]
+    blocks = re.findall(r"^```bash\n(.*?)^```$", text.split("\n## ")[0], re.MULTILINE | re.DOTALL)
+    block: str = blocks[number]
+    for old, new in replaced.items():
+        assert old in block
+        block = block.replace(old, new)
+    return block
+
+
 @contextmanager
 def alone(file: Path) -> Iterator[None]:
     """Hold a lock: test processes that run side by side do this one after the other."""
@@ -83,11 +95,18 @@ def installed(tmp_path_factory) -> Installed:
         if not (made.folder / "done").exists():
             source = made.folder / "source"
             copy_tracked(source)
-            build = (sys.executable, "-m", "build", "--no-isolation")
-            run(*build, "--outdir", made.dist, cwd=source)  # the wheel from the sdist
-            run(*build, "--wheel", "--outdir", made.folder / "direct", cwd=source)
-            run(sys.executable, "-m", "venv", "--without-pip", made.bin.parent, cwd=made.folder)
-            pip = (sys.executable, "-m", "pip", "--python", made.bin / "python", "install", "--quiet")
-            run(*pip, made.wheel, cwd=made.folder)
+            build = f"{sys.executable} -m build --no-isolation"
+            run(*build.split(), "--wheel", "--outdir", made.folder / "direct", cwd=source)
+            steps = commands(
+                "install",
+                "Into a folder of its own",
+                {
+                    "make dist": f"{build} --outdir {made.dist}",  # the wheel from the sdist
+                    "dist/penstock": f"{made.dist}/penstock",
+                    "/opt/penstock": str(made.bin.parent),
+                    "python3 -m venv": f"{sys.executable} -m venv",
+                },
+            )
+            run("bash", "-euc", steps, cwd=source)
             (made.folder / "done").touch()
     return made

@@ -1,6 +1,7 @@
 """What pip installs is the whole product: the program, its page, its types, and one version."""
 
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from tests.packages.conftest import PATIENCE, ROOT, clean_environment, run
+from tests.packages.conftest import PATIENCE, ROOT, clean_environment, commands, run
 from tests.server.sse import parse
 
 pytestmark = pytest.mark.timeout(300)  # building and installing fetch from the package index
@@ -127,3 +128,20 @@ def test_types_of_the_public_names_are_known_to_a_checker(installed, tmp_path, m
     )
     assert (done.returncode == 0) == (not mistake), done.stdout + done.stderr
     assert not mistake or "program.py" in done.stdout
+
+
+def test_backup_brings_streams_back(installed, tmp_path):
+    folder = tmp_path / "service"
+    folder.mkdir()
+    (folder / "data").mkdir()
+    replaced = {"systemctl": ": systemctl", "/var/lib/penstock": f"{folder}/data"}
+    with served(installed, folder) as url:
+        answer = httpx.get(f"{url}/stream?content=Hello&model=demo-echo&format=json", timeout=30)
+    run("bash", "-euc", commands("install", "Backup", replaced), cwd=tmp_path)
+    shutil.rmtree(folder / "data")
+    (folder / "data").mkdir()
+    run("bash", "-euc", commands("install", "Backup", replaced, 1), cwd=tmp_path)
+    with served(installed, folder) as url:
+        stream = answer.headers["stream-id"]
+        again = httpx.get(f"{url}/v1/streams/{stream}/events", timeout=30)
+    assert parse(again.content)[1:] == parse(answer.content)[1:]
