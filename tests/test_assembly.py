@@ -76,7 +76,7 @@ def test_the_rest_goes_to_the_first_provider_unless_models_are_named():
     assert routing.route("two/it")[0].model == "it"
     assert routing.unlisted == {"two"}
     named = built(providers=providers, models={"x": [TargetConfig("two", "y")]})._routing
-    assert named.fallback is None
+    assert named.rest is None
     assert named.default_model == "x"
 
 

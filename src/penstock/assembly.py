@@ -184,7 +184,7 @@ def _routing(config: Config, providers: Mapping[str, Provider], found: Collectio
         default,
         listed=(*own_names, *found),
         found=frozenset(found),
-        fallback=rest,
+        rest=rest,
         unlisted=frozenset(name for name, p in config.providers.items() if not p.list_models),
     )
 

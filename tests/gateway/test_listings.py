@@ -102,7 +102,7 @@ def test_providers_are_asked_side_by_side_and_once_however_many_want_to_know():
     async def scene(house):
         house.a.listing = house.b.listing = slow
         to_b = Pattern("b/*", (Target("b", "b", "*"),), strip="b/")
-        wild(house, patterns=(to_b,), fallback=Pattern("*", (Target("a", "a", "*"),)))
+        wild(house, patterns=(to_b,), rest=Pattern("*", (Target("a", "a", "*"),)))
         began = asyncio.get_running_loop().time()
         first, second = await asyncio.gather(names(house), names(house))
         assert first == second == ["m", "x", "b/x"]
@@ -207,13 +207,13 @@ def test_unknown_names_do_not_make_for_a_question_each():
     played(scene)
 
 
-def test_the_fallback_does_not_wait_for_who_was_never_heard():
+def test_the_route_of_the_rest_does_not_wait_for_who_was_never_heard():
     async def hangs():
         await asyncio.Event().wait()
 
     async def scene(house):
         house.a.listing = hangs
-        wild(house, listed=("a",), fallback=Pattern("*", (Target("b", "b", "*"),)))
+        wild(house, listed=("a",), rest=Pattern("*", (Target("b", "b", "*"),)))
         began = asyncio.get_running_loop().time()
         await house.start(asking_for("gpt"))
         assert asyncio.get_running_loop().time() - began < 1
@@ -221,14 +221,14 @@ def test_the_fallback_does_not_wait_for_who_was_never_heard():
     played(scene)
 
 
-def test_the_fallback_does_not_wait_for_who_lists_slowly():
+def test_the_route_of_the_rest_does_not_wait_for_who_lists_slowly():
     async def slow():
         await asyncio.sleep(2)
         return ["llama"]
 
     async def scene(house):
         house.a.listing = lambda: ["llama"]
-        wild(house, listed=("a",), fallback=Pattern("*", (Target("b", "b", "*"),)))
+        wild(house, listed=("a",), rest=Pattern("*", (Target("b", "b", "*"),)))
         await house.start(asking_for("gpt"))
         await asyncio.sleep(31)
         house.a.listing = slow

@@ -55,7 +55,7 @@ FULL = Routing(
     (Pattern("claude-*", (B,)), prefix("main"), prefix("near")),
     listed=("ollama",),
     found=frozenset(["ollama"]),
-    fallback=Pattern("*", (Target("main", "main", "*"),)),
+    rest=Pattern("*", (Target("main", "main", "*"),)),
 )
 
 

@@ -433,7 +433,7 @@ class Gateway:
         """Ask providers about ``model`` where the answer decides who is to answer.
 
         Not about a name that the configuration knows. One that a provider lists is so by a list that is
-        not old; one that nobody lists goes to the fallback at once, or is asked about.
+        not old; one that nobody lists takes the route of the rest at once, or is asked about.
         """
         routing = self._routing
         asked = routing.asked

@@ -1,9 +1,9 @@
 """From a model's name to the targets that can answer it, in order. Pure and immutable.
 
 The first rule that takes a name wins: configured names, configured patterns, ``provider/model``, names
-that a provider lists (where its names count as they are), the fallback. So what an operator wrote beats
-what was found. What providers list is handed in. A reload builds another `Routing`; runs keep the one
-they began with.
+that a provider lists (where its names count as they are), the route of the rest. So what an operator
+wrote beats what was found. What providers list is handed in. A reload builds another `Routing`; runs keep
+the one they began with.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -87,7 +87,7 @@ class Routing(msgspec.Struct, frozen=True):
 
     The names that the providers in ``listed`` list can be asked for as they are; those of providers in
     ``found``, which no configuration names, are also behind ``provider/``, and nowhere while they are not
-    listed. ``fallback`` takes what is left. ``unlisted`` are providers that are not asked for their models.
+    listed. ``rest`` takes what is left. ``unlisted`` are providers that are not asked for their models.
     """
 
     models: Mapping[str, tuple[Target, ...]]
@@ -95,7 +95,7 @@ class Routing(msgspec.Struct, frozen=True):
     default_model: str = ""
     listed: tuple[str, ...] = ()
     found: frozenset[str] = frozenset()
-    fallback: Pattern | None = None
+    rest: Pattern | None = None
     unlisted: frozenset[str] = frozenset()
 
     @property
@@ -136,7 +136,7 @@ class Routing(msgspec.Struct, frozen=True):
 
     def route_rest(self, model: str) -> Sequence[Target]:
         """Return the targets of names that no other rule takes; maybe none."""
-        return self.fallback.aimed(model) if self.fallback and model else ()
+        return self.rest.aimed(model) if self.rest and model else ()
 
     def offers(self, lists: Lists, limit: int = MAX_OFFERS) -> list[Offer]:
         """Return what can be asked for by name, each once, at most ``limit``.
@@ -176,8 +176,8 @@ class Routing(msgspec.Struct, frozen=True):
         """Yield the routes that hand a name on as it is; those with the shortest names first."""
         hand_on = [pattern for pattern in self.patterns if pattern.targets[0].model == "*"]
         yield from (pattern for pattern in hand_on if not _is_prefix(pattern))
-        if self.fallback is not None:
-            yield self.fallback
+        if self.rest is not None:
+            yield self.rest
         yield from (pattern for pattern in hand_on if _is_prefix(pattern))
 
     def _wild_offers(self, lists: Lists) -> Iterator[Offer]:
