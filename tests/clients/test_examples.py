@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.clients import node
+from tests.clients.chat import Chat
 from tests.clients.conftest import settings
 from tests.clients.gateway import PATIENCE, serving, wait_for
 from tests.clients.relay import relaying
@@ -83,7 +84,9 @@ def test_event_source_shows_the_answer(page, tmp_path, upstream, greeting):
             assert page.text_content("#answer") == greeting
 
 
-def test_fastapi_serves_the_page_and_the_answer(page, tmp_path):
+@pytest.fixture
+def fastapi(tmp_path):
+    """The FastAPI example, started as its README says; stopped well at the end."""
     (command,) = re.findall(r"`uvicorn ([^`]+)`", (EXAMPLES / "README.md").read_text())
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PENSTOCK_", "OPENAI_"))}
     port, data = free_port(), str(tmp_path / "data")
@@ -95,12 +98,27 @@ def test_fastapi_serves_the_page_and_the_answer(page, tmp_path):
     with process:
         try:
             wait_for(lambda: accepts(port))
-            page.goto(f"http://localhost:{port}/")
-            page.fill("input", "four words, no more")
-            page.click("button")
-            page.wait_for_function("answer.textContent.length > 200")
-            page.goto("about:blank")
+            yield f"http://localhost:{port}"
             process.terminate()
             assert process.wait(PATIENCE) in (0, -signal.SIGTERM)
         finally:
             process.kill()
+
+
+def test_fastapi_serves_the_page_and_the_answer(page, fastapi):
+    page.goto(f"{fastapi}/")
+    page.fill("input", "four words, no more")
+    page.click("button")
+    page.wait_for_function("answer.textContent.length > 200")
+    page.goto("about:blank")
+
+
+def test_chat_page_works_below_a_path(context, fastapi):
+    chat = Chat(context.new_page(), f"{fastapi}/llm").open()
+    chat.ask("one two three", "demo-echo")
+    chat.ended()
+    assert chat.text == "one two three"
+    chat.reload()
+    chat.ended()
+    assert chat.text == "one two three"
+    chat.page.goto("about:blank")

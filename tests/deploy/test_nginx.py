@@ -54,7 +54,7 @@ class Front:
     """nginx, before the gateway at ``port``."""
 
     def __init__(self, folder: Path, port: int, **changes: str) -> None:
-        """``changes``: directives by name with other values."""
+        """``changes``: directives by name with other values; ``path``: below which path it stands."""
         self.folder = folder
         folder.mkdir()
         self.port, plain = free_port(), free_port()
@@ -74,6 +74,9 @@ class Front:
         for old, new in replaced.items():
             assert old in text
             text = text.replace(old, new)
+        if path := changes.pop("path", ""):
+            text = text.replace("location / {", f"location {path} {{")
+            text = text.replace("http://penstock;", "http://penstock/;")
         for name, value in changes.items():
             text, count = re.subn(rf"\b{name} [^;]+;", f"{name} {value};", text)
             assert count
@@ -230,6 +233,18 @@ def test_openai_sdk_streams_through_it(front):
 def test_gateway_without_keys_is_not_opened_to_the_world_by_a_proxy(client):
     answer = client.get("/v1/models", headers={"Host": "llm.example.com"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "host_not_allowed")
+
+
+def test_page_and_api_stand_below_a_path(tmp_path, gateway):
+    with (
+        Front(tmp_path / "nginx", gateway.port, path="/llm/").running() as front,
+        httpx.Client(base_url=f"{front.url}/llm", verify=False, timeout=PATIENCE) as client,
+    ):
+        assert 'src="ui/main.js"' in client.get("/").text
+        assert client.get("/ui/main.js").status_code == 200
+        answer = client.post("/v1/streams", json={"request": chat("demo-echo")})
+        assert parse(answer.content)[-1].name == "done"
+        assert answer.headers["location"].startswith("/v1/streams/")  # as the guide warns
 
 
 def test_what_people_ask_is_not_logged(client, front):
