@@ -169,4 +169,28 @@ async def check(gateway: Gateway, ledger: Ledger, stream: str) -> dict:
     for position, event in ledger.streams.get(stream, {}).items():
         assert position <= len(log), f"{stream}: entry {position} was shown and is lost"
         assert log[position - 1] == event, f"{stream}: entry {position} is not what was shown"
+    await agree(gateway, stream, log)
     return json.loads(log[-1][1])
+
+
+async def agree(gateway: Gateway, stream: str, log: list[tuple[bytes, bytes]]) -> None:
+    """Check that a closed stream's snapshot says what its entries say."""
+    end = json.loads(log[-1][1])
+    shown = (await gateway.insist("GET", f"/v1/streams/{stream}")).json
+    assert (shown["status"], shown["entries"]) == (end["status"], len(log))
+    assert int(shown["cursor"].partition("~")[2][4:]) == len(log)
+    assert hashlib.sha256(shown["text"].encode()).hexdigest() == end["text_sha256"]
+    assert shown["end"].items() <= end.items()
+
+
+async def listed(gateway: Gateway) -> dict[str, str]:
+    """Return the status of every stream that there is, whether or not anybody was told of it."""
+    found: dict[str, str] = {}
+    before = ""
+    while True:
+        answer = await gateway.insist("GET", f"/v1/streams?limit=100{before}")
+        page = answer.json
+        found |= {stream["id"]: stream["status"] for stream in page["data"]}
+        if not page["has_more"]:
+            return found
+        before = f"&before={page['data'][-1]['id']}"

@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults import doomed
 from tests.faults.process import Gateway, eventually
-from tests.faults.readers import Ledger, Reader, check
+from tests.faults.readers import Ledger, Reader, check, listed
 
 KILLS = int(os.environ.get("PENSTOCK_KILLS", "8"))
 SEED = int(os.environ.get("PENSTOCK_SEED", "1"))
@@ -146,7 +146,11 @@ async def one_life(gateway: Gateway, live: Live, chance: random.Random, everythi
 
 
 async def judge(gateway: Gateway, everything: Ledger) -> None:
-    """After all lives: all that was ever shown is there, and the gateway has nothing to complain of."""
+    """After all lives: all that was ever shown is there, every stream has ended, those that nobody was told
+    of too, and the gateway has nothing to complain of."""
+    there = await listed(gateway)
+    assert everything.streams.keys() <= there.keys()
+    assert set(there.values()) <= {"completed", "cancelled", "interrupted"}
     for stream in everything.streams:
         await check(gateway, everything, stream)
     await gateway.stop()
@@ -169,6 +173,7 @@ async def test_whatever_was_shown_is_in_the_log_after_a_kill_at_any_instant(tmp_
         for _ in range(KILLS):
             ends += await one_life(gateway, live, chance, everything)
         await judge(gateway, everything)
+    assert len(ends) == KILLS * STREAMS
     assert ends.count("interrupted") > KILLS
     assert ends.count("completed") >= KILLS / 2
 
