@@ -22,7 +22,7 @@ WORKERS ?= auto
 # Lives that `make torture` ends with SIGKILL.
 KILLS ?= 200
 
-.PHONY: docs-cli help serve check test test-live torture bench bench-fan-out docs tools vendor dist container clean
+.PHONY: docs-cli help serve check test test-live torture soak bench bench-fan-out docs tools vendor dist container clean
 
 help:  ## List what people type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -44,8 +44,12 @@ test: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp check  ## Everything: c
 test-live: $(VENV)/.stamp-dev $(LIVE)/.stamp-model-server  ## The tests that need a real model server; opt-in
 	$(BIN)/pytest -m live tests/live $(ARGS)
 
-torture: $(VENV)/.stamp-dev  ## Kill gateways in mid-stream, many times over
+torture: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp  ## Kill gateways in mid-stream, cut streams at every byte (half an hour)
 	PENSTOCK_KILLS=$(KILLS) $(BIN)/pytest tests/faults/test_sigkill.py $(ARGS)
+	PENSTOCK_CUTS=all $(BIN)/pytest tests/clients/torture/test_byte_cuts.py $(ARGS)
+
+soak: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp  ## Ten minutes of a silent model behind nginx, with the defaults
+	PENSTOCK_SILENCE=300 $(BIN)/pytest tests/clients/torture/test_silence.py $(ARGS)
 
 bench: $(VENV)/.stamp-bench  ## Measure the gateway beside nginx
 	$(BIN)/python bench/run.py $(ARGS)

@@ -15,11 +15,13 @@ class Provider:
     """Says `PIECES` to everybody, a few at a time. ``calls`` counts by what was asked.
 
     ``gates``: what was asked here is answered once the gate is open; the head goes out before.
+    ``silences``: seconds of silence before the first word and again in the middle.
     """
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self.gates: dict[str, asyncio.Event] = {}
+        self.silences: dict[str, float] = {}
         self._chance = random.Random(7)
         self._server: asyncio.Server | None = None
 
@@ -54,7 +56,13 @@ class Provider:
         if gate := self.gates.get(asked):
             await gate.wait()
         deltas = [{"role": "assistant", "content": ""}, *({"content": piece} for piece in PIECES), {}]
+        silence = self.silences.get(asked, 0.0)
+        await asyncio.sleep(silence)
+        middle = len(deltas) // 2
         while deltas:
+            if silence and len(deltas) <= middle:
+                await asyncio.sleep(silence)
+                silence = 0.0
             count = self._chance.choice([1, 1, 2, 5])
             now, deltas = deltas[:count], deltas[count:]
             frames = b"".join(b"data: %b\n\n" % _chunk(delta) for delta in now)
