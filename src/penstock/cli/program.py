@@ -33,6 +33,7 @@ COMMANDS: Final = MappingProxyType(
         "serve": Listed("penstock.cli.serve:serve", "Run the gateway."),
         "chat": Listed("penstock.cli.chat:chat", "Talk to a model, or ask one question."),
         "read": Listed("penstock.cli.read:read", "Follow a stream from any point."),
+        "verify": Listed("penstock.cli.verify:verify", "Check that a stream is whole."),
         "models": Listed("penstock.cli.models:models", "List the models that can be asked for."),
         "check-config": Listed(
             "penstock.cli.check_config:check_config", "Say what is wrong with a configuration."
