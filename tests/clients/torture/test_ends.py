@@ -13,17 +13,19 @@ import pytest
 from httpx_sse import SSEError, connect_sse
 
 from tests.clients import node
-from tests.clients.gateway import PATIENCE
+from tests.clients.browser import until
+from tests.clients.gateway import PATIENCE, wait_for
 from tests.clients.torture.answer import PIECES, compare, shown
 from tests.clients.torture.cuts import shape_of
-from tests.clients.torture.network import Cut
+from tests.clients.torture.network import HEAD, Cut
 from tests.clients.torture.readers import NODE, by_node
 
 WATCHED = 6.0
 """Seconds: the polyfill waits one before it comes back, and two before the next time."""
 numbers = itertools.count(2_000_000)
 STOPPED = {"eventsource"}
-"""What a 204 stops. The others are closed at ``done`` by their page, or ask for ever."""
+"""What a 204 stops in Node.js. The others are closed at ``done``, or ask for ever: the polyfill wants a body
+to read, which a 204 has in Chromium only."""
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,7 @@ def shape(network, stream):
     return shape_of(bytes(run.answers[0]))
 
 
+BEFORE = (Cut(HEAD, 0, "rst"),)
 REFUSALS = {
     "/v1/streams/s_0000000000000000000000000000/events": 404,
     "/v1/streams/{stream}/events?after=999": 416,
@@ -68,14 +71,16 @@ def left_alone(network, stream, shape):
     at_the_end = (Cut(len(shape.events), 0, "rst"),)
     cases = [(name, events, cuts) for name in NODE for cuts in ((), at_the_end)]
     cases += [("eventsource", path, ()) for path in REFUSALS]
+    cases += [("react-native-sse", events, BEFORE)]
     with ThreadPoolExecutor(len(cases)) as threads:
         watched = dict(zip(cases, threads.map(watch, cases), strict=True))
-    return lambda name, path=events, *, cut=False: watched[name, path, at_the_end if cut else ()]
+    cuts = {"": (), "end": at_the_end, "before": BEFORE}
+    return lambda name, path=events, *, cut="": watched[name, path, cuts[cut]]
 
 
 @pytest.mark.parametrize("name", NODE)
 def test_204_at_the_end_stops_who_heeds_it(left_alone, name):
-    run, seen = left_alone(name, cut=True)
+    run, seen = left_alone(name, cut="end")
     assert seen.count("done") == 1
     assert run.statuses[0] == 200
     assert set(run.statuses[1:]) == {204}
@@ -96,6 +101,69 @@ def test_a_refusal_stops_an_event_source(left_alone, path):
     run, seen = left_alone("eventsource", path)
     assert run.statuses == [REFUSALS[path]]
     assert seen == ["error"]
+
+
+def test_react_native_sse_does_not_come_back_where_no_answer_began(left_alone):
+    run, seen = left_alone("react-native-sse", cut="before")
+    assert (len(run.requests), seen) == (1, ["error"])
+
+
+def left_alone_in_a_browser(network, stream, page, made):
+    number = next(numbers)
+    run = network.plan(number, [])
+    page.goto(f"{network.url}/torture.html")
+    page.evaluate(
+        """async ([url, made]) => {
+            const { SSE } = await import("sse.js");
+            await import("event-source-polyfill");
+            window.source = new Function("url", "SSE", `return ${made}`)(url, SSE);
+        }""",
+        [f"{network.url}/{number}/v1/streams/{stream}/events", made],
+    )
+    return run
+
+
+@pytest.mark.parametrize("made", ["new EventSource(url)", "new EventSourcePolyfill(url)"])
+def test_204_stops_these_in_a_browser(network, stream, browser, made):
+    with browser.new_context() as context:
+        page = context.new_page()
+        run = left_alone_in_a_browser(network, stream, page, made)
+        until(page, "source.readyState === 2")
+    assert run.statuses == [200, 204]
+
+
+def test_204_does_not_stop_sse_js(network, stream, browser):
+    with browser.new_context() as context:
+        made = "new SSE(url, { autoReconnect: true })"
+        run = left_alone_in_a_browser(network, stream, context.new_page(), made)
+        wait_for(lambda: run.statuses[:3] == [200, 204, 204])
+
+
+@pytest.mark.parametrize(("secure", "state"), [(True, "CONNECTING"), (False, "CLOSED")])
+def test_a_browser_takes_a_head_that_ends_early_for_a_whole_one_without_tls(
+    network, stream, browser, secure, state
+):
+    number = next(numbers)
+    run = network.plan(number, [Cut(HEAD, 40, "fin")])
+    base = network.secure_urls[0] if secure else network.url
+    with browser.new_context(ignore_https_errors=True) as context:
+        page = context.new_page()
+        page.goto(f"{base}/torture.html")
+        script = """(url) => new Promise((resolve) => {
+            const source = new EventSource(url);
+            source.onerror = () => resolve(["CONNECTING", "OPEN", "CLOSED"][source.readyState]);
+        })"""
+        assert page.evaluate(script, f"{base}/{number}/v1/streams/{stream}/events") == state
+    assert len(run.made) == 1
+
+
+@pytest.mark.parametrize(("kind", "error"), [("rst", httpx.ReadError), ("fin", httpx.RemoteProtocolError)])
+def test_httpx_raises_one_error_for_a_reset_and_another_for_an_early_end(network, stream, shape, kind, error):
+    number = next(numbers)
+    network.plan(number, [Cut(3, 0, kind)])
+    url = f"{network.url}/{number}/v1/streams/{stream}/events"
+    with httpx.Client() as client, pytest.raises(error), connect_sse(client, "GET", url) as source:
+        list(source.iter_sse())
 
 
 def test_httpx_sse_raises_at_a_204(torn, stream):
