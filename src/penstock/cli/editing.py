@@ -135,6 +135,24 @@ def keys() -> KeyBindings:
     def _line(event: KeyPressEvent) -> None:
         event.current_buffer.newline(copy_margin=False)
 
+    @bindings.add("tab")
+    def _complete(event: KeyPressEvent) -> None:
+        # Not the library's own: its menu opens in a task of its own, which a quick Tab would race.
+        buffer = event.current_buffer
+        if not buffer.text.startswith("/"):
+            buffer.insert_text("    ")
+            return
+        found = list(
+            buffer.completer.get_completions(buffer.document, CompleteEvent(completion_requested=True))
+        )
+        if len(found) == 1:
+            buffer.complete_state = None
+            buffer.apply_completion(found[0])
+        elif buffer.complete_state:
+            buffer.complete_next()
+        elif found:
+            buffer.start_completion(insert_common_part=True)
+
     @bindings.add("c-c")
     def _clear_or_leave(event: KeyPressEvent) -> None:
         if event.current_buffer.text:

@@ -68,6 +68,15 @@ class _Table(TableElement):
 
 
 class _Markdown(Markdown):
+    """Markdown whose line ends are kept: models write verses and addresses without the two blanks."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, hyperlinks=False)
+        for token in self.parsed:
+            for child in token.children or ():
+                if child.type == "softbreak":
+                    child.type = "hardbreak"
+
     elements: ClassVar[dict[str, type[MarkdownElement]]] = {
         **Markdown.elements,
         "heading_open": _Heading,
@@ -86,7 +95,7 @@ class Painter:
 
     def markdown(self, block: Block) -> list[str]:
         """Return a block of Markdown as lines, with a blank one before it where it wants one."""
-        lines = self._lines(_Markdown(harmless(block.text), hyperlinks=False))
+        lines = self._lines(_Markdown(harmless(block.text)))
         while lines and not Text.from_ansi(lines[0]).plain.strip():
             lines.pop(0)
         while lines and not Text.from_ansi(lines[-1]).plain.strip():

@@ -162,9 +162,15 @@ async def receive(
                 await asyncio.wait([reading])
                 for other in others:
                     other.cancel()
-        finally:
+            error = None if reading.cancelled() else reading.result()
+        except BaseException:
+            with suppress(BrokenPipeError):
+                view.close()
+            raise
+        try:
             view.close()
-        error = None if reading.cancelled() else reading.result()
+        except BrokenPipeError as broken:
+            error = error or broken
         return Outcome(interrupts.first.is_set(), error)
 
 
