@@ -316,6 +316,7 @@ async def test_other_site_cannot_spend_in_the_name_of_whom_the_host_knows(tmp_pa
         headers = {"X-User": "ada", "Origin": "https://evil.example"}
         answer = await client.get("/stream?content=Hello", headers=headers)
         assert answer.json()["error"]["code"] == "origin_not_allowed"
+        assert (await client.get("/v1/streams", headers=headers)).status_code == 403
         headers["Origin"] = "https://app.example.com"
         assert (await client.get("/stream?content=Hello", headers=headers)).status_code == 200
 

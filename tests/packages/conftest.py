@@ -38,7 +38,8 @@ class Installed(NamedTuple):
 def clean_environment() -> dict[str, str]:
     """The environment without what leads Python or us elsewhere."""
     ours = ("PYTHON", "PENSTOCK_", "OPENAI_", "COV", "MYPYPATH", "VIRTUAL_ENV")
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    own = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return {**own, "PIP_NO_COMPILE": "1"}  # most of what is installed is never imported here
 
 
 def run(*command: str | Path, cwd: Path) -> str:

@@ -57,6 +57,11 @@ class Guard:
         self._hosts = LOCAL_NAMES | {host.lower() for host in settings.hosts}
         self._origins = frozenset(map(normal_origin, settings.origins))
 
+    @property
+    def wants_key(self) -> bool:
+        """Say whether a key is configured, without which nobody comes in."""
+        return bool(self._keys)
+
     def admit(self, headers: Mapping[str, str], *, spends: bool) -> Principal:
         """Return who is calling. ``spends``: the request may start or stop a generation.
 
@@ -93,6 +98,7 @@ class Guard:
             raise ClientError(message, code="not_identified", status=401)
         if spends:
             self._check_asked(headers)
+        if spends or not _opens_page(headers):
             self._check_origin(headers)
         return principal
 
