@@ -3,6 +3,7 @@
 import itertools
 import json
 
+import openai
 import pytest
 
 from tests.clients.torture.answer import PIECES, shown
@@ -66,3 +67,25 @@ def test_an_event_source_that_is_cut_before_its_first_id_pays_once(read):
         assert calls == 1
     assert resumed(keyed) == [False, False, False, True]
     assert once == 1
+
+
+@pytest.mark.parametrize("kind", ["rst", "fin"])
+def test_an_openai_client_is_told_of_a_cut_and_pays_once_when_it_asks_again_under_its_key(
+    network, torn, kind
+):
+    number = next(numbers)
+    asked = f"openai {number}"
+    run = network.plan(number, [Cut(HEAD, 1500, kind)])
+    request = {"model": "torture", "messages": [{"role": "user", "content": asked}], "stream": True}
+    url = f"{network.url}/{number}/v1"
+    with openai.OpenAI(base_url=url, api_key="unused", max_retries=0) as client:
+
+        def answer():
+            chunks = client.chat.completions.create(**request, extra_headers={"Idempotency-Key": asked})
+            return "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+
+        with pytest.raises(openai.APIConnectionError):
+            answer()
+        assert len(run.made) == 1
+        assert answer() == "".join(PIECES)
+    assert network.provider.calls[asked] == 1
