@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from tests.clients.browser import Complaints, browsing
+from tests.clients.chat import Chat, prefer
 from tests.clients.gateway import PATIENCE, Gateway, serving
 from tests.clients.relay import Relay, relaying
 from tests.clients.upstream import Upstream, answering
@@ -107,3 +108,10 @@ def context(new_context) -> BrowserContext:
 def page(context) -> Page:
     """An empty page in a fresh profile, which must not complain."""
     return context.new_page()
+
+
+@pytest.fixture
+def chat(context, gateway) -> Chat:
+    """The chat page in a fresh profile, in English, which asks `paced`."""
+    prefer(context, model="paced")
+    return Chat(context.new_page(), gateway.url).open()

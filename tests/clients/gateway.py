@@ -83,6 +83,16 @@ class Gateway:
         self.kill()
         self.start()
 
+    def freeze(self) -> None:
+        """SIGSTOP: connections stay open and nothing comes."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def log(self, event: str = "") -> list[dict]:
         """What all lives logged so far; only ``event`` if given. A line that is no JSON object raises."""
         lines = [json.loads(line) for line in self.log_file.read_text().splitlines()]

@@ -22,7 +22,7 @@ import { textOf, toolsOf } from "./answer.js";
 /** @typedef {{index: number, count: number, last: boolean, readOnly: boolean}} Place */
 
 export class AnswerView {
-  /** @type {{element: HTMLElement, update: (part: any, open: boolean) => void}[]} */
+  /** @type {{element: HTMLElement, update: (part: any, open: boolean, unfinished: boolean) => void}[]} */
   #parts = [];
   /** @type {Strip | null} */
   #strip = null;
@@ -118,6 +118,7 @@ export class AnswerView {
     this.#drawEnding();
     this.#drawFigures();
     this.#strip?.update();
+    this.stripPlace.hidden = !open && !this.run?.timeline.chunks && !this.run?.timeline.cuts;
     if (!open && !this.#ended) {
       this.#ended = true;
       reachable(this.element);
@@ -133,13 +134,15 @@ export class AnswerView {
       this.#parts = [];
       this.body.replaceChildren();
     }
+    // What was broken off stays as it looked: half a link is no link for ever after.
+    const unfinished = this.node.answer.end?.status !== "completed";
     parts.forEach((part, index) => {
       const growing = open && index === parts.length - 1;
       if (!this.#parts[index]) {
         this.#parts[index] = PART_VIEWS[part.kind]();
         this.body.insertBefore(this.#parts[index].element, this.body.querySelector(".sources, .note"));
       }
-      this.#parts[index].update(part, growing || (open && part.kind === "tool"));
+      this.#parts[index].update(part, growing || (open && part.kind === "tool"), unfinished && index === parts.length - 1);
     });
     if (sources.length && this.body.querySelectorAll(".sources li").length !== sources.length) {
       this.body.querySelector(".sources")?.remove();
@@ -206,8 +209,8 @@ export class AnswerView {
       return;
     }
     const lines = [h("p", { class: "title" }, icon(tone === "calm" ? "stop" : "warning"), h("strong", { text: title }))];
-    if (about) lines.push(h("p", { text: about }));
-    if (end.message && tone === "bad" && end.message !== about) lines.push(h("p", { class: "message", text: end.message }));
+    if (end.message && tone === "bad") lines.push(h("p", { text: end.message }));
+    if (about) lines.push(h("p", { class: "advice", text: about }));
     if (end.code && tone === "bad") {
       const fault = end.fault ? t(/** @type {any} */ (`fault_${end.fault}`)) : "";
       lines.push(h("p", { class: "code-line" }, h("code", { text: end.code }), end.http_status ? ` · HTTP ${end.http_status}` : "", fault ? ` · ${fault}` : ""));
@@ -261,7 +264,7 @@ export class AnswerView {
     const words = parts.join(" · ");
     if (this.figures.dataset.words === words) return;
     this.figures.dataset.words = words;
-    this.figures.replaceChildren(...parts.map((part) => h("span", { text: part })));
+    this.figures.replaceChildren(...parts.flatMap((part) => [h("span", { text: part }), " "]).slice(0, -1));
   }
 
   #drawActions() {
@@ -274,7 +277,7 @@ export class AnswerView {
     const row = [];
     if (place.count > 1) row.push(...turning(place, this.actions.turn));
     if (answer.end) {
-      row.push(iconButton("copy", t("copy_answer"), (event) => void copied(event, textOf(answer))));
+      if (textOf(answer)) row.push(iconButton("copy", t("copy_answer"), (event) => void copied(event, textOf(answer))));
       if (place.last && !place.readOnly) row.push(iconButton("again", t("regenerate"), () => this.actions.again()));
     }
     if (answer.stream) row.push(iconButton("more", t("more"), (event) => this.actions.more(/** @type {HTMLElement} */ (event.currentTarget))));
@@ -365,7 +368,7 @@ const PART_VIEWS = {
 function markdownPart(kind) {
   const element = h("div", { class: kind });
   const view = new MarkdownView(element);
-  return { element, update: (/** @type {any} */ part, /** @type {boolean} */ open) => view.update(part.text, open) };
+  return { element, update: (/** @type {any} */ part, /** @type {boolean} */ open, /** @type {boolean} */ unfinished) => view.update(part.text, open, unfinished) };
 }
 
 function reasoningPart() {
@@ -379,7 +382,7 @@ function reasoningPart() {
   element.querySelector("summary").addEventListener("click", () => (touched = true));
   return {
     element,
-    update: (/** @type {any} */ part, /** @type {boolean} */ open) => {
+    update: (/** @type {any} */ part, /** @type {boolean} */ open, /** @type {boolean} */ unfinished) => {
       if (open && !touched && !element.open) element.open = true;
       if (!open && !over) {
         // Only who saw it begin knows how long it took.
@@ -389,7 +392,7 @@ function reasoningPart() {
         over = true;
       }
       if (open) words.textContent = t("reasoning_now");
-      view.update(part.text, open);
+      view.update(part.text, open, unfinished);
     },
   };
 }

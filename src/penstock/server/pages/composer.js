@@ -9,7 +9,8 @@ const MAX_HEIGHT = 0.4;
 /** Emits `send` (detail: the text), `stop` and `edit`. */
 export class Composer extends EventTarget {
   #busy = false;
-  #conversation = "";
+  /** @type {string | null} */
+  #conversation = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #saving;
 
@@ -51,7 +52,7 @@ export class Composer extends EventTarget {
 
   /** A conversation that was new has got its name: the draft goes with it. @param {string} conversation */
   rename(conversation) {
-    this.drafts.set(this.#conversation, "");
+    this.drafts.set(this.#conversation ?? "", "");
     this.#conversation = conversation;
     this.#save();
   }
@@ -99,7 +100,7 @@ export class Composer extends EventTarget {
   #save() {
     clearTimeout(this.#saving);
     this.#saving = undefined;
-    this.drafts.set(this.#conversation, this.area.value);
+    if (this.#conversation !== null) this.drafts.set(this.#conversation, this.area.value);
   }
 
   #grow() {

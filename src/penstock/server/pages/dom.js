@@ -91,7 +91,7 @@ export function iconButton(shape, label, onclick, { class: kind = "", text = fal
 /**
  * Open a menu at `anchor`: buttons that can be walked with the arrow keys.
  * @param {HTMLElement} anchor
- * @param {{label: string, shape?: any, danger?: boolean, run: () => void}[]} items
+ * @param {{label: string, about?: string, shape?: any, danger?: boolean, run: () => void}[]} items
  */
 export function openMenu(anchor, items) {
   const menu = h("div", { class: "menu", role: "menu", popover: "auto", "aria-label": anchor.getAttribute("aria-label") });
@@ -102,7 +102,8 @@ export function openMenu(anchor, items) {
     };
     menu.append(
       h("button", { type: "button", role: "menuitem", class: item.danger ? "danger" : "", onclick: run },
-        item.shape ? icon(item.shape) : null, h("span", { text: item.label })),
+        item.shape ? icon(item.shape) : null,
+        h("span", { text: item.label }, item.about ? h("span", { class: "about", text: item.about }) : null)),
     );
   }
   menu.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {

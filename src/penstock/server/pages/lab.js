@@ -37,7 +37,8 @@ export class Lab extends EventTarget {
     this.cut = h("button", { type: "button", id: "cut", class: "button", onclick: () => this.dispatchEvent(new Event("cut")) }, icon("cut"), h("span", { text: t("cut") }));
     this.cut.disabled = !this.wasReading;
     const misbehave = h("button", { type: "button", id: "misbehave", class: "button", "aria-haspopup": "menu", onclick: () => openMenu(misbehave, listed.map((model) => ({
-      label: `${model.id.replace("demo-", "")}: ${model.description ?? ""}`,
+      label: model.id,
+      about: model.description,
       run: () => this.dispatchEvent(new CustomEvent("misbehave", { detail: model.id })),
     }))) }, icon("warning"), h("span", { text: t("misbehave") }), icon("chevron"));
     misbehave.disabled = !listed.length;

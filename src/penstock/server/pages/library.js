@@ -75,6 +75,8 @@ export class Library extends EventTarget {
   #unsaved = new Map();
   #channel = "BroadcastChannel" in globalThis ? new BroadcastChannel("penstock.library") : null;
   #full = false;
+  /** What went wrong last: before anybody listened, too. */
+  trouble = "";
 
   static async open() {
     const library = new Library();
@@ -83,7 +85,7 @@ export class Library extends EventTarget {
       await library.#load();
     } catch {
       library.#database = null;
-      queueMicrotask(() => library.#trouble("none"));
+      library.#trouble("none");
     }
     library.#channel?.addEventListener("message", (event) => library.#heard(event.data));
     return library;
@@ -256,6 +258,7 @@ export class Library extends EventTarget {
 
   /** @param {string} what */
   #trouble(what) {
+    this.trouble = what;
     this.dispatchEvent(new CustomEvent("trouble", { detail: what }));
   }
 

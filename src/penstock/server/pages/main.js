@@ -188,7 +188,8 @@ thread.addEventListener("proceed", () => void send(t("please_continue")));
 thread.addEventListener("results", (/** @type {any} */ event) => void thread.giveResults(event.detail.results, how()));
 models.addEventListener("change", () => drawChips());
 library.addEventListener("list", () => drawTitle());
-library.addEventListener("trouble", (/** @type {any} */ event) => notice(t(/** @type {any} */ (`storage_${event.detail}`)), { stay: true }));
+const complain = () => notice(t(/** @type {any} */ (`storage_${library.trouble}`)), { stay: true });
+library.addEventListener("trouble", complain);
 preferences.addEventListener("change", (/** @type {any} */ event) => {
   if (event.detail === "theme") drawTheme();
   else if (event.detail === "language") {
@@ -302,6 +303,7 @@ drawTheme();
 drawFixed();
 lab.show(preferences.get("lab"));
 byId("lab-toggle").setAttribute("aria-expanded", String(preferences.get("lab")));
+if (library.trouble) complain();
 void models.refresh();
 await route();
 document.documentElement.dataset.ready = "true";

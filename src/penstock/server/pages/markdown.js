@@ -152,15 +152,18 @@ export class MarkdownView {
     this.element = element;
   }
 
-  /** Show `text`, which grows; `open`: it is not at its end. @param {string} text @param {boolean} open */
-  update(text, open) {
+  /**
+   * Show `text`, which grows. `open`: it is not at its end; `unfinished`: its end never came.
+   * @param {string} text @param {boolean} open @param {boolean} [unfinished]
+   */
+  update(text, open, unfinished = false) {
     if (text === this.#text && this.#whole === !open) return;
     if (text.includes("\r")) text = text.replace(/\r\n?/g, "\n");
     if (!text.startsWith(this.#text.slice(0, this.#offset))) this.#clear();
     this.#text = text;
     this.#whole = !open;
     if (!open) {
-      this.#draw(0, text, open);
+      this.#draw(0, unfinished ? mend(text) : text, open);
       return;
     }
     const rest = text.slice(this.#offset);

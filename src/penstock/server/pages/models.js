@@ -59,9 +59,10 @@ export function grouped(models, wanted) {
   const groups = new Map();
   const put = (/** @type {string} */ name, /** @type {Model} */ model) => groups.set(name, [...(groups.get(name) ?? []), model]);
   const found = models.filter(fits);
-  for (const model of found.filter((one) => !isDemo(one.id)).sort((a, b) => a.owned_by.localeCompare(b.owned_by))) put(model.owned_by, model);
-  for (const model of found) if (isDemo(model.id) && !MISBEHAVING.includes(model.id)) put(t("group_demo"), model);
-  for (const model of found) if (MISBEHAVING.includes(model.id)) put(t("group_misbehaving"), model);
+  for (const model of found.filter((one) => !isDemo(one.id)).sort((a, b) => a.owned_by.localeCompare(b.owned_by) || a.id.localeCompare(b.id))) put(model.owned_by, model);
+  const demos = found.filter((one) => isDemo(one.id)).sort((a, b) => a.id.localeCompare(b.id));
+  for (const model of demos) if (!MISBEHAVING.includes(model.id)) put(t("group_demo"), model);
+  for (const model of demos) if (MISBEHAVING.includes(model.id)) put(t("group_misbehaving"), model);
   return groups;
 }
 
@@ -95,7 +96,7 @@ export class ModelPicker {
     this.#draw();
     this.dialog.showModal();
     this.input.focus();
-    this.listbox.querySelector('[aria-selected="true"]')?.scrollIntoView({ block: "center" });
+    this.listbox.querySelector('[aria-selected="true"]')?.scrollIntoView({ block: "nearest" });
   }
 
   #draw() {

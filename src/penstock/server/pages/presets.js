@@ -22,8 +22,8 @@ export function givenPresets() {
 }
 
 const FIELDS = /** @type {const} */ ([
-  ["temperature", { type: "number", min: 0, max: 2, step: 0.05, inputmode: "decimal" }],
-  ["top_p", { type: "number", min: 0, max: 1, step: 0.01, inputmode: "decimal" }],
+  ["temperature", { type: "number", min: 0, max: 2, step: "any", inputmode: "decimal" }],
+  ["top_p", { type: "number", min: 0, max: 1, step: "any", inputmode: "decimal" }],
   ["max_tokens", { type: "number", min: 1, max: 10_000_000, step: 1, inputmode: "numeric" }],
   ["seed", { type: "number", min: -9007199254740991, max: 9007199254740991, step: 1, inputmode: "numeric" }],
 ]);

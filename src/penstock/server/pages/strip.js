@@ -8,7 +8,7 @@ import { seconds, t } from "./i18n.js";
 
 const DRAW_EVERY = 80;
 const SHORTEST = 3_000;
-const STEPS = [250, 500, 1_000, 2_000, 5_000, 10_000, 15_000, 30_000, 60_000, 120_000, 300_000, 600_000, 1_800_000, 3_600_000];
+const STEPS = [50, 100, 250, 500, 1_000, 2_000, 5_000, 10_000, 15_000, 30_000, 60_000, 120_000, 300_000, 600_000, 1_800_000, 3_600_000];
 
 export class Strip {
   #drawn = 0;
@@ -66,7 +66,7 @@ export class Strip {
     const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
     pen.setTransform(scale, 0, 0, scale, 0, 0);
     pen.clearRect(0, 0, width, height);
-    const length = Math.max(SHORTEST, timeline.length * (timeline.ended ? 1 : 1.04));
+    const length = timeline.ended ? Math.max(300, timeline.length) : Math.max(SHORTEST, timeline.length * 1.04);
     const x = (/** @type {number} */ at) => (at / length) * (width - 3);
     const floor = height - 15;
 

@@ -85,8 +85,8 @@ export class Thread extends EventTarget {
       key: "", body: "", answer: { ...newAnswer(), stream }, figures: null,
     };
     this.nodes = new Map([[node.id, node]]);
-    this.render();
     this.#start(node);
+    this.render();
   }
 
   get readOnly() {
