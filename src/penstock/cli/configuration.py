@@ -109,7 +109,7 @@ def _option_origins(options: Options, environ: Mapping[str, str]) -> dict[str, O
         "listen.allowed_origins": ("--allow-origin", options.allow_origin),
         "store.path": ("--data", options.data),
         "store.kind": ("--store", options.store),
-        "keys.default": ("--key", options.key != environ.get("PENSTOCK_KEY", "")),
+        "keys.default": ("--key", options.key not in ("", environ.get("PENSTOCK_KEY"))),
         "providers.upstream": ("--upstream", options.upstream),
     }
     return {where: Origin(name) for where, (name, given) in named.items() if given}
@@ -138,6 +138,6 @@ def _with_options(config: Config, options: Options, environ: Mapping[str, str]) 
     config = msgspec.structs.replace(config, listen=listen, store=store, keys=keys)
     if options.upstream:
         return upstream_config(config, options.upstream, options.api_key, options.model)
-    if options.model or options.api_key != environ.get("PENSTOCK_UPSTREAM_KEY", ""):
+    if options.model or options.api_key not in ("", environ.get("PENSTOCK_UPSTREAM_KEY")):
         raise BadConfig([Problem("--upstream", "--model and --api-key say more about an --upstream URL")])
     return config

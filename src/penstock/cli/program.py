@@ -9,6 +9,7 @@ import os
 import pkgutil
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from types import MappingProxyType
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -48,14 +49,14 @@ CONTEXT: Final = MappingProxyType({"help_option_names": ["-h", "--help"], "max_c
 class Commands(TyperGroup):
     """The group of all commands, of which those that were not typed are known by name only."""
 
+    def __init__(self, **settings: Any) -> None:
+        """What help, completion and near names need to know of a command stands in the table."""
+        super().__init__(**settings)
+        self.commands = {name: TyperCommand(name, help=listed.summary) for name, listed in COMMANDS.items()}
+
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names in the order of the table."""
         return list(COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return what help and completion need to know of a command; None for an unknown name."""
-        listed = COMMANDS.get(cmd_name)
-        return listed and TyperCommand(cmd_name, help=listed.summary)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that is about to run, loaded."""
@@ -65,8 +66,10 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command; what goes wrong becomes lines on stderr and an exit code."""
         try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
         except Failure as failure:
             print(f"penstock: {failure.message}", file=sys.stderr)
             if failure.hint:
@@ -85,7 +88,6 @@ class Commands(TyperGroup):
             print(f"penstock: a defect of this program: {type(error).__name__}.", file=sys.stderr)
             print("Set PENSTOCK_DEBUG=1 to see where, and report it.", file=sys.stderr)
             raise typer.Exit(exits.DEFECT) from None
-        return result
 
 
 def load(name: str) -> Any:
@@ -133,4 +135,7 @@ def penstock(
 
 def main() -> None:
     """The program's entry point."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what the locale cannot write is no reason to fail
+            stream.reconfigure(errors="replace")
     app(prog_name="penstock")

@@ -195,7 +195,7 @@ class ChunksView(QuietView):
 
 
 class FramesView(QuietView):
-    """Server-sent events; a resumed read's second opening is left out."""
+    """Server-sent events, as `EventsView` has them."""
 
     def __init__(self) -> None:
         """Nothing was opened yet."""
@@ -204,10 +204,9 @@ class FramesView(QuietView):
 
     def take(self, received: Received, event: AnyEvent | None) -> None:
         """Write the event as the gateway framed it."""
-        if received.event == "stream":
-            if self._opened:
-                return
-            self._opened = True
+        if received.event == "stream" and self._opened:
+            return
+        self._opened = True
         frame: Any = {"event": received.event.encode(), "id": received.cursor.encode()}
         text = received.data.decode("utf-8", "replace")
         sys.stdout.write(sse.encode_text(text, **frame).decode("utf-8", "replace"))

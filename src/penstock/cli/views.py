@@ -120,10 +120,21 @@ class WordsView(QuietView):
 
 
 class EventsView(QuietView):
-    """One line of JSON for each event, as the gateway's own NDJSON has it: ``{"c":…,"ev":…,"d":…}``."""
+    """One line of JSON for each event, as the gateway's own NDJSON has it: ``{"c":…,"ev":…,"d":…}``.
+
+    What comes is one stream, however many reads it took: the openings of all but the first are left out.
+    """
+
+    def __init__(self) -> None:
+        """Nothing was opened yet."""
+        super().__init__()
+        self._opened = False
 
     def take(self, received: Received, event: AnyEvent | None) -> None:
         """Write the event."""
+        if received.event == "stream" and self._opened:
+            return
+        self._opened = True
         data = received.data.decode("utf-8", "replace")
         sys.stdout.write(f'{{"c":"{received.cursor}","ev":"{received.event}","d":{data}}}\n')
         sys.stdout.flush()
