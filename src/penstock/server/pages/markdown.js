@@ -6,8 +6,9 @@
 // open fence, half a link, the head of a table) is completed for the moment by `mend`. At the end the
 // whole is parsed once more, and blocks that then read differently are drawn anew.
 //
-// Whatever a model writes is hostile until DOMPurify has seen it. Images from elsewhere are never
-// fetched: they become links.
+// Whatever a model writes is hostile. HTML in it is shown as it was written, but for a few tags that
+// only form text; what then is HTML goes through DOMPurify; and the page's policy lets nothing run that
+// is not ours. Images from elsewhere are never fetched: they become links.
 
 import hljs from "./vendor/highlight.min.js";
 import { Lexer, Marked } from "./vendor/marked.esm.js";
@@ -21,15 +22,15 @@ const HIGHLIGHT_LIVE = 6_000;
 const HIGHLIGHT_EVERY = 400;
 const HIGHLIGHT_AT_MOST = 200_000;
 
-const TAGS = [
-  "a", "abbr", "b", "blockquote", "br", "caption", "cite", "code", "dd", "del", "details", "div", "dl", "dt",
-  "em", "figcaption", "figure", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "i", "img", "ins", "kbd", "li", "mark", "ol", "p",
-  "pre", "q", "s", "samp", "small", "span", "strong", "sub", "summary", "sup", "table", "tbody", "td", "tfoot",
-  "th", "thead", "tr", "u", "ul", "var", "wbr",
-];
-const ATTRIBUTES = ["align", "alt", "class", "colspan", "dir", "href", "lang", "open", "reversed", "rowspan", "src", "start", "title"];
+/** Tags that may stand in an answer; from HTML of its own, without any attribute. */
+const SIMPLE = new Set([
+  "b", "blockquote", "br", "cite", "code", "dd", "del", "details", "dl", "dt", "em", "h1", "h2", "h3", "h4", "h5",
+  "h6", "hr", "i", "ins", "kbd", "li", "mark", "ol", "p", "pre", "q", "s", "samp", "small", "strong", "sub",
+  "summary", "sup", "table", "tbody", "td", "tfoot", "th", "thead", "tr", "u", "ul", "var",
+]);
+const ATTRIBUTES = ["align", "alt", "class", "href", "src", "start", "title"];
 const PURIFY = /** @type {any} */ ({
-  ALLOWED_TAGS: TAGS,
+  ALLOWED_TAGS: [...SIMPLE, "a", "img", "span"],
   ALLOWED_ATTR: ATTRIBUTES,
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
@@ -40,13 +41,7 @@ const PURIFY = /** @type {any} */ ({
 const purifier = /** @type {any} */ (createPurifier)(window);
 purifier.addHook("beforeSanitizeAttributes", (/** @type {any} */ node) => {
   // An image that was merely imported into the page would already be fetched.
-  if (node.nodeName !== "IMG") return;
-  const source = node.getAttribute("src") ?? "";
-  if (source.startsWith("data:image/")) return;
-  node.removeAttribute("src");
-  node.removeAttribute("class");
-  if (/^https?:/i.test(source)) node.setAttribute("title", source);
-  else node.removeAttribute("title");
+  if (node.nodeName === "IMG" && !/^data:image\//i.test(node.getAttribute("src") ?? "")) node.remove();
 });
 purifier.addHook("uponSanitizeAttribute", (/** @type {any} */ _node, /** @type {any} */ data) => {
   // The page's own classes are not for answers.
@@ -66,9 +61,36 @@ purifier.addHook("afterSanitizeAttributes", (/** @type {any} */ node) => {
 const marked = new Marked({
   gfm: true,
   renderer: {
+    html: (/** @type {{text: string}} */ { text }) => simpleHtml(text),
+    image: (/** @type {{href: string, text: string}} */ { href, text }) => imageHtml(href, text),
     checkbox: (/** @type {{checked: boolean}} */ { checked }) => (checked ? "☑ " : "☐ "),
   },
 });
+
+/** @param {string} text */
+function escaped(text) {
+  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;");
+}
+
+/** HTML that a model wrote: simple tags are kept, the rest becomes text. @param {string} html */
+function simpleHtml(html) {
+  const parts = html.split(/(<\/?[a-zA-Z][a-zA-Z0-9]*(?:\s[^<>]*)?\/?>)/);
+  return parts.map((part, index) => {
+    if (index % 2 === 0) return part.replaceAll("<", "&lt;");
+    const [, slash, name] = /** @type {RegExpExecArray} */ (/^<(\/?)([a-zA-Z0-9]+)/.exec(part));
+    if (SIMPLE.has(name.toLowerCase())) return `<${slash}${name}>`;
+    const source = /^img$/i.test(name) && /\ssrc\s*=\s*["']?(https?:[^"'\s<>]+)/i.exec(part);
+    const alternative = /\salt\s*=\s*"([^"<>]*)"/i.exec(part);
+    return source ? imageHtml(source[1], alternative ? alternative[1] : "") : escaped(part);
+  }).join("");
+}
+
+/** @param {string} address @param {string} text */
+function imageHtml(address, text) {
+  if (/^data:image\//i.test(address)) return `<img src="${escaped(address)}" alt="${escaped(text)}">`;
+  const words = `${t("image")}: ${text || address}`;
+  return /^https?:/i.test(address) ? `<a href="${escaped(address)}">${escaped(words)}</a>` : escaped(words);
+}
 
 /**
  * Complete what is only begun at the end of a text. Pure.
@@ -141,7 +163,7 @@ export class MarkdownView {
   #settled = 0;
   #offset = 0;
   #text = "";
-  /** @type {Record<string, any>} */
+  /** Definitions in what is settled. @type {Record<string, any>} */
   #links = {};
   #whole = false;
   /** How many blocks were drawn so far, for measuring. */
@@ -174,12 +196,10 @@ export class MarkdownView {
   /** @param {number} from  the first block that is drawn @param {string} source @param {boolean} open */
   #draw(from, source, open) {
     const lexer = /** @type {any} */ (new Lexer(marked.defaults));
-    Object.assign(lexer.tokens.links, this.#links);
+    if (open) Object.assign(lexer.tokens.links, this.#links);
     const tokens = lexer.lex(source);
-    const known = Object.keys(this.#links).length;
-    Object.assign(this.#links, lexer.tokens.links);
     // A definition that came late changes blocks that were drawn before it.
-    const anew = !open && Object.keys(this.#links).length > 0 && known < Object.keys(this.#links).length;
+    const anew = !open && Object.keys(lexer.tokens.links).length > 0;
     const shown = tokens.filter((/** @type {any} */ token) => token.type !== "space" && token.type !== "def");
     shown.forEach((/** @type {any} */ token, /** @type {number} */ index) => {
       const last = open && index === shown.length - 1;
@@ -214,6 +234,7 @@ export class MarkdownView {
     const length = settled.reduce((sum, token) => sum + token.raw.length, 0);
     if (!length || !rest.startsWith(settled.map((token) => token.raw).join(""))) return;
     this.#offset += length;
+    for (const { type, tag, href, title } of settled) if (type === "def") this.#links[tag] ??= { href, title };
     this.#settled += settled.filter((token) => token.type !== "space" && token.type !== "def").length;
   }
 
@@ -246,13 +267,6 @@ function finish(fragment, open) {
     const scroller = h("div", { class: "table" });
     table.replaceWith(scroller);
     scroller.append(table);
-  }
-  for (const image of fragment.querySelectorAll("img:not([src])")) {
-    const address = image.getAttribute("title") ?? "";
-    const name = image.getAttribute("alt") || address || "…";
-    const props = { class: "image-link", title: address };
-    const link = address && !image.closest("a") ? { href: address, target: "_blank", rel: "noopener noreferrer nofollow" } : {};
-    image.replaceWith(h(address && !image.closest("a") ? "a" : "span", { ...props, ...link }, `${t("image")}: ${name}`));
   }
   return painted;
 }

@@ -14,6 +14,7 @@
 export class SseDecoder {
   #text = new TextDecoder("utf-8");
   #rest = "";
+  #cr = false;
   #type = "";
   /** @type {string[]} */
   #data = [];
@@ -27,12 +28,13 @@ export class SseDecoder {
   feed(bytes) {
     /** @type {SseEvent[]} */
     const found = [];
-    let text = this.#rest + this.#text.decode(bytes, { stream: true });
-    // A CR at the end may be half of CRLF: it waits for the next byte.
-    const held = text.endsWith("\r") ? "\r" : "";
-    if (held) text = text.slice(0, -1);
-    const lines = text.split(/\r\n|\n|\r/);
-    this.#rest = (lines.pop() ?? "") + held;
+    let text = this.#text.decode(bytes, { stream: true });
+    // CR LF is one line end, also when it comes in two pieces.
+    const after = this.#cr && text.startsWith("\n");
+    if (text) this.#cr = text.endsWith("\r");
+    if (after) text = text.slice(1);
+    const lines = (this.#rest + text).split(/\r\n|\n|\r/);
+    this.#rest = lines.pop() ?? "";
     for (const line of lines) {
       const event = this.#line(line);
       if (event) found.push(event);
