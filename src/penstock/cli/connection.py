@@ -156,8 +156,8 @@ def address_of(url: str, key: str = "") -> Address:
     text = url.strip()
     if "://" not in text:
         text = f"http://{text}"
-    parts = urlsplit(text)
     with suppress(ValueError):
+        parts = urlsplit(text)
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
             path = re.sub(r"/(v1/?)?$", "", parts.path)
             return Address(f"{parts.scheme}://{parts.netloc}{path}", key)
@@ -175,7 +175,10 @@ def target_of(text: str, default: Address) -> Target:
         if not stream:
             raise ValueError("a stream is named by its id (s_…), by a cursor (s_…~…) or by its URL")
         return Target(default, stream, _cursor(text) if "~" in text else "")
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        parts = urlsplit("")
     prefix, _, rest = parts.path.partition("/v1/")
     words = [*rest.split("/"), *parts.fragment.split("/")]
     stream = next((found for word in words if (found := stream_of(word))), "")

@@ -90,6 +90,9 @@ def serve(
         print(f"penstock: cannot listen on {where}: {error.strerror}.", file=sys.stderr)
         print("Choose another address with --host and --port.", file=sys.stderr)
         raise typer.Exit(exits.UNAVAILABLE) from None
+    except Exception:
+        structlog.get_logger(__name__).critical("gateway_crashed", exc_info=True)
+        raise typer.Exit(exits.DEFECT) from None
 
 
 def configure_logs() -> None:
