@@ -23,6 +23,8 @@ from penstock.config import BadConfig, Config, located
 from penstock.server.serving import Server, listen
 from penstock.types.errors import PenstockError
 
+log = structlog.get_logger(__name__)
+
 
 def serve(
     config: ConfigFile = None,
@@ -90,8 +92,8 @@ def serve(
         print(f"penstock: cannot listen on {where}: {error.strerror}.", file=sys.stderr)
         print("Choose another address with --host and --port.", file=sys.stderr)
         raise typer.Exit(exits.UNAVAILABLE) from None
-    except Exception:
-        structlog.get_logger(__name__).critical("gateway_crashed", exc_info=True)
+    except Exception as error:
+        log.error("gateway_crashed", exc_info=error)
         raise typer.Exit(exits.DEFECT) from None
 
 
