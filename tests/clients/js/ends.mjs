@@ -1,11 +1,13 @@
 // How readers take the end of a stream, left to themselves: node ends.mjs NAME URL SECONDS reads URL with a
-// reader that nobody closes, for so long; prints what it was given: the names of the events, and of errors.
+// reader that nobody closes, until it has stopped or it is plain that it will not, or for so long; prints
+// what it was given: the names of the events, of errors and of connections.
 
 import { XMLHttpRequest } from "./react-native-xhr.mjs";
 
 const [name, url, seconds] = process.argv.slice(2);
 const seen = [];
-const NAMES = ["stream", "delta", "done", "fail", "error"];
+const NAMES = ["stream", "delta", "done", "fail", "error", "open"];
+const ENOUGH = 4; // connections and errors of one that goes on and on
 
 if (name === "fetch-event-source") {
   globalThis.window = globalThis;
@@ -15,7 +17,21 @@ if (name === "react-native-sse") globalThis.XMLHttpRequest = XMLHttpRequest;
 console.error = console.warn = () => {};
 
 function watch(source) {
-  for (const event of NAMES) source.addEventListener(event, () => seen.push(event));
+  for (const event of NAMES) {
+    source.addEventListener(event, () => {
+      note(event);
+      if (source.readyState === 2) finish();
+    });
+  }
+}
+
+function note(event) {
+  seen.push(event);
+  if (seen.filter((name) => name === "error" || name === "open").length >= ENOUGH) finish();
+}
+
+function finish() {
+  process.stdout.write(JSON.stringify(seen), () => process.exit(0));
 }
 
 const start = {
@@ -29,15 +45,16 @@ const start = {
   },
   async "fetch-event-source"() {
     const { fetchEventSource } = await import("@microsoft/fetch-event-source");
-    const onmessage = (message) => seen.push(message.event || "message");
-    await fetchEventSource(url, { openWhenHidden: true, onmessage, onerror: () => void seen.push("error") });
-    seen.push("resolved");
+    const onmessage = (message) => note(message.event || "message");
+    await fetchEventSource(url, { openWhenHidden: true, onmessage, onerror: () => note("error") });
+    note("resolved");
+    finish();
   },
   async "react-native-sse"() {
     const { default: module } = await import("react-native-sse");
-    watch(new (module.default ?? module)(url, { timeoutBeforeConnection: 0 }));
+    watch(new (module.default ?? module)(url, { timeoutBeforeConnection: 0, pollingInterval: 100 }));
   },
 };
 
 start[name]();
-setTimeout(() => process.stdout.write(JSON.stringify(seen), () => process.exit(0)), seconds * 1000);
+setTimeout(finish, seconds * 1000);

@@ -2,7 +2,7 @@
 
 A path that begins with a number, ``/17/stream?…``, belongs to that run: the number is taken off on the
 way, and the run's next `Cut` is made in its answer. Other paths are files for a browser. In every answer
-``retry: 1000`` becomes ``retry: 0010``, ten milliseconds in as many bytes, so that nobody waits.
+``retry: 1000`` becomes ``retry: 0100``, a tenth of a second in as many bytes, so that nobody waits long.
 """
 
 import asyncio
@@ -230,7 +230,7 @@ class _FromClient(asyncio.Protocol):
         """Pass on what the gateway sent, up to the cut."""
         if self._broken:
             return
-        data = data.replace(b"retry: 1000\n", b"retry: 0010\n")
+        data = data.replace(b"retry: 1000\n", b"retry: 0100\n")
         before = len(self._answer)
         self._answer += data
         at = _place(self._answer, self._cut) if self._cut is not None else None

@@ -1,6 +1,6 @@
 """What was measured, one line for each reader and route, to be printed at the end."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass
@@ -15,7 +15,6 @@ class Row:
     lost: int = 0
     repeated: int = 0
     calls: int = 0
-    stuck: list[str] = field(default_factory=list)
 
 
 def printed(rows: list[Row]) -> list[str]:

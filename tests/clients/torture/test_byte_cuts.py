@@ -138,6 +138,7 @@ class Torture:
             if bad:
                 cuts = [cut for cut, _ in run.made]
                 wrong.append((bad, cuts, run.statuses, run.made[-1][1] if run.made else b""))
+            del self.network.runs[result["run"]]  # with every byte of its answers
         return row, wrong
 
 
