@@ -125,7 +125,7 @@ export function openMenu(anchor, items) {
       if (focused) anchor.focus();
     }
   });
-  (anchor.closest("dialog") ?? document.body).append(menu);
+  (anchor.closest("dialog, main, nav") ?? document.body).append(menu);
   anchor.setAttribute("aria-haspopup", "menu");
   menu.showPopover();
   const box = anchor.getBoundingClientRect();

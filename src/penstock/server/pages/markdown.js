@@ -62,6 +62,11 @@ const marked = new Marked({
   gfm: true,
   renderer: {
     html: (/** @type {{text: string}} */ { text }) => simpleHtml(text),
+    // Below the page's title and the question, for whoever goes from heading to heading.
+    heading(/** @type {{tokens: any[], depth: number}} */ { tokens, depth }) {
+      const level = Math.min(6, depth + 2);
+      return `<h${level}>${/** @type {any} */ (this).parser.parseInline(tokens)}</h${level}>\n`;
+    },
     image: (/** @type {{href: string, text: string}} */ { href, text }) => imageHtml(href, text),
     checkbox: (/** @type {{checked: boolean}} */ { checked }) => (checked ? "☑ " : "☐ "),
   },

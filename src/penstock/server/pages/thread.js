@@ -265,7 +265,7 @@ export class Thread extends EventTarget {
   #userElement(node) {
     if (node.id === this.#editing) return this.#editor(node);
     return h("article", { class: "turn question", "data-node": node.id },
-      h("h3", { class: "vh", text: t("you") }),
+      h("h2", { class: "vh", text: t("you") }),
       h("div", { class: "said", text: node.text }),
       h("div", { class: "actions" }));
   }
