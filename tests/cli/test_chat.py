@@ -180,11 +180,20 @@ def endless(environ, at, tmp_path):
 
 
 def test_ctrl_c_stops_the_answer_at_the_provider_and_keeps_what_came(endless, upstream):
-    begun = endless.stdout.read(5)
+    begun = b""
+    while b"3" not in begun:
+        begun += endless.stdout.read(5)
     endless.send_signal(signal.SIGINT)
     rest, errors = endless.communicate(timeout=PATIENCE)
     assert (begun + rest).decode().split()[:3] == ["1", "2", "3"]
     assert (endless.returncode, errors.decode()) == (130, "penstock: Stopped.\n")
+    assert upstream.asked[-1].left.wait(PATIENCE)
+
+
+def test_a_program_that_is_told_to_end_stops_the_answer_first(endless, upstream):
+    endless.stdout.read(5)
+    endless.send_signal(signal.SIGTERM)
+    assert endless.wait(PATIENCE) == 130
     assert upstream.asked[-1].left.wait(PATIENCE)
 
 
@@ -257,6 +266,10 @@ def test_no_color_means_no_colour(terminal, at):
     seen.shows("some code")
     assert seen.style_of("code").fg == "default"
     assert seen.ends() == 0
+
+
+def test_bytes_that_are_no_text_are_no_defect(run, at):
+    assert run("chat", "-m", "demo-echo", "a\udcffb", **at).stdout == "a?b\n"
 
 
 def test_what_a_model_says_cannot_steer_the_terminal(terminal, at):

@@ -283,7 +283,8 @@ def test_history_comes_back_in_the_next_chat_and_is_its_owners_alone(chat, envir
     seen.shows("> first\n· line")
 
 
-def test_a_gateway_that_is_not_there_is_said_before_a_prompt(terminal):
-    seen = terminal("chat", "--url", "http://127.0.0.1:1")
+@pytest.mark.parametrize("words", [[], ["-m", "demo"]])
+def test_a_gateway_that_is_not_there_is_said_before_a_prompt(terminal, words):
+    seen = terminal("chat", "--url", "http://127.0.0.1:1", *words)
     assert seen.ends() == 69
     seen.shows("no gateway at http://127.0.0.1:1", "`penstock serve` starts one")

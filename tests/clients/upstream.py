@@ -30,14 +30,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("content-type", "text/event-stream")
         self.send_header("connection", "close")
         self.end_headers()
-        for delta, pause in _script(asked.body["model"]):
-            if self._gone(pause):
-                asked.left.set()
-                return
-            choice = {"index": 0, "delta": delta, "finish_reason": None if delta else "stop"}
-            chunk = {"id": "up-1", "object": "chat.completion.chunk", "created": 1, "choices": [choice]}
-            self.wfile.write(b"data: %b\n\n" % json.dumps({**chunk, "model": "m"}).encode())
-        self.wfile.write(b"data: [DONE]\n\n")
+        try:
+            for delta, pause in _script(asked.body["model"]):
+                if self._gone(pause):
+                    asked.left.set()
+                    return
+                choice = {"index": 0, "delta": delta, "finish_reason": None if delta else "stop"}
+                chunk = {"id": "up-1", "object": "chat.completion.chunk", "created": 1, "choices": [choice]}
+                self.wfile.write(b"data: %b\n\n" % json.dumps({**chunk, "model": "m"}).encode())
+            self.wfile.write(b"data: [DONE]\n\n")
+        except ConnectionError:  # it left between a look and a write
+            asked.left.set()
 
     def do_GET(self):
         """Who has left so far, for tests in another language."""

@@ -2,6 +2,7 @@
 
 import uuid
 from contextlib import suppress
+from typing import Final
 
 from penstock.cli import exits
 from penstock.cli.answers import Answer
@@ -11,6 +12,9 @@ from penstock.cli.exits import Failure
 from penstock.cli.running import Outcome, explained, receive
 from penstock.cli.views import View
 
+MAX_GRACE: Final = 86_400.0
+"""Seconds; a gateway takes no more."""
+
 
 async def ask(connection: Connection, conversation: Conversation, view: View, answer: Answer) -> Outcome:
     """Ask for the next answer of ``conversation``; what comes goes into ``answer`` and ``view``.
@@ -19,7 +23,8 @@ async def ask(connection: Connection, conversation: Conversation, view: View, an
     would pay for an answer that nobody waits for.
     """
     key = uuid.uuid4().hex
-    body = {"request": conversation.request(), "on_disconnect": f"grace:{max(1.0, connection.patience):g}"}
+    grace = min(max(1.0, connection.patience), MAX_GRACE)
+    body = {"request": conversation.request(), "on_disconnect": f"grace:{grace:.1f}"}
 
     async def stop() -> None:
         if answer.stream:

@@ -80,10 +80,10 @@ def chat(
     """
     if as_json and events:
         raise Failure("choose one of --json and --events.", code=exits.USAGE)
-    conversation = Conversation(model, system, Sampling(temperature, top_p, max_tokens))
+    conversation = Conversation(model, _text(system), Sampling(temperature, top_p, max_tokens))
     at = address(url, key)
     piped = "" if sys.stdin.isatty() else _standard_input()
-    words = "\n\n".join(part for part in (piped, " ".join(prompt or ())) if part.strip())
+    words = "\n\n".join(part for part in (piped, _text(" ".join(prompt or ()))) if part.strip())
     if words or file:
         conversation.ask(with_files(words, file or ()))
 
@@ -100,6 +100,11 @@ def chat(
         return await Talk(connection, conversation, plain=plain).run()
 
     raise typer.Exit(run(at, patience, talk))
+
+
+def _text(argument: str) -> str:
+    """Return an argument without the halves of characters that bytes which are no text come as."""
+    return argument.encode("utf-8", "replace").decode()
 
 
 def _standard_input() -> str:

@@ -112,7 +112,11 @@ async def _near(connection: Connection, message: str, model: str) -> str:
 
 
 class Interrupts:
-    """Ctrl-C while an answer comes: counted, instead of ending the program."""
+    """Ctrl-C while an answer comes: counted, instead of ending the program.
+
+    Being told to end (SIGTERM), or a terminal that was closed (SIGHUP), counts as two: it stops the answer,
+    does not wait for its end, and leaves the terminal as it was.
+    """
 
     def __init__(self) -> None:
         """None so far."""
@@ -120,15 +124,23 @@ class Interrupts:
         self.second = asyncio.Event()
 
     def __enter__(self) -> Self:
-        """Take SIGINT over."""
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._interrupt)
+        """Take the signals over."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, self._interrupt)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._end)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give SIGINT back."""
-        asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
+        """Give them back."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+    def _end(self) -> None:
+        self.first.set()
+        self.second.set()
 
     def _interrupt(self) -> None:
         (self.second if self.first.is_set() else self.first).set()

@@ -10,7 +10,6 @@ import shutil
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -72,9 +71,8 @@ class Talk:
         }
 
     async def run(self) -> int:
-        """Talk until the person leaves; return the exit code."""
-        with suppress(Refused, Unreachable):
-            self._models = await self._connection.models()
+        """Talk until the person leaves; return the exit code. Raises `Refused` or `Unreachable` at first."""
+        self._models = await self._connection.models()
         summaries = {name: command.summary for name, command in self._commands.items()}
         session = editor(summaries, lambda: self._models, dict(os.environ))
         self._say(f"{self._conversation.model} at {self._connection.address.base}", "bold")
