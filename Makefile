@@ -22,7 +22,7 @@ WORKERS ?= auto
 # Lives that `make torture` ends with SIGKILL.
 KILLS ?= 200
 
-.PHONY: docs-cli help serve check test test-live torture soak bench bench-fan-out docs tools vendor dist container clean
+.PHONY: docs-cli help serve check test test-live torture soak bench bench-fan-out docs tools vendor pictures dist container clean
 
 help:  ## List what people type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -72,6 +72,9 @@ container:  ## Build the container image (podman, buildah or docker)
 
 docs-cli: $(VENV)/.stamp-dev  ## Write the commands' help into docs/guide/command-line.md
 	$(BIN)/python tools/command_line.py
+
+pictures: tools $(VENV)/.stamp-dev  ## Shoot the chat page in all its states, to be looked at (build/pictures, docs/chat.png)
+	$(BIN)/python -m tests.clients.pictures $(ARGS)
 
 clean:  ## Remove what was installed and built
 	rm -rf $(VENV) $(LIVE) $(JS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* \

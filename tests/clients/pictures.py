@@ -197,6 +197,30 @@ def shoot(browser: Browser, gateway: Gateway, scene: Scene, folder: Path, size: 
     context.close()
 
 
+def shoot_readme(browser: Browser, gateway: Gateway) -> None:
+    """A conversation in mid-answer, whose connection was lost and taken up again."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="light")
+    prefer(context, model="demo")
+    chat = Chat(context.new_page(), gateway.url).open()
+    for text in ("用三句话介绍流式网关", "Why does water hammer break pipes?", "Compare SSE and WebSocket"):
+        chat.ask(text, "demo-quick")
+        chat.ended()
+        chat.page.keyboard.press("Control+k")
+    chat.page.click("#lab-toggle")
+    chat.ask("How do I call you from code?", "demo")
+    chat.shown(150)
+    chat.page.click("#cut")
+    chat.page.locator(".waiting.trouble").wait_for()
+    chat.page.click("#lab-toggle")
+    chat.page.locator(".waiting.trouble").wait_for(state="hidden")
+    chat.shown(425)
+    chat.page.mouse.move(640, 20)
+    picture = ROOT / "docs" / "chat.png"
+    chat.page.screenshot(path=picture)
+    print(f"{picture}: {picture.stat().st_size // 1000} kB")
+    context.close()
+
+
 def main(folder: Path, names: list[str]) -> None:
     """Shoot the scenes of these ``names``, or all, and the README's picture."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -204,6 +228,8 @@ def main(folder: Path, names: list[str]) -> None:
     takes = [(scene, size, theme) for scene in chosen for size in SIZES for theme in ("light", "dark")]
     with browsing() as browser, tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         shared = stack.enter_context(serving(Path(scratch) / "shared", settings()))
+        if not names or "readme" in names:
+            shoot_readme(browser, shared)
         for scene, size, theme in takes:
             name = f"{scene.__name__}-{size}-{theme}"
             print(name)

@@ -94,6 +94,17 @@ export class Strip {
         pen.fillStyle = colour("back");
         pen.fillRect(to, 2, 1.5, floor - 2);
       }
+      if (gap.caught) {
+        // What had waited comes at once: one block, as tall as there is room, with its number.
+        pen.globalAlpha = 0.45;
+        pen.fillStyle = colour("text");
+        pen.fillRect(to, 8, 5, floor - 8);
+        pen.globalAlpha = 1;
+        pen.fillStyle = colour("words");
+        const words = `+${gap.caught}`;
+        const wide = pen.measureText(words).width;
+        pen.fillText(words, to - from > wide + 12 ? to - wide - 5 : to + 8, 11);
+      }
     }
     for (const at of timeline.heartbeats) {
       pen.fillStyle = colour("heartbeat");
@@ -101,6 +112,7 @@ export class Strip {
     }
     const wide = timeline.marks.length < width / 3 ? 2 : 1;
     for (const mark of timeline.marks) {
+      if (mark.caught && timeline.cuts) continue;
       const size = mark.size / mark.count;
       const tall = 4 + (floor - 8) * Math.min(1, Math.log2(1 + size) / 6);
       pen.globalAlpha = mark.caught ? 0.45 : 1;

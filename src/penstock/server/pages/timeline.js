@@ -19,7 +19,10 @@ export class Timeline {
   marks = [];
   /** @type {number[]} */
   heartbeats = [];
-  /** Where the connection was lost, why, and when it was back. @type {{at: number, why: string, back: number}[]} */
+  /**
+   * Where the connection was lost, why, when it was back, and how many chunks had waited meanwhile.
+   * @type {{at: number, why: string, back: number, caught: number}[]}
+   */
   gaps = [];
   chunks = 0;
   caught = 0;
@@ -45,8 +48,11 @@ export class Timeline {
   chunk(kind, size, caught) {
     const at = this.now;
     this.chunks += 1;
-    if (caught) this.caught += 1;
-    else if (this.#last) this.longest = Math.max(this.longest, at - this.#last);
+    const gap = this.gaps.at(-1);
+    if (caught) {
+      this.caught += 1;
+      if (gap) gap.caught += 1;
+    } else if (this.#last) this.longest = Math.max(this.longest, at - this.#last);
     this.#last = at;
     this.marks.push({ at, kind: /** @type {any} */ (kind), size, count: 1, caught });
     if (this.marks.length > MAX_MARKS) this.#merge();
@@ -59,7 +65,7 @@ export class Timeline {
 
   /** @param {string} why */
   lost(why) {
-    this.gaps.push({ at: this.now, why, back: 0 });
+    this.gaps.push({ at: this.now, why, back: 0, caught: 0 });
     if (this.gaps.length > MAX_MARKS) this.gaps.shift();
   }
 
