@@ -10,6 +10,8 @@ from tests.clients.gateway import serving, wait_for
 from tests.clients.relay import relaying
 
 SAID = " ".join(f"word{number}" for number in range(80))
+LONG = " ".join(f"word{number}" for number in range(300))
+"""Long enough to press something meanwhile."""
 
 
 def lost(complaints) -> None:
@@ -39,13 +41,13 @@ def behind(context, relay) -> Chat:
 
 def test_reloading_in_mid_answer_loses_and_doubles_nothing(chat, gateway):
     before = runs(gateway)
-    chat.ask(SAID)
+    chat.ask(LONG)
     chat.shown(60)
     chat.reload()
     chat.shown(60)
     chat.ended()
-    assert chat.text == SAID
-    assert "80 chunks" in chat.figures
+    assert chat.text == LONG
+    assert "300 chunks" in chat.figures
     assert "first chunk after" not in chat.figures  # by whose clock?
     assert runs(gateway) == before + 1
 
@@ -89,24 +91,24 @@ def test_a_second_tab_follows_the_same_answer(chat, gateway):
 
 
 def test_an_answer_goes_on_while_another_conversation_is_looked_at(chat):
-    chat.ask(SAID)
+    chat.ask(LONG)
     chat.shown()
     chat.press("New chat", chat.page.locator("#drawer"))
     expect(chat.page.locator("#empty")).to_be_visible()
     chat.page.locator("#conversations a").click()
     chat.ended()
-    assert chat.text == SAID
+    assert chat.text == LONG
 
 
 def test_a_connection_that_is_cut_on_purpose_is_taken_up_where_it_was(chat):
     chat.press("Lab")
-    chat.ask(SAID)
+    chat.ask(LONG)
     chat.shown(60)
     chat.press("Cut the connection")
     expect(chat.answer).to_contain_text("Connection cut")
     chat.ended()
-    assert chat.text == SAID
-    assert "80 chunks" in chat.figures
+    assert chat.text == LONG
+    assert "300 chunks" in chat.figures
     strip = chat.answer.locator(".strip").get_attribute("aria-label")
     assert "The connection was lost once." in strip
     assert "had waited and came at once" in strip
@@ -162,6 +164,73 @@ def test_what_something_else_answers_is_no_end(behind, gateway, complaints):
     behind.ended()
     assert behind.text == gateway.get(f"/v1/streams/{behind.stream}")["text"].strip()
     complaints.clear()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": 204},
+        {"status": 416, "json": {"error": {"code": "cursor_ahead", "message": "ahead", "fault": "client"}}},
+        {"status": 409, "json": {"error": {"code": "log_lost", "message": "lost", "fault": "client"}}},
+        {
+            "content_type": "text/event-stream",
+            "body": 'event: fail\ndata: {"code":"log_lost","message":"lost","retryable":false}\n\n',
+        },
+    ],
+    ids=["204", "416", "409", "fail"],
+)
+def test_a_cursor_that_is_worth_nothing_is_dropped_and_all_is_read_again(chat, complaints, answer):
+    chat.page.route("**/events", lambda route: route.fulfill(**answer), times=1)
+    chat.press("Lab")
+    chat.ask(LONG)
+    chat.shown(60)
+    chat.press("Cut the connection")
+    chat.ended()
+    assert chat.text == LONG
+    assert "300 chunks" in chat.figures
+    complaints.clear()
+
+
+def test_a_log_that_cannot_be_read_at_the_moment_can_be_read_on_later(chat, complaints):
+    damaged = {"error": {"code": "log_damaged", "message": "A part is damaged.", "fault": "gateway"}}
+    chat.page.route("**/events", lambda route: route.fulfill(status=500, json=damaged), times=1)
+    chat.press("Lab")
+    chat.ask(LONG)
+    chat.shown(60)
+    chat.press("Cut the connection")
+    expect(chat.ending).to_contain_text("A part is damaged.")
+    chat.press("Try again")
+    chat.ended()
+    assert chat.text == LONG
+    chat.reload()
+    assert chat.text == LONG
+    complaints.clear()
+
+
+def test_an_answer_goes_on_while_another_version_is_looked_at(chat):
+    chat.ask("one two", "demo-echo")
+    chat.ended()
+    chat.choose("endless")
+    chat.press("Answer again")
+    chat.shown(20)
+    chat.press("Version before")
+    expect(chat.answer).to_contain_text("1/2")
+    assert chat.text == "one two"
+    chat.press("Version after")
+    was = len(chat.text)
+    chat.shown(was + 20)
+    chat.press("Stop the answer")
+    chat.ended()
+    numbers = [int(number) for number in chat.text.split()]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_a_conversation_that_is_deleted_stops_its_answer(chat, upstream):
+    chat.ask("Hello", "endless")
+    chat.shown(10)
+    chat.menu(chat.page.get_by_label("More about “Hello”"), "Delete")
+    chat.press("Delete", chat.page.locator("#small-dialog"))
+    assert upstream.asked[-1].left.wait(10)
 
 
 def test_a_gateway_that_is_killed_in_mid_answer_breaks_nothing(context, complaints, own):

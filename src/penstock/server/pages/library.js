@@ -176,7 +176,7 @@ export class Library extends EventTarget {
       const store = this.#database.transaction("nodes", "readwrite").objectStore("nodes");
       const kept = /** @type {AnswerNode | undefined} */ (await result(store.get(node.id)));
       if (!kept) return; // deleted meanwhile: it does not come back
-      if (kept.answer.end && !node.answer.end) return;
+      if (kept.answer.end && kept.answer.end.status !== "unreadable" && !node.answer.end) return;
       if (kept.answer.n > node.answer.n && !node.answer.end) return;
       await result(store.put(node));
       // Other tabs read the stream themselves; they want to know that there is one, and its end.

@@ -182,7 +182,7 @@ composer.addEventListener("send", (/** @type {any} */ event) => void send(event.
 composer.addEventListener("stop", () => thread.stop());
 composer.addEventListener("edit", () => thread.editLast());
 thread.addEventListener("change", () => drawBusy());
-thread.addEventListener("again", (/** @type {any} */ event) => void thread.regenerate(event.detail.id, how()));
+thread.addEventListener("again", (/** @type {any} */ event) => void thread.again(event.detail.id, how()));
 thread.addEventListener("resend", (/** @type {any} */ event) => void thread.askAgain(event.detail.id, event.detail.text, how()));
 thread.addEventListener("proceed", () => void send(t("please_continue")));
 thread.addEventListener("results", (/** @type {any} */ event) => void thread.giveResults(event.detail.results, how()));
@@ -219,11 +219,13 @@ sidebar.addEventListener("rename", async (/** @type {any} */ { detail: id }) => 
 sidebar.addEventListener("remove", async (/** @type {any} */ { detail: id }) => {
   const title = library.get(id)?.title ?? "";
   if (!(await confirmed(t("delete_title"), t("delete_about", { title }), t("delete")))) return;
-  if (id === thread.conversation) {
-    if (thread.busy) thread.stop();
-    newChat();
-  }
+  const nodes = await library.nodes(id);
+  if (id === thread.conversation) newChat();
   await library.remove(id);
+  for (const node of nodes.values()) {
+    if (node.role !== "answer" || node.answer.end || !node.answer.stream) continue;
+    api.fetch(`v1/streams/${node.answer.stream}/cancel`, { method: "POST" }).catch(() => notice(t("not_stopped")));
+  }
 });
 sidebar.addEventListener("markdown", async (/** @type {any} */ { detail: id }) => {
   const conversation = library.get(id);

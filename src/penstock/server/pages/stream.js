@@ -189,7 +189,7 @@ export class Follower {
       }
       const lost = error instanceof Lost ? error : new Lost("network");
       if (this.state.phase === "reading") this.on.lost(this.#cutFor ? "cut" : lost.reason);
-      if (!this.stream) this.#unsure = true;
+      if (!this.stream && lost.reason !== "key") this.#unsure = true;
       await this.#pause(lost);
     }
   }

@@ -114,10 +114,18 @@ export class Thread extends EventTarget {
     if (node) await this.#question({ text }, node.parent, how);
   }
 
-  /** Another answer to the same question. @param {string} id @param {{model: string, settings: any, script: any}} how */
-  async regenerate(id, how) {
+  /**
+   * Another answer to the same question; or, where this one could not be read on, the rest of it.
+   * @param {string} id @param {{model: string, settings: any, script: any}} how
+   */
+  async again(id, how) {
     const node = this.nodes.get(id);
-    if (node) await this.#answer(node.parent, how);
+    if (node?.role !== "answer") return;
+    if (node.answer.end?.status === "unreadable" && node.answer.stream) {
+      node.answer.end = null;
+      this.#start(node);
+      this.render();
+    } else await this.#answer(node.parent, how);
   }
 
   /** @param {{id: string, name: string, text: string}[]} results @param {any} how */
@@ -137,7 +145,11 @@ export class Thread extends EventTarget {
 
   /** @param {string} parent @param {{model: string, settings: any, script: any}} how */
   async #answer(parent, { model, settings, script }) {
-    if (this.busy) this.run?.close();
+    if (this.run && this.busy) {
+      // Asked in another way before it was answered: the first answer is wanted no more.
+      void this.run.follower.stop();
+      this.run.close();
+    }
     const body = JSON.stringify(requestOf(pathTo(this.nodes, parent), model, settings, script));
     /** @type {import("./library.js").AnswerNode} */
     const node = {
@@ -238,6 +250,11 @@ export class Thread extends EventTarget {
     const { column, empty } = this.parts;
     const path = this.path;
     const readOnly = this.readOnly;
+    if (this.run && !path.some((node) => node.id === this.run?.node.id)) {
+      // Another version is looked at: this one goes on without us, and is followed again when it is shown.
+      this.run.close();
+      this.run = null;
+    }
     empty.hidden = path.length > 0;
     const keys = path.map((node) => (node.id === this.#editing ? `edit-${node.id}` : node.id));
     let same = 0;
