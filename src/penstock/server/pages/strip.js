@@ -111,13 +111,19 @@ export class Strip {
       pen.fillRect(Math.round(x(at)), floor - 4, 1, 4);
     }
     const wide = timeline.marks.length < width / 3 ? 2 : 1;
-    for (const mark of timeline.marks) {
-      if (mark.caught && timeline.cuts) continue;
-      const size = mark.size / mark.count;
-      const tall = 4 + (floor - 8) * Math.min(1, Math.log2(1 + size) / 6);
-      pen.globalAlpha = mark.caught ? 0.45 : 1;
-      pen.fillStyle = colour(mark.kind === "refusal" ? "text" : mark.kind);
-      pen.fillRect(x(mark.at), floor - tall, wide, tall);
+    // What falls on one place adds up there: a burst is a tall bar.
+    const shown = timeline.marks.filter((mark) => !mark.caught || !timeline.cuts);
+    for (let index = 0; index < shown.length; ) {
+      const { at, kind, caught } = shown[index];
+      const place = Math.floor(x(at));
+      let size = 0;
+      for (; index < shown.length && shown[index].kind === kind && Math.floor(x(shown[index].at)) === place; index += 1) {
+        size += shown[index].size;
+      }
+      const tall = 4 + (floor - 8) * Math.min(1, Math.log2(1 + size) / 7);
+      pen.globalAlpha = caught ? 0.45 : 1;
+      pen.fillStyle = colour(kind === "refusal" ? "text" : kind);
+      pen.fillRect(place, floor - tall, wide, tall);
     }
     pen.globalAlpha = 1;
   }
