@@ -266,7 +266,7 @@ async def test_pipelined_requests_are_answered_in_order(gateway):
     async with connected(gateway.port) as client:
         client.send(b"".join(asks))
         await client.until(b'"ok"}HTTP/1.1 404')
-        await client.until(b'not_found"}}HTTP', b"docs/protocol.md")
+        await client.until(b'not_found"}}HTTP', b"/openapi.json")
         while len(client.statuses) < 4:
             await client._more()
         assert client.statuses == [200, 200, 404, 200]

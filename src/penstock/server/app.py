@@ -10,15 +10,17 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route, Router
+from starlette.routing import Match, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from penstock.server import generations, models, reads, streams, ui
+from penstock.server import docs, generations, models, reads, streams, ui
 from penstock.server.context import RECONNECT_QUERIES, Context, new_request_id
 from penstock.server.downstream import ClientGone, Cut, Headers, break_off
 from penstock.server.errors import error_response
 from penstock.server.guard import normal_origin
 from penstock.server.http import EXTENSION, Connection
+from penstock.server.openapi import describe
+from penstock.server.operations import Json
 from penstock.server.reads import EXPOSED
 from penstock.server.responses import DEFERRED
 from penstock.types.errors import ClientError, PenstockError
@@ -31,6 +33,8 @@ def routes() -> list[Route]:
     return [
         Route("/", ui.page, methods=["GET"]),
         Route("/ui/{file:path}", ui.part, methods=["GET"]),
+        Route("/openapi.json", docs.document, methods=["GET"]),
+        Route("/docs", docs.viewer, methods=["GET"]),
         Route("/healthz", models.healthz, methods=["GET"]),
         Route("/readyz", models.readyz, methods=["GET"]),
         # simple and native
@@ -54,9 +58,10 @@ def routes() -> list[Route]:
 
 def build_app(context: Context, *, origins: tuple[str, ...] = ()) -> ASGIApp:
     """Return the application. ``origins``: whose pages may call it from elsewhere (CORS)."""
+    table = routes()
     # Not `Starlette`: it answers what nobody foresaw in its own way, before `Outermost` can.
     app: ASGIApp = ExceptionMiddleware(
-        Router(routes()), handlers={PenstockError: _known, HTTPException: _unrouted}
+        Router(table), handlers={PenstockError: _known, HTTPException: _unrouted}
     )
     if origins:
         app = CORSMiddleware(
@@ -66,15 +71,15 @@ def build_app(context: Context, *, origins: tuple[str, ...] = ()) -> ASGIApp:
             allow_headers=["*"],
             expose_headers=EXPOSED.split(", "),
         )
-    return Outermost(app, context)
+    return Outermost(app, context, describe(table, keys=context.guard.wants_key))
 
 
 class Outermost:
     """The server's one wide catch, around everything, and the owner of its state."""
 
-    def __init__(self, app: ASGIApp, context: Context) -> None:
-        """Wrap ``app``, whose handlers find ``context`` in ``request.app.state``."""
-        self.state = State({"context": context})
+    def __init__(self, app: ASGIApp, context: Context, description: Json) -> None:
+        """Wrap ``app``, whose handlers find ``context`` and ``description`` in ``request.app.state``."""
+        self.state = State({"context": context, "description": description})
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -146,6 +151,16 @@ async def _unrouted(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     if status == 405:
         message = f"{request.method} is not possible on {request.url.path[:200]}."
-        return error_response(ClientError(message, code="method_not_allowed", status=405), new_request_id())
-    message = f"There is nothing at {request.url.path[:200]}. The API is described in docs/protocol.md."
+        refusal = ClientError(message, code="method_not_allowed", status=405)
+        response = error_response(refusal, new_request_id())
+        response.headers["allow"] = ", ".join(sorted(_methods(request.scope)))
+        return response
+    message = f"There is nothing at {request.url.path[:200]}. GET /openapi.json describes what there is."
     return error_response(ClientError(message, code="not_found", status=status), new_request_id())
+
+
+def _methods(scope: Scope) -> set[str]:
+    """Return what is possible at the address of a request; routes with one path share it."""
+    table = routes()
+    found = next(route for route in table if route.matches(scope)[0] is not Match.NONE)
+    return {method for route in table if route.path == found.path for method in route.methods or ()}

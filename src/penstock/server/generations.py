@@ -172,11 +172,13 @@ async def cancel_by_key(request: Request) -> Response:
     """``POST /v1/streams/cancel``: stop a stream whose id is not known yet, by its idempotency key."""
     ctx = context(request)
     principal = ctx.admit(request, spends=True)
-    key = request.headers.get("idempotency-key", "") or request.query_params.get("key", "")
+    in_header = idempotency_key(request.headers.get("idempotency-key", ""))
+    in_query = idempotency_key(request.query_params.get("key", ""))
+    key = in_header or in_query
     if not key:
         message = "Name the stream by the Idempotency-Key it was created with."
         raise ClientError(message, code="missing_required_parameter", param="Idempotency-Key")
-    return cancelled(await ctx.gateway.cancel_key(idempotency_key(key), principal))
+    return cancelled(await ctx.gateway.cancel_key(key, principal))
 
 
 # --- GET /stream -------------------------------------------------------------------------------------

@@ -175,19 +175,17 @@ class Poll:
         return Response(body, 200, dict_of(stream_headers(stream, None, new_request_id())))
 
 
-async def entries(request: Request) -> Poll:
+async def entries(request: Request) -> Response | Poll:
     """``GET /v1/streams/{stream}/entries``: a page of entries after a cursor, waited for if wanted."""
     ctx, stream, principal = await visit(request)
     query = request.query_params
     position = resolve(stream, given_cursor(request.headers, query))
-    return Poll(
-        ctx,
-        stream,
-        principal,
-        after=position.entries,
-        limit=int(number(query, "limit", 256, MAX_ENTRIES)) or 1,
-        wait=number(query, "wait", 0.0, MAX_WAIT),
-    )
+    limit = int(number(query, "limit", 256, MAX_ENTRIES)) or 1
+    wait = number(query, "wait", 0.0, MAX_WAIT)
+    if request.method == "HEAD":
+        headers = dict_of(stream_headers(stream, None, new_request_id()))
+        return Response(headers=headers | cursor_header(stream))
+    return Poll(ctx, stream, principal, after=position.entries, limit=limit, wait=wait)
 
 
 # --- cancel, erase, give away --------------------------------------------------------------------------

@@ -42,7 +42,7 @@ _T = TypeVar("_T")
 # --- parse_request ---------------------------------------------------------------------------------
 
 
-class _Body(msgspec.Struct):
+class RequestBody(msgspec.Struct):
     """The fields of a request that have a place in `GenerationRequest`, as they come."""
 
     model: str
@@ -70,7 +70,9 @@ class _Body(msgspec.Struct):
     metadata: dict[str, Any] | None = None
 
 
-class _MessageBody(msgspec.Struct):
+class MessageBody(msgspec.Struct):
+    """The same of a message."""
+
     role: str
     content: str | list[dict[str, Any]] | None = None
     name: str | None = None
@@ -163,7 +165,7 @@ def parse_request(body: bytes) -> GenerationRequest:
         raise ClientError(
             'The request body must be a JSON object: {"model": …, "messages": […]}.', code="invalid_type"
         )
-    given = _convert(value, _Body, "")
+    given = _convert(value, RequestBody, "")
     if not given.model:
         raise _missing("model")
     if not given.messages:
@@ -178,7 +180,7 @@ def parse_request(body: bytes) -> GenerationRequest:
         raise ClientError(
             f"'n' must be between 1 and {MAX_CHOICES}, not {n}.", code="invalid_value", param="n"
         )
-    extra = _unknown(value, _Body)
+    extra = _unknown(value, RequestBody)
     options = dict(given.stream_options or {})
     include_usage = options.pop("include_usage", None) is True
     if options:
@@ -219,8 +221,8 @@ def parse_request(body: bytes) -> GenerationRequest:
 
 
 def _parse_message(raw: dict[str, Any], path: str) -> Message:
-    given = _convert(raw, _MessageBody, path)
-    extra = _unknown(raw, _MessageBody)
+    given = _convert(raw, MessageBody, path)
+    extra = _unknown(raw, MessageBody)
     role = given.role
     if role not in _ROLES:
         extra["role"] = role

@@ -1,0 +1,395 @@
+"""The API described in its own language, OpenAPI 3.1: made of the route table and `OPERATIONS`.
+
+Schemas are made from types: events from their own, the rest from `penstock.server.shapes`, so they
+cannot drift. The document names no model, provider or setting; it does say whether a key is wanted.
+"""
+
+import inspect
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+from starlette.routing import Route
+
+from penstock.server import shapes
+from penstock.server.formats import DIALECTS
+from penstock.server.operations import (
+    ANY,
+    HEADERS,
+    KEY,
+    LINK,
+    LOCAL,
+    NOWHERE,
+    OPERATIONS,
+    OPTIONAL,
+    PARAMETERS,
+    PLACES,
+    Codes,
+    Gives,
+    Json,
+    Operation,
+)
+from penstock.types import events
+from penstock.wire import native
+from penstock.wire.openai_chat_requests import MAX_CHOICES, MessageBody, RequestBody
+
+TEXT: Final = """\
+A streaming gateway for language models. Each answer is a durable **stream**: an append-only log of entries
+that any number of readers can read, live or later, from any point.
+
+* **Start** one with `POST /v1/streams`, with a dialect's own route, or with `GET /stream` from a bare
+  `EventSource`. An `Idempotency-Key` makes sure that a repeated request is not paid for twice.
+* **Follow** it with `GET /v1/streams/{stream}/events`. Every event carries an `id`, its *cursor*; after a
+  lost connection send the last one as `Last-Event-ID`, and nothing is lost or repeated.
+* **Stop** it with `POST /v1/streams/{stream}/cancel`. A lost connection alone stops nothing, unless that is
+  what you asked for.
+
+Server-sent events are described by `x-itemSchema`, which is what OpenAPI 3.2 calls `itemSchema`.
+"""
+
+
+# --- schemas -------------------------------------------------------------------------------------------
+
+
+def schemas() -> Json:
+    """Return every schema by name."""
+    parts = [
+        kind
+        for kind in vars(shapes).values()
+        if isinstance(kind, type) and kind.__module__ == shapes.__name__
+    ]
+    _, made = msgspec.json.schema_components(
+        [*parts, events.AnyEvent, RequestBody, MessageBody], ref_template="#/components/schemas/{name}"
+    )
+    for schema in made.values():
+        schema["description"] = inspect.cleandoc(schema.get("description", "")).replace("``", "`")
+    chat, message = made.pop("RequestBody"), made.pop("MessageBody")
+    chat["title"], message["title"] = "ChatRequest", "ChatRequestMessage"
+    chat["description"] = (
+        "As OpenAI's. What has no place here is handed on to a provider of the same dialect unchanged."
+    )
+    chat["properties"]["model"] = {"type": "string", "minLength": 1, "examples": ["demo"]}
+    chat["properties"]["messages"] = {
+        "type": "array",
+        "items": _ref("ChatRequestMessage"),
+        "minItems": 1,
+        "examples": [[{"role": "user", "content": "Hello"}]],
+    }
+    chat["properties"]["n"] = {"type": ["integer", "null"], "minimum": 1, "maximum": MAX_CHOICES}
+    chat["properties"]["tools"] = {"type": ["array", "null"], "items": _ref("ChatTool")}
+    message["description"] = "One turn."
+    message["properties"]["content"] = {
+        "anyOf": [{"type": ["string", "null"]}, {"type": "array", "items": _ref("ChatPart")}]
+    }
+    message["properties"]["tool_calls"] = {"type": ["array", "null"], "items": _ref("ChatToolCall")}
+    made["StreamRequest"]["properties"]["request"] = _ref("ChatRequest")
+    made["StreamRequest"]["properties"]["dialect"] = {
+        "enum": sorted(DIALECTS),
+        "default": "openai_chat",
+        "description": "How `request` is to be read.",
+    }
+    made["EntryPage"]["properties"]["entries"]["items"] = _ref("Entry")
+    return {
+        **made,
+        "ChatRequest": chat,
+        "ChatRequestMessage": message,
+        "ChatPart": {
+            "description": "A piece of a message; of kinds that only the provider knows, any.",
+            "anyOf": [
+                _part("text", text=_TEXT),
+                _part("refusal", refusal=_TEXT),
+                _part("image_url", image_url={"anyOf": [_TEXT, _object(url=_TEXT, detail=_MAYBE_TEXT)]}),
+                _part("input_audio", input_audio=_object(data=_TEXT, format=_TEXT)),
+                _other("text", "refusal", "image_url", "input_audio"),
+            ],
+        },
+        "ChatTool": {
+            "description": "What the model may call; of kinds that only the provider knows, any.",
+            "anyOf": [
+                _function(
+                    name=_TEXT,
+                    description=_MAYBE_TEXT,
+                    parameters={"type": ["object", "null"]},
+                    strict={"type": ["boolean", "null"]},
+                ),
+                _other("function"),
+            ],
+        },
+        "ChatToolCall": {
+            "description": "A call that the model made in an earlier turn.",
+            "type": "object",
+            "properties": {"id": _MAYBE_TEXT},
+            "anyOf": [
+                _function(name=_TEXT, arguments={"type": ["string", "object", "null"]}),
+                _part("custom", custom=_object(name=_TEXT)),
+                {**_part("custom"), "properties": {"type": {"const": "custom"}, "custom": {"type": "null"}}},
+                _other("function", "custom"),
+            ],
+        },
+        "StreamId": {"type": "string", "pattern": _pattern(shapes.StreamId)},
+        "Cursor": {"type": "string", "pattern": _pattern(shapes.Cursor)},
+        "State": {"enum": ["open", *_words(events.Status)]},
+        "Text": {"type": "string"},
+        "Document": {"type": "object", "required": ["openapi", "info", "paths"]},
+        "Entry": _entry({"anyOf": [_ref(kind.__name__) for kind in (*native.EVENT_NAMES, events.Closed)]}),
+        "NativeEvent": {"description": "One event of a native stream.", "oneOf": [*_native_events()]},
+        "DialectEvent": {
+            "description": "One event, in the dialect that was asked for.",
+            "anyOf": [_ref("NativeEvent"), _ref("SimpleEvent"), _ref("ChatEvent")],
+        },
+        "NativeLine": {"description": "One line.", "oneOf": [*_native_lines()]},
+        "SimpleEvent": {
+            "description": "The text itself in unnamed events; with `format=json` native events.",
+            "anyOf": [
+                {
+                    "type": "object",
+                    "properties": {
+                        "event": {"const": "message"},
+                        "data": {"type": "string"},
+                        "id": _ref("Cursor"),
+                    },
+                    "required": ["data"],
+                },
+                _ref("NativeEvent"),
+            ],
+        },
+        "ChatEvent": {
+            "description": "A chunk, an error, or `[DONE]`.",
+            "type": "object",
+            "properties": {
+                "data": {
+                    "type": "string",
+                    "contentMediaType": "application/json",
+                    "contentSchema": {"anyOf": [_ref("ChatChunk"), _ref("Error")]},
+                },
+                "id": _ref("Cursor"),
+            },
+            "required": ["data"],
+        },
+    }
+
+
+def _ref(name: str, kind: str = "schemas") -> Json:
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
+_TEXT: Final[Json] = {"type": "string"}
+_MAYBE_TEXT: Final[Json] = {"type": ["string", "null"]}
+
+
+def _object(**members: Json) -> Json:
+    """Describe an object that has its members, but for those that may as well be null."""
+    required = [name for name, schema in members.items() if "null" not in schema.get("type", ())]
+    return {"type": "object", "properties": members, "required": required}
+
+
+def _part(kind: str, **members: Json) -> Json:
+    return _object(type={"const": kind}, **members)
+
+
+def _function(**members: Json) -> Json:
+    """Describe what is a function unless it says otherwise."""
+    described = _object(function=_object(**members))
+    described["properties"]["type"] = {"const": "function"}
+    return described
+
+
+def _other(*kinds: str) -> Json:
+    return _object(type={"type": "string", "not": {"enum": [*kinds]}})
+
+
+def _pattern(alias: Any) -> str:
+    pattern: str = msgspec.json.schema(alias)["pattern"]
+    return pattern
+
+
+def _words(alias: Any) -> list[str]:
+    words: list[str] = msgspec.json.schema(alias)["enum"]
+    return words
+
+
+def _entry(event: Json) -> Json:
+    return {"allOf": [_ref("Numbered"), event]}
+
+
+def _named() -> Iterable[tuple[str, Json]]:
+    """Yield the native events: their names, and what their data is."""
+    yield "stream", _ref("Opening")
+    for name in dict.fromkeys(native.EVENT_NAMES.values()):
+        kinds = [_ref(kind.__name__) for kind, named in native.EVENT_NAMES.items() if named == name]
+        yield name.decode(), _entry(kinds[0] if len(kinds) == 1 else {"anyOf": kinds})
+    yield "done", _entry(_ref("Closed"))
+    yield "fail", {"anyOf": [_entry(_ref("Closed")), _ref("Problem")]}
+
+
+def _native_events() -> Iterable[Json]:
+    for name, data in _named():
+        text = {"type": "string", "contentMediaType": "application/json", "contentSchema": data}
+        yield {
+            "type": "object",
+            "properties": {"event": {"const": name}, "data": text, "id": _ref("Cursor")},
+            "required": ["event", "data"],
+        }
+
+
+def _native_lines() -> Iterable[Json]:
+    for name, data in _named():
+        properties = {"c": _ref("Cursor"), "ev": {"const": name}, "d": data}
+        yield {"type": "object", "properties": properties, "required": ["c", "ev", "d"]}
+    yield {"type": "object", "properties": {"ev": {"const": "heartbeat"}}, "required": ["ev"]}
+
+
+# --- the document --------------------------------------------------------------------------------------
+
+
+def describe(routes: Iterable[Route], *, keys: bool) -> Json:
+    """Return the description of ``routes`` without ``servers``. ``keys``: whether a key is wanted."""
+    paths: dict[str, Json] = {}
+    for route in routes:
+        operation = OPERATIONS.get(route.endpoint)
+        if operation is None:
+            continue
+        path = re.sub(r":\w+}", "}", route.path)
+        item = paths.setdefault(path, {"parameters": _places(path)} if "{" in path else {})
+        for method in sorted(route.methods or ()):
+            if method != "HEAD":
+                item[method.lower()] = _operation(path, route.endpoint.__name__, operation, keys=keys)
+            elif operation.heads:
+                item["head"] = _head(path, route.endpoint.__name__, operation, keys=keys)
+    groups = dict.fromkeys(operation.group for operation in OPERATIONS.values())
+    return {
+        "openapi": "3.1.1",
+        "info": {
+            "title": "Penstock",
+            "summary": "Answers of language models as durable streams.",
+            "description": TEXT,
+            "version": "1",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "tags": [{"name": group} for group in groups],
+        "paths": paths,
+        "components": {
+            "schemas": schemas(),
+            "headers": {
+                name: {**header, **({} if name in OPTIONAL else {"required": True})}
+                for name, header in HEADERS.items()
+            },
+            "securitySchemes": _schemes(keys=keys),
+        },
+    }
+
+
+def _schemes(*, keys: bool) -> Json:
+    link = {
+        "type": "apiKey",
+        "in": "query",
+        "name": "token",
+        "description": "A signed link, from `POST /v1/streams/{stream}/links`.",
+    }
+    if not keys:
+        return {"link": link}
+    return {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+        "api-key": {"type": "apiKey", "in": "header", "name": "api-key"},
+        "link": link,
+    }
+
+
+def _places(path: str) -> list[Json]:
+    return [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": PLACES[name],
+            "schema": {"type": "string"},
+        }
+        for name in re.findall(r"{(\w+)}", path)
+    ]
+
+
+def _security(operation: Operation, *, keys: bool) -> list[Json]:
+    if operation.who == "anybody":
+        return []
+    wanted: list[Json] = [{"bearer": []}, {"x-api-key": []}, {"api-key": []}] if keys else []
+    if operation.who == "key or link":
+        wanted += [{"link": []}] if keys else [{}, {"link": []}]
+    return wanted
+
+
+def _refused(path: str, operation: Operation, *, keys: bool) -> dict[int, list[str]]:
+    """Return the codes by status, as this server gives them."""
+    who: list[Codes] = []
+    if operation.who != "anybody":
+        who = [KEY if keys else LOCAL]
+        if operation.who == "key or link":
+            who += [LINK] if keys else [LINK, LOCAL]
+    if "{" in path:
+        who.append(NOWHERE)
+    found: dict[int, list[str]] = {}
+    for code, status in {k: v for codes in (*who, *operation.refuses, ANY) for k, v in codes.items()}.items():
+        if keys and code == "unasked_request":
+            continue
+        found.setdefault(status, []).append(code)
+    return dict(sorted(found.items()))
+
+
+def _operation(path: str, name: str, operation: Operation, *, keys: bool) -> Json:
+    answers = {str(status): _given(gives) for status, gives in operation.gives.items()}
+    for status, codes in _refused(path, operation, keys=keys).items():
+        answers.setdefault(str(status), _error(status, codes))
+    described: Json = {
+        "operationId": name,
+        "summary": operation.summary,
+        "tags": [operation.group],
+        "security": _security(operation, keys=keys),
+        "responses": answers,
+    }
+    if operation.text:
+        described["description"] = operation.text
+    if parameters := [PARAMETERS[taken] for taken in operation.takes if taken != "token"]:
+        described["parameters"] = parameters
+    if operation.body:
+        described["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": _ref(operation.body)}},
+        }
+    return described
+
+
+def _head(path: str, name: str, operation: Operation, *, keys: bool) -> Json:
+    """Describe HEAD: the same without bodies, and with where the stream's tail is."""
+    described = _operation(path, name, operation, keys=keys)
+    described["operationId"] = f"{name}_head"
+    described["summary"] = f"{operation.summary}: the headers alone"
+    for answer in described["responses"].values():
+        answer.pop("content", None)
+    described["responses"]["200"]["headers"]["Stream-Cursor"] = _ref("Stream-Cursor", "headers")
+    return described
+
+
+def _given(gives: Gives) -> Json:
+    answer: Json = {"description": gives.text}
+    if gives.headers:
+        answer["headers"] = {name: _ref(name, "headers") for name in gives.headers}
+    if gives.content:
+        answer["content"] = {kind: _content(kind, schema) for kind, schema in gives.content.items()}
+    return answer
+
+
+def _content(kind: str, schema: str) -> Json:
+    if kind in ("text/event-stream", "application/x-ndjson"):
+        return {"schema": {"type": "string"}, "x-itemSchema": _ref(schema)}
+    return {"schema": _ref(schema)}
+
+
+def _error(status: int, codes: list[str]) -> Json:
+    headers = ["x-request-id", "Cache-Control", "Retry-After"] + ["WWW-Authenticate"] * (status == 401)
+    code = {"properties": {"error": {"properties": {"code": {"enum": codes}}}}}
+    return {
+        "description": ", ".join(f"`{code}`" for code in codes),
+        "headers": {name: _ref(name, "headers") for name in headers},
+        "content": {"application/json": {"schema": {"allOf": [_ref("Error"), code]}}},
+    }

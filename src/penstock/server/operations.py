@@ -1,0 +1,454 @@
+"""What each handler of the route table is for, takes, gives and refuses, as a table.
+
+Adding a route is adding its handler to `OPERATIONS`; a test fails until that is done. Others hold the
+error codes against docs/protocol.md, and every answer of a running gateway against what stands here.
+`penstock.server.openapi` makes the document of it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+
+from penstock.server import docs, generations, models, reads, shapes, streams, ui
+
+Json: TypeAlias = dict[str, Any]
+Codes: TypeAlias = Mapping[str, int]
+"""Error codes with the status that they come with."""
+
+
+class Gives(msgspec.Struct, frozen=True):
+    """One answer: media types with the names of their schemas, and the headers that it has."""
+
+    text: str
+    content: Mapping[str, str] = {}
+    headers: tuple[str, ...] = ()
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """What one handler does. ``takes`` names `PARAMETERS`, ``body`` a schema.
+
+    ``who``: ``anybody``, or whoever has a key; for some a link does instead. ``heads``: a HEAD says
+    something of its own.
+    """
+
+    group: str
+    summary: str
+    gives: Mapping[int, Gives]
+    refuses: Sequence[Codes] = ()
+    text: str = ""
+    takes: tuple[str, ...] = ()
+    body: str = ""
+    who: Literal["anybody", "key", "key or link"] = "key"
+    heads: bool = False
+
+
+# --- parameters, headers -------------------------------------------------------------------------------
+
+
+def _query(name: str, text: str, **schema: Any) -> Json:
+    return {"name": name, "in": "query", "description": text, "schema": schema or {"type": "string"}}
+
+
+def _header(name: str, text: str, **schema: Any) -> Json:
+    return {"name": name, "in": "header", "description": text, "schema": schema or {"type": "string"}}
+
+
+_CURSOR_FORMS: Final = (
+    "A full cursor, a bare position, an integer, `0` or `-1` (the start) or `now` (the tail)."
+)
+
+_KEY: Final[Json] = {
+    "type": "string",
+    "maxLength": generations.MAX_KEY,
+    "pattern": r"^[^\x00-\x1f\x7f]*$",  # printable; of what is not, as much as a pattern can say
+}
+
+PARAMETERS: Final[Mapping[str, Json]] = {
+    "Last-Event-ID": _header(
+        "Last-Event-ID",
+        f"Go on after this cursor. {_CURSOR_FORMS} Beats the query.",
+        type="string",
+        pattern=shapes.GIVEN_CURSOR,
+    ),
+    "Resume": _header(
+        "Last-Event-ID",
+        "Go on after this full cursor: then nothing is created, and the request must be the one that created "
+        "the stream.",
+        type="string",
+        pattern=shapes.FULL_CURSOR,
+    ),
+    "Idempotency-Key": _header(
+        "Idempotency-Key",
+        "The same key with the same body gives the same stream, which is paid for once.",
+        **_KEY,
+    ),
+    "Prefer": _header("Prefer", "`respond-async`: answer 201 at once, and let the stream go on by itself."),
+    "Stream-On-Disconnect": _header(
+        "Stream-On-Disconnect",
+        "What it means that nobody reads: `continue`, `cancel` or `grace:<seconds>`.",
+        type="string",
+        pattern=shapes.ON_DISCONNECT,
+    ),
+    "Stream-Join": _header(
+        "Stream-Join",
+        "`in-flight`: an equal call that is running, and said so too, may answer. `never`: not this one.",
+        type="string",
+        enum=["in-flight", "never"],
+    ),
+    "after": _query("after", f"Where to begin. {_CURSOR_FORMS}", type="string", pattern=shapes.GIVEN_CURSOR),
+    "lastEventId": _query(
+        "lastEventId",
+        "As `Last-Event-ID`, for polyfills that cannot send a header.",
+        type="string",
+        pattern=shapes.GIVEN_CURSOR,
+    ),
+    "resume": _query(
+        "lastEventId",
+        "As `Last-Event-ID`, for polyfills that cannot send a header.",
+        type="string",
+        pattern=shapes.FULL_CURSOR,
+    ),
+    "token": _query("token", "A signed link's token, instead of a key."),
+    "dialect": _query("dialect", "How to render it.", type="string", enum=["native", "text", "openai_chat"]),
+    "coalesce": _query("coalesce", "`1`: merge adjacent text while the reader is behind."),
+    "pace": _query(
+        "pace",
+        "At most so many characters a second.",
+        type="number",
+        minimum=reads.MIN_PACE,
+        maximum=reads.MAX_PACE,
+    ),
+    "limit": _query(
+        "limit", f"How many at most; above {streams.MAX_LIST} means that.", type="number", minimum=0
+    ),
+    "entry limit": _query(
+        "limit", f"How many at most; above {streams.MAX_ENTRIES} means that.", type="number", minimum=0
+    ),
+    "before": _query(
+        "before", "The id of the last stream of the page before.", type="string", pattern=shapes.GIVEN_ID
+    ),
+    "wait": _query(
+        "wait",
+        f"Seconds to wait for an entry when there is none yet; at most {streams.MAX_WAIT:.0f}.",
+        type="number",
+        minimum=0,
+    ),
+    "content": _query("content", "What to say to the model.", type="string", minLength=1)
+    | {"required": True},
+    "model": _query("model", "Which model; the gateway's default without."),
+    "system": _query("system", "A system prompt."),
+    "format": _query("format", "`json` for native events.", type="string", enum=["text", "json"]),
+    "key": _query("key", "As `Idempotency-Key`.", **_KEY),
+    "ids": _query("ids", "`1`: send ids, so that the stream can be resumed."),
+    "stream": _query("stream", "`true`: as a stream of chunks again."),
+    "If-None-Match": _header("If-None-Match", "The `ETag` of the copy you have."),
+}
+
+PLACES: Final[Mapping[str, str]] = {
+    "stream": "The id of a stream; a dialect's id of it (`chatcmpl-…`) does as well.",
+    "model": "A model's name, slashes included.",
+    "file": "The name of a file of the page.",
+}
+"""What stands in paths."""
+
+HEADERS: Final[Mapping[str, Json]] = {
+    "Stream-Id": {"description": "The stream.", "schema": {"$ref": "#/components/schemas/StreamId"}},
+    "Stream-Status": {"description": "Its state.", "schema": {"$ref": "#/components/schemas/State"}},
+    "Stream-Cursor": {
+        "description": "Its tail, unless what the given cursor had read is lost.",
+        "schema": {"$ref": "#/components/schemas/Cursor"},
+    },
+    "Location": {"description": "Where the stream is.", "schema": {"type": "string"}},
+    "x-request-id": {"description": "This request, for reports.", "schema": {"type": "string"}},
+    "Cache-Control": {"description": "Nothing may keep or change it.", "schema": {"type": "string"}},
+    "ETag": {"description": "This version of the file.", "schema": {"type": "string"}},
+    "Retry-After": {
+        "description": "Seconds after which to come back.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "WWW-Authenticate": {"description": "What is wanted.", "schema": {"type": "string", "const": "Bearer"}},
+}
+OPTIONAL: Final = frozenset({"Retry-After", "Stream-Cursor"})
+STREAM_HEADERS: Final = ("Stream-Id", "Stream-Status", "Location", "x-request-id", "Cache-Control")
+
+
+# --- what is refused -----------------------------------------------------------------------------------
+
+KEY: Final[Codes] = {"missing_api_key": 401, "invalid_api_key": 401}
+LOCAL: Final[Codes] = {"host_not_allowed": 403, "origin_not_allowed": 403, "cross_site_request": 403}
+"""Who may, with keys and without: one of the two holds."""
+LINK: Final[Codes] = {"invalid_link": 403, "link_expired": 403}
+NOWHERE: Final[Codes] = {"not_found": 404}
+"""Of a path with a place for a name, when the name makes another path of it."""
+ANY: Final[Codes] = {"internal_error": 500}
+STORE: Final[Codes] = {"storage_unavailable": 503, "store_unusable": 503}
+FOUND: Final[Codes] = {"stream_not_found": 404, "stream_gone": 410, "log_damaged": 500, **STORE}
+CURSOR: Final[Codes] = {"invalid_cursor": 400, "cursor_mismatch": 400, "log_lost": 409, "cursor_ahead": 416}
+VALUE: Final[Codes] = {"invalid_value": 400}
+BODY: Final[Codes] = {
+    "invalid_json": 400,
+    "invalid_request": 400,
+    "invalid_value": 400,
+    "body_timeout": 408,
+    "body_too_large": 413,
+    "unsupported_media_type": 415,
+}
+CHAT: Final[Codes] = {"invalid_type": 400, "missing_required_parameter": 400}
+START: Final[Codes] = {
+    "cursor_incomplete": 400,
+    "unasked_request": 403,
+    "model_not_found": 404,
+    "cursor_of_other_request": 422,
+    "idempotency_key_reused": 422,
+    "idempotency_key_in_use": 422,
+    "draining": 503,
+    "overloaded": 503,
+    **FOUND,
+}
+TOO_LARGE: Final[Codes] = {"answer_too_large": 422}
+UPSTREAM: Final[Codes] = {
+    "content_filter": 400,
+    "context_length_exceeded": 400,
+    "invalid_api_key": 401,
+    "permission_denied": 403,
+    "conflict": 409,
+    "request_too_large": 413,
+    "insufficient_quota": 429,
+    "rate_limit_exceeded": 429,
+    "client_closed_request": 499,
+    "upstream_error": 502,
+    "upstream_redirect": 502,
+    "upstream_unreachable": 502,
+    "upstream_tls": 502,
+    "upstream_proxy": 502,
+    "upstream_reset": 502,
+    "upstream_truncated": 502,
+    "upstream_malformed": 502,
+    "upstream_frame_too_large": 502,
+    "upstream_too_large": 502,
+    "stream_too_large": 502,
+    "upstream_busy": 503,
+    "upstream_closed": 503,
+    "upstream_connect_timeout": 504,
+    "upstream_timeout": 504,
+    "timeout": 504,
+}
+"""Of an answer that failed before it was given: what a provider says, and the way to it."""
+ENDED: Final[Codes] = {
+    "cancelled": 409,
+    "client_disconnected": 499,
+    "gateway_restarted": 503,
+    "gateway_shutdown": 503,
+}
+"""Of an answer that others ended."""
+NEVER_ANSWERED: Final = frozenset({"method_not_allowed", "not_identified", "bad_config"})
+"""Codes with a status that no operation lists: of no operation, or of an application around us."""
+
+
+# --- the table -----------------------------------------------------------------------------------------
+
+_EVENTS: Final = Gives(
+    "The stream, live, to its end.",
+    {"text/event-stream": "NativeEvent", "application/x-ndjson": "NativeLine", "text/plain": "Text"},
+    STREAM_HEADERS,
+)
+_ANY_EVENTS: Final = Gives(
+    "The stream, live, to its end.", {**_EVENTS.content, "text/event-stream": "DialectEvent"}, STREAM_HEADERS
+)
+_AT_END: Final = Gives(
+    "A reconnect at the end of a closed stream: there is nothing more. Stops an EventSource.",
+    {},
+    STREAM_HEADERS,
+)
+
+
+def _json(text: str, schema: str, headers: tuple[str, ...] = ()) -> Gives:
+    return Gives(text, {"application/json": schema}, headers)
+
+
+def _file(text: str, *media_types: str) -> Mapping[int, Gives]:
+    return {
+        200: Gives(text, dict.fromkeys(media_types, "Text"), ("ETag",)),
+        304: Gives("Your copy is still good.", {}, ("ETag",)),
+    }
+
+
+OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
+    generations.create_stream: Operation(
+        "Streams",
+        "Start a generation",
+        {
+            200: _EVENTS,
+            201: _json(
+                "With `Prefer: respond-async`: the stream goes on by itself.",
+                "StreamAccepted",
+                STREAM_HEADERS,
+            ),
+        },
+        [BODY, CHAT, {"unknown_dialect": 400}, CURSOR, START],
+        "Its first event names the stream, before any provider is called. `Accept` chooses the framing when "
+        "it names a single type.",
+        ("Idempotency-Key", "Resume", "Prefer", "Stream-On-Disconnect", "Stream-Join"),
+        "StreamRequest",
+    ),
+    streams.list_streams: Operation(
+        "Streams",
+        "List your streams",
+        {200: _json("A page, newest first.", "StreamList", ("x-request-id", "Cache-Control"))},
+        [VALUE, STORE],
+        takes=("limit", "before"),
+    ),
+    streams.snapshot: Operation(
+        "Streams",
+        "See a stream so far",
+        {200: _json("Its state and the answer so far.", "StreamSnapshot", STREAM_HEADERS)},
+        [FOUND, TOO_LARGE],
+        takes=("token",),
+        who="key or link",
+        heads=True,
+    ),
+    reads.events: Operation(
+        "Streams",
+        "Follow a stream",
+        {200: _ANY_EVENTS, 204: _AT_END},
+        [VALUE, {"unknown_dialect": 400}, CURSOR, FOUND],
+        "From the cursor on, then live, to its end. `Accept` chooses the framing when it names one type.",
+        ("Last-Event-ID", "after", "lastEventId", "dialect", "coalesce", "pace", "token"),
+        who="key or link",
+        heads=True,
+    ),
+    streams.entries: Operation(
+        "Streams",
+        "Poll a stream",
+        {200: _json("Entries after the cursor.", "EntryPage", STREAM_HEADERS)},
+        [VALUE, CURSOR, FOUND],
+        takes=("Last-Event-ID", "after", "entry limit", "wait", "token"),
+        who="key or link",
+        heads=True,
+    ),
+    streams.cancel: Operation(
+        "Streams",
+        "Stop a stream",
+        {
+            200: _json("It has ended.", "StreamStopped", STREAM_HEADERS),
+            202: _json("It is ending.", "StreamStopped", STREAM_HEADERS),
+        },
+        [{"unasked_request": 403}, FOUND],
+        "Reaches the provider at once, keeps what arrived, and every reader sees it. May be repeated.",
+        ("token",),
+        who="key or link",
+    ),
+    generations.cancel_by_key: Operation(
+        "Streams",
+        "Stop a stream whose id is not known yet",
+        {
+            200: _json("It has ended.", "StreamStopped", STREAM_HEADERS),
+            202: _json("It is ending.", "StreamStopped", STREAM_HEADERS),
+        },
+        [VALUE, {"missing_required_parameter": 400, "unasked_request": 403}, FOUND],
+        takes=("Idempotency-Key", "key"),
+    ),
+    streams.erase: Operation(
+        "Streams",
+        "Erase a stream",
+        {200: _json("It is gone.", "StreamDeleted", ("x-request-id",))},
+        [{"unasked_request": 403}, FOUND],
+        "Stops it if it is open. Its bytes are out of all files within a minute.",
+    ),
+    streams.make_link: Operation(
+        "Streams",
+        "Give a stream away",
+        {201: _json("A URL with which anybody may read, or cancel, this stream.", "Link", STREAM_HEADERS)},
+        [BODY, {"unasked_request": 403}, FOUND],
+        body="LinkRequest",
+    ),
+    generations.simple_stream: Operation(
+        "Simple",
+        "Ask, with an EventSource or curl",
+        {
+            200: Gives(
+                "The answer, live.",
+                {
+                    "text/event-stream": "SimpleEvent",
+                    "application/x-ndjson": "NativeLine",
+                    "text/plain": "Text",
+                },
+                STREAM_HEADERS,
+            ),
+            204: _AT_END,
+        },
+        [VALUE, {"missing_required_parameter": 400}, CURSOR, START],
+        'A page needs no more than `new EventSource("/stream?content=Hello")`; it resumes by itself.',
+        ("content", "model", "system", "format", "key", "Resume", "resume", "Stream-On-Disconnect"),
+    ),
+    generations.chat_completions: Operation(
+        "OpenAI chat",
+        "Chat completions",
+        {
+            200: Gives(
+                "The answer: as a stream if the body says `stream`, else whole.",
+                {"application/json": "ChatAnswer", "text/event-stream": "ChatEvent"},
+                STREAM_HEADERS,
+            )
+        },
+        [BODY, CHAT, CURSOR, START, TOO_LARGE, UPSTREAM, ENDED],
+        "Any OpenAI SDK works, with this gateway as its base URL.",
+        ("Idempotency-Key", "Resume", "Stream-On-Disconnect", "Stream-Join", "ids"),
+        "ChatRequest",
+    ),
+    reads.chat_completion: Operation(
+        "OpenAI chat",
+        "An answer again",
+        {
+            200: Gives(
+                "The answer whole, or as a stream.",
+                {"application/json": "ChatAnswer", "text/event-stream": "ChatEvent"},
+                STREAM_HEADERS,
+            ),
+            204: _AT_END,
+        },
+        [CURSOR, {"stream_open": 409}, FOUND, TOO_LARGE, UPSTREAM, ENDED],
+        takes=("stream", "Last-Event-ID", "after", "lastEventId", "token"),
+        who="key or link",
+    ),
+    models.list_models: Operation("Models", "List the models", {200: _json("All of them.", "ModelList")}),
+    models.one_model: Operation(
+        "Models", "See a model", {200: _json("It can be asked for.", "Model")}, [{"model_not_found": 404}]
+    ),
+    models.healthz: Operation("Server", "Does it live?", {200: _json("It does.", "Alive")}, who="anybody"),
+    models.readyz: Operation(
+        "Server",
+        "Does it take calls?",
+        {200: _json("It does.", "Ready"), 503: _json("It does not, or cannot store them.", "Unready")},
+        who="anybody",
+    ),
+    ui.page: Operation(
+        "Server", "The chat page", _file("HTML.", "text/html"), takes=("If-None-Match",), who="anybody"
+    ),
+    ui.part: Operation(
+        "Server",
+        "A file of the pages",
+        _file(
+            "The file.",
+            "text/javascript",
+            "text/css",
+            "text/html",
+            "text/plain",
+            "image/svg+xml",
+            "image/png",
+        ),
+        takes=("If-None-Match",),
+        who="anybody",
+    ),
+    docs.document: Operation(
+        "Server", "This description", {200: _json("OpenAPI 3.1.", "Document")}, who="anybody"
+    ),
+    docs.viewer: Operation(
+        "Server",
+        "This description, to read",
+        _file("HTML.", "text/html"),
+        takes=("If-None-Match",),
+        who="anybody",
+    ),
+}

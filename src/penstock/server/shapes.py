@@ -1,0 +1,293 @@
+"""The JSON that goes in and out, as types: for the description of the API, which is made from them.
+
+Answers are built where they are given; these types say what they look like, and the tests hold every
+answer against them. The events of streams are no part of this: their own types describe them. Nothing
+here is used to serve a request.
+"""
+
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
+
+from penstock.server.generations import MAX_METADATA, MAX_METADATA_NAME, MAX_METADATA_VALUE
+from penstock.server.links import DEFAULT_TTL, MAX_TTL, LinkScope
+from penstock.types.events import Closed, Fault, FinishReason, Status, UsageReported
+
+_ID: Final = "s_[0-9a-z]{2}[0-9A-HJKMNP-TV-Z]{26}"
+_POSITION: Final = r"[0-9]{16}(\.[0-9]{1,4})?"
+
+StreamId: TypeAlias = Annotated[str, Meta(pattern=f"^{_ID}$")]
+Cursor: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=f"^{_ID}~({_POSITION}|now)$",
+        description="A place in a stream: its id and how many entries a reader has. Enough to go on.",
+    ),
+]
+Metadata: TypeAlias = Annotated[
+    dict[
+        Annotated[str, Meta(max_length=MAX_METADATA_NAME)],
+        Annotated[str, Meta(max_length=MAX_METADATA_VALUE)],
+    ],
+    Meta(max_length=MAX_METADATA),
+]
+Seconds: TypeAlias = Annotated[int, Meta(ge=0, description="Unix time in seconds.")]
+Count: TypeAlias = Annotated[int, Meta(ge=0)]
+State: TypeAlias = Literal["open"] | Status
+
+GIVEN_ID: Final = f"^({_ID})?$"
+GIVEN_CURSOR: Final = f"^(({_ID}~)?(now|-1|{_POSITION})|[0-9]{{1,12}})?$"
+FULL_CURSOR: Final = f"^({_ID}~(now|-1|{_POSITION}))?$"
+"""What may be given; empty is as if it were not."""
+_GRACE: Final = r"([0-7]?[0-9]{1,4}|8[0-5][0-9]{3}|86[0-3][0-9]{2})(\.[0-9]{1,9})?|86400"  # up to a day
+ON_DISCONNECT: Final = f"^(|continue|cancel|grace:({_GRACE}))$"
+
+
+# --- streams -----------------------------------------------------------------------------------------
+
+
+class StreamRequest(Struct, forbid_unknown_fields=True):
+    """What to generate, and what becomes of the stream."""
+
+    request: Raw
+    dialect: str = "openai_chat"
+    ttl_s: Annotated[float, Meta(ge=0, description="How long it stays readable after its end.")] | None = None
+    on_disconnect: (
+        Annotated[
+            str,
+            Meta(
+                pattern=ON_DISCONNECT,
+                description="What it means that nobody reads: `continue`, `cancel` or `grace:<seconds>`.",
+            ),
+        ]
+        | None
+    ) = None
+    metadata: Metadata | None = None
+
+
+class StreamAccepted(Struct):
+    """A stream that goes on by itself, and where to read and stop it."""
+
+    stream: StreamId
+    cursor: Cursor
+    events_url: str
+    cancel_url: str
+
+
+class StreamListed(Struct):
+    """A stream in a list."""
+
+    id: StreamId
+    status: State
+    model: str
+    route: str
+    created_at: Seconds
+    entries: Count
+    closed_at: Seconds | UnsetType = UNSET
+    expires_at: Seconds | UnsetType = UNSET
+    metadata: Metadata | UnsetType = UNSET
+
+
+class StreamList(Struct):
+    """A page of the caller's streams, newest first."""
+
+    object: Literal["list"]
+    data: list[StreamListed]
+    has_more: bool
+
+
+class SnapshotToolCall(Struct):
+    """A tool call so far; ``arguments`` is a JSON text once it is whole."""
+
+    index: Count
+    id: str
+    name: str
+    arguments: str
+
+
+class StreamSnapshot(Struct):
+    """A stream so far, in one piece; reading on from ``cursor`` gives what follows.
+
+    ``text`` is that of choice 0; ``texts`` is there when there are several choices; ``end``, the terminal
+    entry, when the stream has ended.
+    """
+
+    id: StreamId
+    status: State
+    model: str
+    created_at: Seconds
+    cursor: Cursor
+    entries: Count
+    text: str
+    texts: list[str] | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+    refusal: str | UnsetType = UNSET
+    tool_calls: list[SnapshotToolCall] | UnsetType = UNSET
+    finish_reason: FinishReason | UnsetType = UNSET
+    usage: UsageReported | UnsetType = UNSET
+    metadata: Metadata | UnsetType = UNSET
+    end: Closed | UnsetType = UNSET
+
+
+class EntryPage(Struct):
+    """Entries after a cursor; ``cursor`` goes on after them."""
+
+    stream: StreamId
+    status: State
+    cursor: Cursor
+    at_tail: bool
+    entries: list[Raw]
+
+
+class StreamStopped(Struct):
+    """What a cancel left; ``status`` is ``open`` while the end is not stored yet."""
+
+    id: StreamId
+    status: State
+    cursor: Cursor
+
+
+class StreamDeleted(Struct):
+    """That a stream is gone."""
+
+    id: StreamId
+    object: Literal["stream.deleted"]
+    deleted: bool
+
+
+class LinkRequest(Struct, forbid_unknown_fields=True):
+    """A link to be made; ``ttl_s``: the seconds that it works."""
+
+    scope: LinkScope = "read"
+    ttl_s: Annotated[float, Meta(gt=0, le=MAX_TTL)] = DEFAULT_TTL
+
+
+class Link(Struct):
+    """A link: whoever has it may do that."""
+
+    token: str
+    scope: LinkScope
+    expires_at: Seconds
+    url: str
+
+
+# --- events that are no entries ------------------------------------------------------------------------
+
+
+class Opening(Struct):
+    """The first event of every read: where it begins, how far the stream is, how long silence may last."""
+
+    status: State
+    from_: Count = field(name="from")
+    tail: Count
+    heartbeat: Annotated[float, Meta(gt=0, description="Seconds.")]
+
+
+class Numbered(Struct):
+    """What makes an event an entry: its number."""
+
+    n: Annotated[int, Meta(ge=1)]
+
+
+# --- OpenAI chat ---------------------------------------------------------------------------------------
+
+
+class ChatMessage(Struct):
+    """What the model said; more members as the provider gave them."""
+
+    role: str
+    content: str | UnsetType | None = UNSET
+
+
+class ChatChoice(Struct):
+    """One answer."""
+
+    index: Count
+    message: ChatMessage
+    finish_reason: str
+
+
+class ChatAnswer(Struct):
+    """A whole answer, as OpenAI gives it."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: Seconds
+    model: str
+    choices: list[ChatChoice]
+    usage: dict[str, Any] | UnsetType = UNSET
+
+
+class ChatChunkChoice(Struct):
+    """A piece of one answer."""
+
+    index: Count
+    delta: dict[str, Any]
+    finish_reason: str | UnsetType | None = UNSET
+
+
+class ChatChunk(Struct):
+    """A piece of an answer, as OpenAI streams it."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: Seconds
+    model: str
+    choices: list[ChatChunkChoice]
+    usage: dict[str, Any] | UnsetType | None = UNSET
+
+
+# --- models, errors, probes ------------------------------------------------------------------------------
+
+
+class Model(Struct):
+    """What can be asked for. ``created`` is 0 where nobody said."""
+
+    id: str
+    object: Literal["model"]
+    created: Seconds
+    owned_by: str
+    description: str | UnsetType = UNSET
+
+
+class ModelList(Struct):
+    """All of them."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+class Problem(Struct):
+    """What went wrong: ``message`` is for whoever must act, ``code`` for programs."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+    fault: Fault
+    retryable: bool
+
+
+class Error(Struct):
+    """Every answer that is none."""
+
+    error: Problem
+
+
+class Alive(Struct):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Ready(Struct):
+    """Calls are taken."""
+
+    status: Literal["ready"]
+
+
+class Unready(Struct):
+    """Calls are not taken, and why."""
+
+    status: Literal["unavailable"]
+    reason: str

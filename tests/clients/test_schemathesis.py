@@ -1,0 +1,122 @@
+"""Schemathesis reads the description and tries everything: what it allows, and what it forbids.
+
+Every operation, against a running gateway without and with keys: no answer may be one that is not
+described, and nothing may be accepted that is described as wrong. Events are held against their schemas.
+"""
+
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.core import NotSet
+
+from penstock.server.app import routes
+from penstock.server.openapi import describe
+from tests.clients.gateway import Gateway, serving
+
+pytestmark = pytest.mark.timeout(180)  # it computes more than it waits
+
+KEY = "sk-for-schemathesis"
+EXAMPLES = 8
+
+WELL_FORMED = ["2xx", 304, 404, 409, 410, 416, 422]
+"""What follows the rules may still be of a stream that is gone, beyond its tail, or used before."""
+
+
+def config(*, thorough: bool) -> schemathesis.Config:
+    """``thorough``: beside examples by chance, each value of each parameter and member in turn."""
+    return schemathesis.Config.from_dict(
+        {
+            "generation": {"codec": "ascii"},
+            "phases": {"coverage": {"enabled": thorough}},
+            "checks": {"positive_data_acceptance": {"expected-statuses": WELL_FORMED}},
+            "operations": [
+                {  # wants one of two parameters, which cannot be described
+                    "include-name": "POST /v1/streams/cancel",
+                    "checks": {"positive_data_acceptance": {"expected-statuses": [*WELL_FORMED, 400]}},
+                }
+            ],
+        }
+    )
+
+
+SETTINGS = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+
+MODELS = {"*": [{"provider": "demo", "model": "demo-echo"}]}
+SERVED = {"providers": {"demo": {"kind": "scripted", "speed": 0}}, "models": MODELS, "default_model": "echo"}
+
+
+def schema(*, keys: bool, thorough: bool):
+    """The description; what it says of events as version 3.2 says it, which Schemathesis understands."""
+    described = {**describe(routes(), keys=keys), "servers": [{"url": "/"}]}
+    return schemathesis.openapi.from_dict(
+        json.loads(json.dumps(described), object_hook=_newer), config=config(thorough=thorough)
+    )
+
+
+def _newer(value: dict) -> dict:
+    return {"itemSchema": value["x-itemSchema"]} if "x-itemSchema" in value else value
+
+
+OPEN = schema(keys=False, thorough=True)
+THERE = schema(keys=False, thorough=False).include(path_regex=r"\{stream\}").exclude(method="DELETE")
+LOCKED = schema(keys=True, thorough=False)
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory) -> Iterator[Gateway]:
+    with serving(tmp_path_factory.mktemp("open"), SERVED) as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory) -> Iterator[Gateway]:
+    with serving(tmp_path_factory.mktemp("locked"), {**SERVED, "keys": {"app": KEY}}) as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def stream(gateway) -> str:
+    """A stream that is there."""
+    return httpx.get(f"{gateway.url}/stream?content=x").raise_for_status().headers["stream-id"]
+
+
+def call(case, gateway, **headers):
+    """Make the call and hold the answer against the description."""
+    if not isinstance(case.body, NotSet | bytes):
+        case.body = json.loads(json.dumps(case.body), parse_float=_number)
+    case.call_and_validate(base_url=gateway.url, timeout=20, headers=headers)
+
+
+def _number(text: str) -> float | int:
+    """Read a number as JavaScript would write it: to JSON Schema 1.0 is an integer, to the gateway 1 is."""
+    number = float(text)
+    return int(number) if number.is_integer() and abs(number) < 2**53 else number
+
+
+@OPEN.parametrize()
+@SETTINGS
+def test_without_keys_everything_is_as_described(case, gateway):
+    call(case, gateway)
+
+
+@THERE.parametrize()
+@SETTINGS
+def test_a_stream_that_is_there_is_as_described(case, gateway, stream):
+    if case.meta.generation.mode.is_negative:
+        return
+    case.path_parameters["stream"] = stream
+    for given in (case.headers, case.query):
+        for name, value in (given or {}).items():
+            if "~" in str(value):  # a cursor of that stream, then
+                given[name] = f"{stream}~{value.partition('~')[2]}"
+    call(case, gateway)
+
+
+@LOCKED.parametrize()
+@SETTINGS
+def test_with_keys_everything_is_as_described(case, locked):
+    call(case, locked, Authorization=f"Bearer {KEY}")
