@@ -1,5 +1,6 @@
 """Creating: native, simple and OpenAI Chat, with what each answers to good and bad input."""
 
+import asyncio
 import json
 import re
 import socket
@@ -312,6 +313,27 @@ async def test_an_event_source_that_may_have_left_is_given_the_same_stream_at_on
         raw.half_close()
         await raw.until(b"\n\n\r\n2\r\n:\n\r\n")  # asked whether it still reads
         assert await ask(other, "thinks", b"~0000000000000000\n\n") == first
+
+
+async def test_a_browser_that_asks_again_the_moment_it_is_cut_is_given_the_same_stream(gateway):
+    """A browser does so on another connection that it still has; both are news of one turn of the loop."""
+    loop = asyncio.get_running_loop()
+    question = request("GET", "/stream?model=thinks&content=one")
+    async with connected(gateway.port) as other:
+        other.send(request("GET", "/healthz"))
+        await other.until(b"}")
+        with socket.socket() as sock:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, ("127.0.0.1", gateway.port))
+            await loop.sock_sendall(sock, question)
+            got = b""
+            while b"~0000000000000000\n\n" not in got:
+                got += await loop.sock_recv(sock, 65536)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        other.send(question)
+        await other.until(b"~0000000000000000\n\n")
+    first, second = (re.search(rb"stream-id: (\S+)", answer)[1] for answer in (got, other.got))
+    assert first == second
 
 
 async def test_an_equal_request_is_another_one_while_the_first_is_being_read(gateway):

@@ -219,9 +219,13 @@ class Present:
     once if it has left before; a cancellation from elsewhere stays one.
     """
 
-    def __init__(self, down: Downstream) -> None:
-        """Nothing is watched until the context is entered."""
+    def __init__(self, down: Downstream, left: Callable[[], None] | None = None) -> None:
+        """Nothing is watched until the context is entered.
+
+        ``left`` is called the moment the client leaves: the body hears of it a turn of the loop later.
+        """
         self._down = down
+        self._on_left = left
         self._gone = False
         self._task: asyncio.Task[object] | None = None
 
@@ -235,6 +239,8 @@ class Present:
 
     def _left(self) -> None:
         self._gone = True
+        if self._on_left is not None:
+            self._on_left()
         if self._task is not None:
             self._task.cancel()
 

@@ -225,7 +225,7 @@ class Following:
         )
         started = False
         try:
-            async with Present(down):
+            async with Present(down, reader.gone):
                 if self._hold:
                     await first_output(stream, ctx.settings.commit_after)
                     if error := await failure_before_output(stream):
