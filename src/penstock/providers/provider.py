@@ -6,13 +6,20 @@ loop, and nothing between a socket's read and the log waits.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
 from penstock.types.errors import PenstockError
 from penstock.types.events import AnyEvent
 from penstock.types.requests import GenerationRequest
+from penstock.types.timers import Timers
+
+CONTINUE_PROMPT: Final = (
+    "Your answer was cut off by a lost connection. Go on exactly where it stopped: the next characters you "
+    "write are appended to it. Repeat nothing, apologise for nothing, and do not mention this."
+)
+"""What a model is asked that cannot be given the beginning of its answer; it stands after that beginning."""
 
 
 class Sink(Protocol):
@@ -76,11 +83,19 @@ class Conversation(NamedTuple):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """One model of one provider that a request can be sent to: what a model name routes to."""
+    """One model of one provider that a request can be sent to: what a model name routes to.
+
+    ``context`` is how many tokens it takes, 0 if that is not known; ``weight`` its share where calls are
+    spread; ``continuation`` how it goes on from a text that the reader already has.
+    """
 
     name: str
     provider: str
     model: str
+    context: int = 0
+    weight: float = 1.0
+    continuation: Literal["prefill", "prompt", "none"] = "prompt"
+    timers: Timers = Timers()
 
 
 class Model(msgspec.Struct, frozen=True):

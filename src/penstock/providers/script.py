@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from penstock.providers.pieces import MAX_WORD_CHARS, pieces, words
+from penstock.providers.provider import CONTINUE_PROMPT
 from penstock.types.errors import ClientError, UpstreamError, upstream_reset
 from penstock.types.events import (
     AnyEvent,
@@ -37,6 +38,9 @@ from penstock.types.requests import GenerationRequest, Message, TextPart, Tool
 PROVIDER: Final = "scripted"
 EXTRA: Final = "penstock_script"
 """The member of a request in which settings are given."""
+
+REPEATED_CHARS: Final = 20
+"""How much of an answer the model says again when it is asked to go on with it."""
 
 MAX_TOKENS: Final = 100_000
 MAX_CHOICES: Final = 128
@@ -95,7 +99,8 @@ class Voice(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """What a script is made from. ``said`` is the last text of the user, ``quote`` the start of it."""
+    """What a script is made from. ``said`` is the last text of the user, ``quote`` the start of it;
+    ``skip`` characters of the answer are there already."""
 
     request: GenerationRequest
     settings: ScriptSettings
@@ -103,6 +108,7 @@ class Scene(NamedTuple):
     said: str
     quote: str
     seed: int
+    skip: int = 0
 
 
 class ScriptedModel(NamedTuple):
@@ -129,13 +135,15 @@ def compose(request: GenerationRequest, name: str, texts: Mapping[str, str]) -> 
     Raises `ClientError`: 404 for an unknown model, 400 for settings or a number of choices out of range.
     """
     model, settings = _resolve(request, name)
+    turns, skip = _continued(request.messages)
+    request = msgspec.structs.replace(request, messages=turns)
     if not 1 <= request.n <= MAX_CHOICES:
         raise ClientError(f"n must be between 1 and {MAX_CHOICES}.", param="n")
     said = _last_user_text(request.messages)
     seed = request.seed
     if seed is None:
         seed = zlib.crc32(msgspec.json.encode(request.messages))
-    scene = Scene(request, settings, texts, said, quote(said), seed)
+    scene = Scene(request, settings, texts, said, quote(said), seed, skip)
     return _play(scene, model.answer, name.partition("?")[0])
 
 
@@ -195,7 +203,10 @@ def _play(scene: Scene, answer: Callable[[Scene, int], Voice], model: str) -> It
         Started(model, f"script_{scene.seed & 0xFFFFFFFF:08x}", provider=PROVIDER, input_tokens=input_tokens)
     ]
     spoken = thought = 0
-    voices = [_limited(answer(scene, index), request.max_output_tokens) for index in range(request.n)]
+    voices = [
+        _limited(_rest(answer(scene, index), scene.skip), request.max_output_tokens)
+        for index in range(request.n)
+    ]
     while voices:
         for voice in tuple(voices):
             event = next(voice)
@@ -220,6 +231,38 @@ def _play(scene: Scene, answer: Callable[[Scene, int], Voice], model: str) -> It
         # Mean 1 whatever sigma is, so that the rate is kept.
         gap = mean * beat.lognormvariate(-sigma * sigma / 2, sigma) if sigma else mean
     yield Cue(0.0, Ending())
+
+
+def _continued(messages: tuple[Message, ...]) -> tuple[tuple[Message, ...], int]:
+    """Return the turns before an answer that is to be gone on with, and how much of that is there.
+
+    Such an answer is the last turn (a prefill), or stands before the request to go on; then the model
+    repeats a few words, as models do.
+    """
+    repeated = 0
+    if messages and messages[-1].content == CONTINUE_PROMPT:
+        messages, repeated = messages[:-1], REPEATED_CHARS
+    if not messages or messages[-1].role != "assistant":
+        return messages, 0
+    return messages[:-1], max(0, len(_text_of(messages[-1])) - repeated)
+
+
+def _rest(voice: Voice, skip: int) -> Voice:
+    """Return ``voice`` without its reasoning and the first ``skip`` characters of its text."""
+    return voice._replace(tokens=_after(voice.tokens, skip)) if skip else voice
+
+
+def _after(tokens: Iterator[AnyEvent], skip: int) -> Iterator[AnyEvent]:
+    for event in tokens:
+        if type(event) is ReasoningDelta:
+            continue
+        if skip and type(event) is TextDelta:
+            length = len(event.delta)
+            if length > skip:
+                yield msgspec.structs.replace(event, delta=event.delta[skip:])
+            skip = max(0, skip - length)
+        else:
+            yield event
 
 
 def _limited(voice: Voice, limit: int | None) -> Iterator[AnyEvent]:

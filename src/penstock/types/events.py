@@ -139,6 +139,14 @@ class Opaque(Event, frozen=True, tag="opaque"):
     data: Extra
 
 
+class Seam(Event, frozen=True, tag="seam"):
+    """Here another target went on with the answer. ``mode`` is how it was asked; ``code`` why."""
+
+    target: str
+    mode: Literal["prefill", "prompt"]
+    code: str = ""
+
+
 class Timing(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Milliseconds since the call was accepted; the gaps are between events with output."""
 
@@ -184,6 +192,7 @@ AnyEvent: TypeAlias = (
     | UsageReported
     | Finished
     | Opaque
+    | Seam
     | Closed
 )
 

@@ -22,6 +22,7 @@ from penstock.types.events import (
     Opaque,
     ReasoningDelta,
     RefusalDelta,
+    Seam,
     Started,
     TextDelta,
     ToolCallDelta,
@@ -39,6 +40,7 @@ EVENT_NAMES: Final[dict[type, bytes]] = {
     UsageReported: b"usage",
     Finished: b"finish",
     Opaque: b"extra",
+    Seam: b"seam",
 }
 
 _encode = msgspec.json.Encoder().encode

@@ -26,6 +26,7 @@ from penstock.types.events import (
     Opaque,
     ReasoningDelta,
     RefusalDelta,
+    Seam,
     Started,
     TextDelta,
     ToolCallDelta,
@@ -387,6 +388,8 @@ def _render_answer(answer: Answer, events: Iterable[AnyEvent]) -> bytes:
         if isinstance(event, Opaque):
             if event.dialect == NAME:
                 _fold_opaque(event.data, facts, folded)
+            continue
+        if isinstance(event, Seam):
             continue
         if isinstance(event, Started):
             model = model or event.model
