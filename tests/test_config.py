@@ -105,7 +105,7 @@ def test_each_variable_that_is_not_set_is_named_with_its_place(read):
         ("listen: {port: 1.5}", "listen.port"),
         ("listen: here", "listen"),
         ("store: {kind: cloud}", "store.kind"),
-        ("models: {x: {provider: y}}", "models.x"),
+        ("models: {x: {targets: y}}", "models.x.targets"),
         ("models: {x: [{model: y}]}", "models.x[0]"),
         ("models: [x]", "models"),
         ("demo: perhaps", "demo"),
@@ -136,12 +136,15 @@ def test_a_wrong_value_is_named_with_its_place(read, text, where):
         ("port: 80", "'port' is no setting here: it stands under 'listen:'"),
         (
             "models: {x: [{colour: red, provider: demo}]}",
-            "models.x[0]: 'colour' is no setting here; there are: provider, model",
+            "models.x[0]: 'colour' is no setting here; there are: "
+            "provider, model, context, weight, continuation, timers",
         ),
         ("models: {x: [{model: y}]}", "models.x[0]: 'provider' is missing here"),
         (
-            "models: {x: {provider: y}}",
-            "models.x: write a list here: [{provider: …, model: …}]; a mapping was found",
+            "models: {x: {targets: {provider: y}}}",
+            "models.x.targets: write a list here: "
+            "[{provider: …, model: …, context: …, weight: …, continuation: …, timers: …}]; "
+            "a mapping was found",
         ),
         ("listen: {port: eighty}", "listen.port: write a whole number, such as 8080; text was found"),
         ("listen: {drain: [1]}", "listen.drain: write a number, such as 20; a list was found"),

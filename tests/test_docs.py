@@ -164,6 +164,9 @@ def test_every_setting_is_documented_under_its_part():
         "store": config.StoreConfig,
         "providers": config.ProviderConfig,
         "models": config.TargetConfig,
+        "timers": config.TimersConfig,
+        "retry": config.RetryConfig,
+        "breaker": config.BreakerConfig,
         "routes": config.RouteConfig,
     }
     assert parts.keys() == kinds.keys()

@@ -13,8 +13,20 @@ from typing import NamedTuple
 import msgspec
 from starlette.types import ASGIApp
 
-from penstock.config import BadConfig, Config, Problem, ProviderConfig, RouteConfig, TargetConfig, check
+from penstock.config import (
+    BadConfig,
+    Config,
+    Problem,
+    ProviderConfig,
+    RouteConfig,
+    TargetConfig,
+    TimersConfig,
+    check,
+)
+from penstock.gateway.balance import Balance
 from penstock.gateway.gateway import Gateway, GatewaySettings
+from penstock.gateway.health import HealthSettings
+from penstock.gateway.rescue import RetrySettings
 from penstock.gateway.router import Pattern, Routing
 from penstock.gateway.run import RunSettings
 from penstock.providers.compatible import CompatibleProvider, CompatibleSettings
@@ -37,6 +49,7 @@ from penstock.streams.memory import MemorySettings, MemoryStore
 from penstock.streams.split import SplitStore
 from penstock.streams.store import Store
 from penstock.types.calls import on_disconnect
+from penstock.types.timers import Timers
 from penstock.upstream.pool import Pool, PoolSettings
 from penstock.wire.ollama import Preferences
 from penstock.wire.openai_chat import OPENAI_CHAT
@@ -69,7 +82,11 @@ def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
         retention=config.store.retention,
         max_open_streams=config.store.max_open_streams,
         join=config.join,
-        run=RunSettings(max_stream_bytes=config.store.max_stream_bytes),
+        run=RunSettings(
+            max_stream_bytes=config.store.max_stream_bytes,
+            retry=RetrySettings(**msgspec.structs.asdict(config.retry)),
+        ),
+        health=HealthSettings(**msgspec.structs.asdict(config.breaker)),
     )
     gateway = Gateway(_store(config), providers, routing, settings)
     context = Context(
@@ -161,8 +178,13 @@ def _place(url: str) -> tuple[str, int]:
 def _routing(config: Config, providers: Mapping[str, Provider], found: Collection[str]) -> Routing:
     models: dict[str, tuple[Target, ...]] = {}
     patterns: list[Pattern] = []
-    for name, targets in config.models.items():
-        made = tuple(Target(f"{t.provider}/{t.model}", t.provider, t.model) for t in targets)
+    balance: dict[str, Balance] = {}
+    usual = _timers(config.timers)
+    for name in config.models:
+        said = config.model(name)
+        made = tuple(_target(config, target, said.timers) for target in said.targets)
+        if said.balance != "order":
+            balance[name] = said.balance
         if "*" in name:
             # `near/*` names a provider's models behind a prefix of the operator's choice.
             patterns.append(Pattern(name, made, strip=name[:-1] if name.endswith("/*") else ""))
@@ -170,11 +192,16 @@ def _routing(config: Config, providers: Mapping[str, Provider], found: Collectio
             models[name] = made
     if isinstance(providers.get(DEMO), ScriptedProvider) and config.demo:
         for name in DESCRIPTIONS:
-            models.setdefault(name, (Target(f"{DEMO}/{name}", DEMO, name),))
+            own = Target(f"{DEMO}/{name}", DEMO, name, continuation="prefill", timers=usual)
+            models.setdefault(name, (own,))
     reached = [name for name, provider in config.providers.items() if provider.kind != "scripted"]
-    patterns.extend(Pattern(f"{name}/*", (Target(name, name, "*"),), strip=f"{name}/") for name in reached)
+    patterns.extend(
+        Pattern(f"{name}/*", (Target(name, name, "*", timers=usual),), strip=f"{name}/") for name in reached
+    )
     # Nothing said about models: what is not known by name goes to the first real provider.
-    rest = Pattern("*", (Target(reached[0], reached[0], "*"),)) if reached and not config.models else None
+    rest = None
+    if reached and not config.models:
+        rest = Pattern("*", (Target(reached[0], reached[0], "*", timers=usual),))
     own_names = [name for name, provider in config.providers.items() if provider.kind == "ollama"]
     named = next((name for name in config.models if "*" not in name), "")
     default = config.default_model or named or (DEMO if config.demo else "")
@@ -186,7 +213,33 @@ def _routing(config: Config, providers: Mapping[str, Provider], found: Collectio
         found=frozenset(found),
         rest=rest,
         unlisted=frozenset(name for name, p in config.providers.items() if not p.list_models),
+        balance=balance,
+        timers=usual,
     )
+
+
+def _target(config: Config, target: TargetConfig, of_model: TimersConfig) -> Target:
+    scripted = target.provider == DEMO or config.providers[target.provider].kind == "scripted"
+    return Target(
+        f"{target.provider}/{target.model}",
+        target.provider,
+        target.model,
+        context=target.context,
+        weight=target.weight,
+        continuation=target.continuation or ("prefill" if scripted else "prompt"),
+        timers=_timers(config.timers, of_model, target.timers),
+    )
+
+
+def _timers(*said: TimersConfig) -> Timers:
+    """Return the timers that are said last, or nowhere."""
+    given = {
+        name: value
+        for one in said
+        for name, value in msgspec.structs.asdict(one).items()
+        if value is not None
+    }
+    return Timers(**given)
 
 
 def _guard(config: Config) -> GuardSettings:

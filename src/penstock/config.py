@@ -93,11 +93,57 @@ class ProviderConfig(Settings, frozen=True):
         return f"ProviderConfig({self.kind}, {self.base_url})"
 
 
+class TimersConfig(Settings, frozen=True):
+    """Seconds (`min_rate`: characters a second) after which a provider has failed; 0 for never, and what is
+    left out is as the model's, or everybody's. See `penstock.types.timers.Timers`."""
+
+    first_output: float | None = None
+    stall: float | None = None
+    min_rate: float | None = None
+    window: float | None = None
+    total: float | None = None
+
+
+class RetryConfig(Settings, frozen=True):
+    """How much trying is allowed before an answer has begun (`penstock.gateway.rescue.RetrySettings`)."""
+
+    tries: int = 3
+    tries_in_all: int = 6
+    base_delay: float = 0.5
+    max_delay: float = 8.0
+    max_retry_after: float = 10.0
+
+
+class BreakerConfig(Settings, frozen=True):
+    """When a target is passed over for a while (`penstock.gateway.health.HealthSettings`)."""
+
+    failures: int = 5
+    share: float = 0.5
+    window: float = 30.0
+    cool_down: float = 2.0
+    max_cool_down: float = 15.0
+
+
 class TargetConfig(Settings, frozen=True):
-    """One target of a model; ``model: "*"`` asks the provider for the name as it came."""
+    """One target of a model; ``model: "*"`` asks the provider for the name as it came.
+
+    ``continuation`` is empty for what suits the provider.
+    """
 
     provider: str
     model: str = "*"
+    context: int = 0
+    weight: float = 1.0
+    continuation: Literal["", "prefill", "prompt", "none"] = ""
+    timers: TimersConfig = TimersConfig()
+
+
+class ModelConfig(Settings, frozen=True):
+    """A model with more to say of than its targets."""
+
+    targets: list[TargetConfig]
+    balance: Literal["order", "weighted", "least_busy", "fastest"] = "order"
+    timers: TimersConfig = TimersConfig()
 
 
 class RouteConfig(Settings, frozen=True):
@@ -125,13 +171,21 @@ class Config(Settings, frozen=True):
     listen: Listen = Listen()
     store: StoreConfig = StoreConfig()
     providers: dict[str, ProviderConfig] = {}
-    models: dict[str, list[TargetConfig]] = {}
+    models: dict[str, list[TargetConfig] | ModelConfig] = {}
     routes: RoutesConfig = RoutesConfig()
+    timers: TimersConfig = TimersConfig()
+    retry: RetryConfig = RetryConfig()
+    breaker: BreakerConfig = BreakerConfig()
     default_model: str = ""
     join: tuple[str, ...] = ()
     demo: bool = True
     discover: bool = True
     keys: dict[str, str] = {}
+
+    def model(self, name: str) -> ModelConfig:
+        """Return what is said of a model, however short it was written."""
+        said = self.models[name]
+        return ModelConfig(said) if isinstance(said, list) else said
 
     def __repr__(self) -> str:
         """Whose keys there are, and no key."""
@@ -329,15 +383,36 @@ def _problems(config: Config) -> Iterator[Problem]:
             yield Problem(f"providers.{name}.num_ctx", "write a number of tokens, or leave it out")
         if provider.ca_file and not Path(provider.ca_file).is_file():
             yield Problem(f"providers.{name}.ca_file", f"there is no file {provider.ca_file}")
-    for name, targets in config.models.items():
+    yield from _bad_timers("timers", config.timers)
+    if not (config.retry.tries >= 1 and config.retry.tries_in_all >= 1):
+        yield Problem("retry", "one try is the least: write 1 for no retries")
+    if config.breaker.failures < 1 or not 0 < config.breaker.share <= 1:
+        yield Problem("breaker", "failures is at least 1, and share a number above 0, up to 1")
+    for name, said in config.models.items():
+        targets = config.model(name).targets
+        at = f"models.{name}" if isinstance(said, list) else f"models.{name}.targets"
+        yield from _bad_timers(f"models.{name}.timers", config.model(name).timers)
         if not targets:
-            yield Problem(f"models.{name}", "name at least one target: [{provider: …, model: …}]")
+            yield Problem(at, "name at least one target: [{provider: …, model: …}]")
         for number, target in enumerate(targets):
+            yield from _bad_timers(f"{at}[{number}].timers", target.timers)
+            if target.context < 0 or not target.weight > 0:
+                what = "context is a number of tokens, 0 if it is not known; weight a number above 0"
+                yield Problem(f"{at}[{number}]", what)
             if target.provider not in known:
                 what = f"there is no provider '{target.provider}'; there are: {', '.join(sorted(known))}"
-                yield Problem(f"models.{name}[{number}].provider", what)
+                yield Problem(f"{at}[{number}].provider", what)
             if target.model == "*" and "*" not in name:
                 what = "name the provider's model ('*' fits only a model name with a '*' in it)"
-                yield Problem(f"models.{name}[{number}].model", what)
+                yield Problem(f"{at}[{number}].model", what)
     if config.default_model and "*" in config.default_model:
         yield Problem("default_model", "name one model")
+
+
+def _bad_timers(where: str, timers: TimersConfig) -> Iterator[Problem]:
+    for name in timers.__struct_fields__:
+        value = getattr(timers, name)
+        if value is not None and not 0 <= value < float("inf"):
+            yield Problem(f"{where}.{name}", "write a number, 0 or more; 0 turns it off")
+    if timers.window == 0:
+        yield Problem(f"{where}.window", "write a number of seconds above 0; min_rate: 0 turns the timer off")

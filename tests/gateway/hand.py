@@ -4,6 +4,7 @@ They keep the protocols of `penstock.providers.provider` and `penstock.streams.s
 """
 
 import asyncio
+from types import MappingProxyType
 
 import msgspec
 
@@ -17,6 +18,7 @@ from penstock.types.errors import StorageError, UpstreamError, upstream_truncate
 from penstock.types.events import Finished, Started, TextDelta, decode_line
 from penstock.types.principals import Principal
 from penstock.types.requests import GenerationRequest, Message
+from penstock.types.timers import Timers
 
 ME = Principal("me")
 
@@ -26,9 +28,15 @@ class HandSource:
 
     def __init__(self, opening=None):
         self.asked = []
+        self.done = False
         self.sink = None
         self.opened = asyncio.Event()
         self._opening = opening
+
+    @property
+    def talks(self):
+        """Whether it was opened and is not over."""
+        return bool(self.asked) and "abort" not in self.asked and not self.done
 
     async def open(self, sink):
         self.asked.append("open")
@@ -52,6 +60,7 @@ class HandSource:
 
     def finish(self):
         """The whole end of an answer: a finish reason, then the end of the transport."""
+        self.done = True
         self.sink.feed([Finished("stop")])
         self.sink.end()
 
@@ -80,6 +89,7 @@ class HandProvider:
         self.name = name
         self.next = []
         self.sources = []
+        self.requests = []
         self.listing = lambda: ["m"]
 
     def converse(self, request, model):
@@ -87,6 +97,7 @@ class HandProvider:
         if isinstance(source, Exception):
             raise source
         self.sources.append(source)
+        self.requests.append(request)
         return Conversation(source, HandDecoder())
 
     async def models(self):
@@ -197,12 +208,15 @@ class HandStore:
         return stream == "gone"
 
 
+PATIENT = Timers(first_output=0, stall=0, total=0)
+
+
 class House(Gateway):
     """A gateway over parts played by hand; every model goes to provider ``a``, then ``b``."""
 
-    def __init__(self, store=None, *, run=None, **settings):
+    def __init__(self, store=None, *, run=None, timers=PATIENT, target=MappingProxyType({}), **settings):
         self.a, self.b = HandProvider("a"), HandProvider("b")
-        targets = (Target("a/m", "a", "m"), Target("b/m", "b", "m"))
+        targets = tuple(Target(f"{name}/m", name, "m", timers=timers, **target) for name in "ab")
         loop = asyncio.get_running_loop()
         super().__init__(
             store or HandStore(),

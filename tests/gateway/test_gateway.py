@@ -93,7 +93,7 @@ def test_a_failure_gives_the_key_back_only_when_nothing_was_shown(output, kept):
         stream, source = await house.begin(idempotency_key="k")
         if output:
             source.say("hi")
-        source.sink.fail(UpstreamError("no", code="refused", retryable=False))
+        source.sink.fail(UpstreamError("no", code="content_filter", retryable=False))
         await stream.wait_closed()
         assert (await house.start(call(idempotency_key="k"))).existing is kept
 

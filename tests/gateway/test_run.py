@@ -7,8 +7,18 @@ from structlog.testing import capture_logs
 
 from penstock.gateway.run import LINGER, RunSettings
 from penstock.types.errors import ClientError, UpstreamError, WireError, upstream_reset
-from penstock.types.events import Closed, Finished, ReasoningDelta, Started, TextDelta, UsageReported
-from tests.gateway.hand import BROKEN, STARTED, HandSource, HandStore, House, call, logged, texts, turns
+from penstock.types.events import (
+    Closed,
+    Finished,
+    ReasoningDelta,
+    Seam,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+    UsageReported,
+)
+from penstock.types.timers import Timers
+from tests.gateway.hand import BROKEN, ME, STARTED, HandSource, HandStore, House, call, logged, texts, turns
 from tests.virtual_time import run_virtually
 
 
@@ -95,7 +105,9 @@ def test_a_failure_to_open_goes_to_the_next_target():
     played(scene)
 
 
-@pytest.mark.parametrize("error", [ClientError("no"), UpstreamError("no", code="refused", retryable=False)])
+@pytest.mark.parametrize(
+    "error", [ClientError("no"), UpstreamError("no", code="content_filter", retryable=False)]
+)
 def test_a_refusal_of_the_request_itself_is_not_tried_elsewhere(error):
     async def scene(house, store):
         house.a.next = [error] if isinstance(error, ClientError) else []
@@ -110,7 +122,7 @@ def test_a_refusal_of_the_request_itself_is_not_tried_elsewhere(error):
     played(scene)
 
 
-def test_a_failure_after_output_ends_the_stream_with_all_that_was_shown():
+def test_a_failure_after_output_that_nobody_can_continue_ends_with_all_that_was_shown():
     async def scene(house, store):
         stream, source = await house.begin()
         source.say("one", "two")
@@ -122,18 +134,287 @@ def test_a_failure_after_output_ends_the_stream_with_all_that_was_shown():
         assert (end.status, end.code, end.fault, end.entries) == ("failed", "upstream_reset", "upstream", 2)
         assert house.b.sources == []
 
+    played(scene, target={"continuation": "none"})
+
+
+def test_the_client_is_told_the_failure_of_the_target_that_was_meant_to_answer():
+    async def scene(house, store):
+        stream, source = await house.begin()
+        source.sink.fail(UpstreamError("busy", code="rate_limit_exceeded", status=429, retry_after=60))
+        await turns()
+        house.b.sources[0].sink.fail(UpstreamError("key", code="invalid_api_key", retryable=False))
+        await stream.wait_closed()
+        end = closing(store, stream)
+        assert (end.code, end.http_status, end.retry_after, end.attempts) == (
+            "rate_limit_exceeded",
+            429,
+            60.0,
+            2,
+        )
+
     played(scene)
 
 
-def test_the_last_target_s_failure_is_what_the_client_is_told():
+# --- retry -------------------------------------------------------------------------------------------
+
+
+def test_targets_are_tried_again_after_pauses_and_not_for_ever():
+    async def scene(house, store):
+        loop = asyncio.get_running_loop()
+        tried = []
+
+        async def refuse(source):
+            tried.append(loop.time())
+            raise BROKEN
+
+        house.a.next = [HandSource(refuse) for _ in range(9)]
+        house.b.next = [HandSource(refuse) for _ in range(9)]
+        stream = (await house.start(call())).stream
+        await stream.wait_closed()
+        assert len(tried) == 6
+        assert tried[1] == tried[0]
+        assert sum(at < 1.5 for at in tried) <= 4
+        assert tried[-1] < 30
+        assert closing(store, stream).attempts == 6
+
+    played(scene)
+
+
+def test_a_provider_s_wish_for_a_pause_is_heeded():
+    async def scene(house, store):
+        house.b.next = [UpstreamError("key", code="invalid_api_key", retryable=False)]
+        stream, source = await house.begin()
+        source.sink.fail(UpstreamError("busy", code="overloaded", status=503, retry_after=4))
+        await asyncio.sleep(3.9)
+        assert len(house.a.sources) == 1
+        await asyncio.sleep(0.2)
+        house.a.sources[1].say("hi")
+        house.a.sources[1].finish()
+        await stream.wait_closed()
+        assert closing(store, stream).status == "completed"
+
+    played(scene)
+
+
+def test_a_run_that_is_cancelled_while_it_waits_tries_no_more():
+    async def scene(house, store):
+        house.b.next = [UpstreamError("key", code="invalid_api_key", retryable=False)]
+        stream, source = await house.begin()
+        source.sink.fail(UpstreamError("busy", code="overloaded", status=503, retry_after=4))
+        await turns()
+        await house.cancel(stream.id, ME)
+        await asyncio.sleep(10)
+        assert len(house.a.sources) == 1
+        assert stream.state == "cancelled"
+
+    played(scene)
+
+
+# --- timers ------------------------------------------------------------------------------------------
+
+
+def timed(**timers):
+    return Timers(**{"first_output": 0, "stall": 0, "total": 0, **timers})
+
+
+def test_a_provider_that_begins_no_answer_is_left_for_the_next():
     async def scene(house, store):
         stream, source = await house.begin()
-        source.sink.fail(upstream_reset("a"))
-        await turns()
-        house.b.sources[0].sink.fail(UpstreamError("busy", code="overloaded", status=503, retry_after=7))
+        await asyncio.sleep(5)
+        source.sink.feed([STARTED])  # a role is no output
+        await asyncio.sleep(4.9)
+        assert not house.b.sources
+        await asyncio.sleep(0.2)
+        assert "abort" in source.asked
+        house.b.sources[0].say("hi")
+        house.b.sources[0].finish()
+        await stream.wait_closed()
+        assert closing(store, stream).status == "completed"
+
+    played(scene, timers=timed(first_output=10))
+
+
+@pytest.mark.parametrize("idle", [STARTED, TextDelta(""), UsageReported(1, 1)])
+def test_a_provider_that_falls_silent_has_stalled_whatever_else_it_sends(idle):
+    async def scene(house, store):
+        stream, source = await house.begin()
+        for _ in range(3):
+            await asyncio.sleep(9)
+            source.say("word ")
+        for _ in range(9):
+            await asyncio.sleep(1)
+            source.sink.feed([idle])
+        assert "abort" not in source.asked
+        await asyncio.sleep(1.1)
         await stream.wait_closed()
         end = closing(store, stream)
-        assert (end.code, end.http_status, end.retry_after, end.attempts) == ("overloaded", 503, 7.0, 2)
+        assert (end.code, end.http_status, end.status) == ("upstream_stalled", 504, "failed")
+
+    played(scene, timers=timed(stall=10), target={"continuation": "none"})
+
+
+def test_a_provider_that_we_hold_back_is_not_blamed():
+    async def scene(house, store):
+        _, source = await house.begin()
+        store.by_itself = False
+        source.say("x" * 2000)
+        await asyncio.sleep(60)
+        assert "abort" not in source.asked
+        store.by_itself = True
+        store.commit()
+        await asyncio.sleep(9)
+        assert "abort" not in source.asked
+        await asyncio.sleep(12)
+        assert "abort" in source.asked
+
+    settings = RunSettings(high_water=1000, low_water=100)
+    played(scene, timers=timed(stall=10), run=settings, target={"continuation": "none"})
+
+
+def test_a_provider_that_trickles_is_too_slow():
+    async def scene(house, store):
+        stream, source = await house.begin()
+        for _ in range(20):
+            source.say("x" * 50)
+            await asyncio.sleep(1)
+        assert "abort" not in source.asked
+        for _ in range(25):
+            source.say("x")
+            await asyncio.sleep(1)
+        assert closing(store, stream).code == "upstream_slow"
+
+    played(scene, timers=timed(min_rate=10, window=10), target={"continuation": "none"})
+
+
+def test_a_generation_whose_time_is_up_expires():
+    async def scene(house, store):
+        stream, source = await house.begin()
+        for _ in range(10):
+            source.say("word ")
+            await asyncio.sleep(5.9)
+        assert stream.is_open
+        await asyncio.sleep(1.1)
+        assert "abort" in source.asked
+        end = closing(store, stream)
+        assert (end.status, end.code) == ("expired", "generation_timeout")
+
+    played(scene, timers=timed(total=60))
+
+
+def test_timers_are_gone_with_their_run():
+    async def scene(house, store):
+        stream, source = await house.begin()
+        source.say("hi")
+        source.finish()
+        await stream.wait_closed()
+        await asyncio.sleep(10_000)
+        assert stream.state == "completed"
+
+    played(scene, timers=Timers())
+
+
+# --- continuation ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["prefill", "prompt"])
+def test_an_answer_that_broke_off_is_continued_by_the_next_target(mode):
+    async def scene(house, store):
+        stream, source = await house.begin()
+        source.sink.feed([Started("first")])
+        source.say("one ", "two ")
+        source.sink.fail(upstream_reset("a"))
+        await asyncio.sleep(0.1)
+        second = house.b.sources[0]
+        asked = house.b.requests[0].messages
+        assert [message.role for message in asked] == ["user", "assistant", "user"][
+            : 2 if mode == "prefill" else 3
+        ]
+        assert asked[1].content.strip() == "one two"
+        second.sink.feed([Started("second"), ReasoningDelta("how to go on")])
+        second.say("three")
+        second.finish()
+        await stream.wait_closed()
+        assert "".join(texts(store, stream)) == "one two three"
+        end = closing(store, stream)
+        assert (end.status, end.attempts, end.target) == ("completed", 2, "b/m")
+        seams = [event for event in logged(store, stream) if type(event) is Seam]
+        assert seams == [Seam("b/m", mode, "upstream_reset")]
+
+    played(scene, target={"continuation": mode})
+
+
+@pytest.mark.parametrize(
+    "event", [ToolCallDelta(0, "{", "id", "name"), TextDelta("x", 1), TextDelta("x", logprobs=[1])]
+)
+def test_what_cannot_be_sewn_ends_honestly(event):
+    async def scene(house, store):
+        stream, source = await house.begin()
+        source.say("one ")
+        source.sink.feed([event])
+        source.sink.fail(upstream_reset("a"))
+        await stream.wait_closed()
+        assert closing(store, stream).code == "upstream_reset"
+        assert house.b.sources == []
+
+    played(scene)
+
+
+def test_when_nobody_can_go_on_the_client_is_told_what_broke_the_answer():
+    async def scene(house, store):
+        house.b.next = [ClientError("a prefill is not possible here")]
+        stream, source = await house.begin()
+        source.say("one ")
+        source.sink.fail(upstream_reset("a"))
+        await stream.wait_closed()
+        end = closing(store, stream)
+        assert (end.code, end.message) == ("upstream_reset", upstream_reset("a").message)
+
+    played(scene)
+
+
+def test_a_continuation_may_break_and_be_continued():
+    async def scene(house, store):
+        stream, source = await house.begin()
+        source.say("one ")
+        source.sink.fail(upstream_reset("a"))
+        await asyncio.sleep(0.1)
+        house.b.sources[0].say("two ", "and ")
+        house.b.sources[0].sink.fail(upstream_reset("b"))
+        await asyncio.sleep(0.1)
+        assert house.a.requests[1].messages[1].content == "one two and "
+        house.a.sources[1].say("three")
+        house.a.sources[1].finish()
+        await stream.wait_closed()
+        assert "".join(texts(store, stream)) == "one two and three"
+
+    played(scene)
+
+
+# --- health ------------------------------------------------------------------------------------------
+
+
+def test_a_target_that_keeps_failing_is_passed_over_and_taken_back():
+    async def scene(house, store):
+        async def refuse(source):
+            raise BROKEN
+
+        async def one():
+            before = len(house.a.sources)
+            stream = (await house.start(call(str(asyncio.get_running_loop().time())))).stream
+            await asyncio.sleep(0.1)
+            primary = len(house.a.sources) > before
+            source = next(source for source in [*house.b.sources, *house.a.sources] if source.talks)
+            source.say("hi")
+            source.finish()
+            await stream.wait_closed()
+            return primary
+
+        house.a.next = [HandSource(refuse) for _ in range(5)]
+        assert [await one() for _ in range(5)] == [True] * 5
+        assert not await one()
+        await asyncio.sleep(2)
+        assert await one()
+        assert await one()
 
     played(scene)
 
@@ -176,7 +457,7 @@ def test_malformed_bytes_after_events_do_not_take_them_back():
         assert texts(store, stream) == ["shown"]
         assert closing(store, stream).code == "upstream_malformed"
 
-    played(scene)
+    played(scene, target={"continuation": "none"})
 
 
 def test_a_bug_in_decoding_ends_its_run_alone_and_tells_nothing_of_itself():

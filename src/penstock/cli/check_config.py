@@ -73,8 +73,10 @@ def _report(draft: Draft, problems: list[Problem]) -> dict[str, Any]:
             for name, made in config.providers.items()
         }
         report["models"] = {
-            name: [{"provider": target.provider, "model": target.model} for target in targets]
-            for name, targets in config.models.items()
+            name: [
+                {"provider": target.provider, "model": target.model} for target in config.model(name).targets
+            ]
+            for name in config.models
         }
         report["default_model"] = default_model(config)
     return report
@@ -93,8 +95,10 @@ def _summary(config: Config) -> list[str]:
         rows.append(("provider", f"{name}: {where}{key}"))
     if config.demo and "demo" not in config.providers:
         rows.append(("provider", "demo: embedded"))
-    for name, targets in config.models.items():
-        tried = ", then ".join(f"{target.provider}/{target.model}" for target in targets)
+    for name in config.models:
+        said = config.model(name)
+        joint = ", then " if said.balance == "order" else ", or "
+        tried = joint.join(f"{target.provider}/{target.model}" for target in said.targets)
         rows.append(("model", f"{name} → {tried}"))
     rows.append(("default", default_model(config)))
     return [f"  {name:<8}  {what}" for name, what in rows]

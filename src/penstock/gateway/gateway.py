@@ -17,6 +17,8 @@ from typing import Self, TypeAlias
 import msgspec
 import structlog
 
+from penstock.gateway.balance import ordered
+from penstock.gateway.health import Health, HealthSettings
 from penstock.gateway.listings import SOON, Listings
 from penstock.gateway.recovery import RESTARTED, UNSTORED, Orphans
 from penstock.gateway.router import ModelList, Routing
@@ -28,6 +30,7 @@ from penstock.types.calls import Call
 from penstock.types.errors import ClientError, GatewayError, StorageError
 from penstock.types.positions import new_stream_id
 from penstock.types.principals import Principal
+from penstock.types.requests import GenerationRequest
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +61,7 @@ class GatewaySettings(msgspec.Struct, frozen=True):
     model_list_timeout: float = 3.0
     model_list_ttl: float = 30.0
     run: RunSettings = RunSettings()
+    health: HealthSettings = HealthSettings()
 
 
 Equal: TypeAlias = tuple[str, str, str]
@@ -108,6 +112,7 @@ class Gateway:
         self._group = asyncio.TaskGroup()
         self._unnamed: OrderedDict[Equal, tuple[float, Stream]] = OrderedDict()
         self._joinable: dict[Equal, Stream] = {}
+        self.health = Health(self.settings.health, clock)
         self._births: dict[str, asyncio.Future[None]] = {}
         self._listings = Listings(
             providers,
@@ -276,10 +281,12 @@ class Gateway:
             )
 
     def _launch(self, stream: Stream, call: Call, targets: Sequence[Target]) -> None:
-        def prepare(target: Target) -> Conversation:
-            return self._providers[target.provider].converse(call.request, target.model)
+        def prepare(request: GenerationRequest, target: Target) -> Conversation:
+            return self._providers[target.provider].converse(request, target.model)
 
-        run = Run(stream, call, targets, prepare, self.settings.run, self._clock)
+        balance = self._routing.balance.get(call.request.model, "order")
+        targets = ordered(targets, balance, self.health)
+        run = Run(stream, call, targets, prepare, self.settings.run, self.health, self._clock)
         self._runs[stream.id] = run
         run.task = self._group.create_task(run.main())
         # Not in `main`: a task that is cancelled before its first step never runs its body.

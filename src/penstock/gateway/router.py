@@ -13,8 +13,10 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from penstock.gateway.balance import Balance
 from penstock.providers.provider import Model, Target
 from penstock.types.errors import ClientError
+from penstock.types.timers import Timers
 
 MAX_OFFERS: Final = 2_000
 """Names that are offered at once; some aggregators list hundreds each."""
@@ -88,6 +90,8 @@ class Routing(msgspec.Struct, frozen=True):
     The names that the providers in ``listed`` list can be asked for as they are; those of providers in
     ``found``, which no configuration names, are also behind ``provider/``, and nowhere while they are not
     listed. ``rest`` takes what is left. ``unlisted`` are providers that are not asked for their models.
+    ``balance`` is how calls are spread over the targets of a configured name, where not in their order;
+    ``timers`` are those of targets that nobody wrote down.
     """
 
     models: Mapping[str, tuple[Target, ...]]
@@ -97,6 +101,8 @@ class Routing(msgspec.Struct, frozen=True):
     found: frozenset[str] = frozenset()
     rest: Pattern | None = None
     unlisted: frozenset[str] = frozenset()
+    balance: Mapping[str, Balance] = {}
+    timers: Timers = Timers()
 
     @property
     def providers(self) -> Sequence[str]:
@@ -131,7 +137,7 @@ class Routing(msgspec.Struct, frozen=True):
                 prefix, _, rest = model.partition("/")
                 found = lists[provider].find(rest) if prefix == provider else None
             if found is not None:
-                return (Target(provider, provider, found.name),)
+                return (Target(provider, provider, found.name, timers=self.timers),)
         return ()
 
     def route_rest(self, model: str) -> Sequence[Target]:

@@ -11,6 +11,9 @@ be answered by another attempt, unseen.
 *Back-pressure.* Above a high-water mark of uncommitted bytes the leader's source is paused, below
 the low one it goes on. Readers play no part in it: they read the log at their own pace.
 
+*The clock.* An attempt that brings no output, or too little, for too long is failed by its `Watch`;
+a generation whose time is up closes as expired.
+
 The run's task exists around the steps only: it opens attempts, waits for their outcomes and asks
 `rescue` what to do. Whoever stops a run (`Run.stop`) closes the provider's socket in that call.
 """
@@ -23,8 +26,11 @@ import msgspec
 import structlog
 
 from penstock.gateway.attendance import Attendance
+from penstock.gateway.continuation import NOTHING, SeamDecoder, Shown, continued, may_continue, shown
+from penstock.gateway.health import Health, Trial
 from penstock.gateway.meter import Meter
-from penstock.gateway.rescue import GiveUp, NextTarget, Situation, decide
+from penstock.gateway.rescue import Continue, GiveUp, RetrySettings, Tried, Try, decide, remedy
+from penstock.gateway.watch import Progress, Watch
 from penstock.providers.provider import Conversation, Target
 from penstock.streams.store import StoreFailure
 from penstock.streams.stream import Stream
@@ -34,12 +40,14 @@ from penstock.types.events import (
     MAX_DELTA_CHARS,
     AnyEvent,
     Closed,
+    Seam,
     Started,
     Status,
     TextDelta,
     has_output,
     split_long,
 )
+from penstock.types.requests import GenerationRequest
 
 log = structlog.get_logger(__name__)
 
@@ -58,15 +66,16 @@ class RunSettings(msgspec.Struct, frozen=True):
     low_water: int = 256 << 10
     max_stream_bytes: int = 64 << 20
     max_detached: float = 3600.0
+    retry: RetrySettings = RetrySettings()
 
 
 class Attempt:
     """One try at one target: the sink of its source, and the buffer before the gate."""
 
-    __slots__ = ("_buffer", "_decoder", "_linger", "_run", "outcome", "source", "target")
+    __slots__ = ("_buffer", "_decoder", "_linger", "_run", "_trial", "_watch", "outcome", "source", "target")
 
-    def __init__(self, run: "Run", target: Target, conversation: Conversation) -> None:
-        """Nothing is sent yet; see `open`."""
+    def __init__(self, run: "Run", target: Target, conversation: Conversation, trial: Trial) -> None:
+        """Nothing is sent yet; see `open`. ``trial`` is told how it goes."""
         self.target = target
         self.source = conversation.source
         self.outcome: asyncio.Future[PenstockError | None] = asyncio.get_running_loop().create_future()
@@ -74,10 +83,28 @@ class Attempt:
         self._run = run
         self._buffer: list[AnyEvent] = []
         self._linger: asyncio.TimerHandle | None = None
+        self._trial = trial
+        self._watch: Watch | None = None
 
     async def open(self) -> None:
         """Send the request; the rest comes through the sink's methods."""
+        self._watch = Watch(self.target.timers, self._progress, self.fail, self._run.clock)
         await self.source.open(self)
+
+    def close(self, error: PenstockError | None) -> None:
+        """The attempt is over, for the run as well; ``error`` is how it failed. Exactly once."""
+        self._unwatch()
+        if error is not None and remedy(error) in ("retry", "fallback"):
+            self._trial.fail()
+        self._trial.end()
+
+    def _progress(self) -> Progress:
+        return self._run.progress_of(self)
+
+    def _unwatch(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
 
     # --- Sink --------------------------------------------------------------------------------
 
@@ -119,6 +146,7 @@ class Attempt:
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
+        self._unwatch()
         if not self.outcome.done():
             self.source.abort()
             self.outcome.set_result(error)
@@ -126,6 +154,7 @@ class Attempt:
     def abort(self) -> None:
         """Somebody else decided that the attempt is over: close its connection now."""
         self.source.abort()
+        self._unwatch()
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
@@ -136,6 +165,7 @@ class Attempt:
         """The answer should be whole: check that, show what was held back, and say so."""
         self._buffer.extend(self._decoder.flush())
         self._lead()  # also with nothing that anyone could act on: the answer is whole
+        self._unwatch()
         self.outcome.set_result(None)
 
     def _pass_gate(self, events: Sequence[AnyEvent]) -> None:
@@ -150,10 +180,24 @@ class Attempt:
             raise UpstreamError("The provider sent much and said nothing.", code="upstream_malformed")
 
     def _lead(self) -> None:
+        if self._run.leader is not self:
+            self._trial.output()
         self._run.lead(self)
         if self._buffer:
             buffer, self._buffer = self._buffer, []
             self._run.show(buffer)
+
+
+class _Record:
+    """One target of the route, as this run has seen it."""
+
+    __slots__ = ("began", "error", "target", "tries")
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.tries = 0
+        self.began = 0.0
+        self.error: PenstockError | None = None
 
 
 class Run:
@@ -162,15 +206,18 @@ class Run:
     __slots__ = (
         "_attempt",
         "_attempts",
-        "_clock",
+        "_characters",
+        "_deadline",
         "_ended",
+        "_health",
         "_meter",
         "_paused",
         "_prepare",
+        "_records",
         "_shown_bytes",
-        "_targets",
         "attendance",
         "call",
+        "clock",
         "leader",
         "settings",
         "stream",
@@ -182,21 +229,25 @@ class Run:
         stream: Stream,
         call: Call,
         targets: Sequence[Target],
-        prepare: Callable[[Target], Conversation],
+        prepare: Callable[[GenerationRequest, Target], Conversation],
         settings: RunSettings,
+        health: Health,
         clock: Callable[[], float],
     ) -> None:
-        """``prepare`` renders the request for a target; ``clock`` gives seconds, any origin."""
+        """``prepare`` renders a request for a target; ``clock`` gives seconds, any origin."""
         self.stream = stream
         self.call = call
         self.settings = settings
         self.leader: Attempt | None = None
         self.task: asyncio.Task[None] | None = None
         self.attendance = Attendance(call.on_disconnect, settings.max_detached, self._deserted)
-        self._targets = targets
+        self.clock = clock
+        self._records = [_Record(target) for target in targets]
         self._prepare = prepare
-        self._clock = clock
+        self._health = health
         self._meter = Meter(clock())
+        self._characters = 0
+        self._deadline: asyncio.TimerHandle | None = None
         self._attempt: Attempt | None = None
         self._attempts = 0
         self._paused = False
@@ -206,7 +257,7 @@ class Run:
 
     def __repr__(self) -> str:
         """Say which stream and which attempt."""
-        return f"<Run {self.stream.id} attempt {self._attempts}/{len(self._targets)}>"
+        return f"<Run {self.stream.id} attempt {self._attempts}, {len(self._records)} targets>"
 
     # --- the step: called by attempts ----------------------------------------------------------
 
@@ -219,7 +270,7 @@ class Run:
         stream = self.stream
         if self._ended or stream.lost:
             return
-        size = 0
+        characters = 0
         output = False
         for event in events:
             if type(event) is TextDelta:
@@ -236,15 +287,21 @@ class Run:
                     stream.append(piece)
             else:
                 stream.append(event)
-            size += len(delta) + ENTRY_BYTES
+            characters += len(delta)
         if output:
-            self._meter.output(self._clock())
+            self._meter.output(self.clock())
         if stream.uncommitted > self.settings.high_water and not self._paused:
             self._pause()
-        self._shown_bytes += size
+        self._characters += characters
+        self._shown_bytes += characters + ENTRY_BYTES * len(events)
         if self._shown_bytes > self.settings.max_stream_bytes:
             message = "The answer is longer than the gateway stores."
             raise UpstreamError(message, code="stream_too_large", retryable=False)
+
+    def progress_of(self, attempt: Attempt) -> Progress:
+        """Return what ``attempt`` has brought, for its watch."""
+        leads = self.leader is attempt
+        return Progress(self._meter.last if leads else None, self._characters if leads else 0, self._paused)
 
     # --- the task ------------------------------------------------------------------------------
 
@@ -252,6 +309,9 @@ class Run:
         """Make attempts until one is whole or `rescue` gives up; close the stream. Never raises
         but for its cancellation, which leaves the stream to whoever cancelled it."""
         error: PenstockError | None
+        total = self._records[0].target.timers.total
+        if total:
+            self._deadline = asyncio.get_running_loop().call_later(total, self._expire, total)
         try:
             try:
                 error = await self._attempt_all()
@@ -268,20 +328,98 @@ class Run:
             loop.call_exception_handler({"message": "a run could not end", "exception": bug})
 
     async def _attempt_all(self) -> PenstockError | None:
-        for number, target in enumerate(self._targets, 1):
-            self._attempts = number
-            attempt = self._attempt = Attempt(self, target, self._prepare(target))
-            error = await self._outcome_of(attempt)
+        """Make attempts; return None when the answer is whole, else what the client is told."""
+        number, so_far, broken = 0, None, None
+        while True:
+            error = await self._attempt_at(self._records[number], so_far, broken)
             if error is None or self._ended:
                 return None
-            shown = self.leader is not None
-            left = len(self._targets) - number
-            match decide(Situation(error, number, left, shown)):
-                case GiveUp(final):
-                    return final
-                case NextTarget():
-                    log.info("fallback", stream=self.stream.id, target=target.name, code=error.code)
+            if self.leader is not None:
+                broken = broken or error
+                so_far = await self._so_far()
+            decision = self._decide(number, so_far)
+            if isinstance(decision, GiveUp):
+                # What broke the answer; else the last word of the target that was meant to give it. What a
+                # last resort complains of is not the client's business.
+                return broken or self._records[0].error or error
+            following = self._records[decision.target]
+            name = "retry" if following.tries else "fallback"
+            if isinstance(decision, Continue):
+                name = "continuation"
+            target, failed = following.target.name, self._records[number].target.name
+            log.info(name, stream=self.stream.id, target=target, failed=failed, code=error.code)
+            if isinstance(decision, Try) and decision.delay:
+                await asyncio.sleep(decision.delay)
+            number = decision.target
+
+    async def _attempt_at(
+        self, record: _Record, so_far: Shown | None, broken: PenstockError | None
+    ) -> PenstockError | None:
+        """Make one attempt; return how it failed. With ``so_far``, it goes on from that."""
+        target, health = record.target, self._health.of(record.target.name)
+        self._attempts += 1
+        if record.tries:
+            health.pay_retry()
+        else:
+            record.began = self.clock()
+        record.tries += 1
+        trial = health.begin(retry=record.tries > 1)
+        try:
+            conversation = self._converse(target, so_far, broken)
+        except BaseException as refused:  # it cannot say what is asked, or has a bug
+            trial.end()
+            if not isinstance(refused, PenstockError):
+                raise
+            record.error = refused
+            return refused
+        attempt = self._attempt = Attempt(self, target, conversation, trial)
+        error = None
+        try:
+            error = record.error = await self._outcome_of(attempt)
+        finally:
+            attempt.close(error)
         return error
+
+    def _converse(self, target: Target, so_far: Shown | None, broken: PenstockError | None) -> Conversation:
+        request = self.call.request
+        mode = target.continuation
+        if so_far is None or mode == "none":
+            return self._prepare(request, target)
+        seam = Seam(target.name, mode, broken.code if broken else "")
+        conversation = self._prepare(continued(request, so_far, mode), target)
+        return conversation._replace(decoder=SeamDecoder(conversation.decoder, so_far, seam))
+
+    def _decide(self, last: int, so_far: Shown | None) -> Try | Continue | GiveUp:
+        continuable = so_far is not None and so_far.sewable and may_continue(self.call.request)
+        now = self.clock()
+        targets = []
+        for record in self._records:
+            health = self._health.of(record.target.name)
+            targets.append(
+                Tried(
+                    tries=record.tries,
+                    since_first=now - record.began,
+                    error=record.error,
+                    available=health.available,
+                    paid=health.can_retry,
+                    context=record.target.context,
+                    continues=record.target.continuation != "none",
+                )
+            )
+        shown = so_far is not None
+        return decide(targets, last, self.settings.retry, shown=shown, continuable=continuable)
+
+    async def _so_far(self) -> Shown:
+        """Read back what the reader has: from the log, which knows it better than any memory of ours."""
+        stream = self.stream
+        await stream.wait_beyond(stream.appended - 1)
+        events: list[AnyEvent] = []
+        try:
+            while len(events) < stream.appended and (entries := await stream.read(len(events))):
+                events += [entry.event for entry in entries]
+        except PenstockError:  # then nobody can go on from it
+            return NOTHING
+        return shown(events) if len(events) == stream.appended else NOTHING
 
     async def _outcome_of(self, attempt: Attempt) -> PenstockError | None:
         try:
@@ -300,8 +438,7 @@ class Run:
         """Append the terminal entry, once."""
         if self._ended:
             return
-        self._ended = True
-        self.attendance.close()
+        self._end()
         if self.stream.lost:
             return
         attempt = self._attempt
@@ -317,13 +454,20 @@ class Run:
                 attempts=self._attempts,
                 target=attempt.target.name if attempt else "",
                 usage=self._meter.usage,
-                timing=self._meter.timing(self._clock()),
+                timing=self._meter.timing(self.clock()),
                 http_status=error.status if error else 0,
                 error_type=error.type if error else "",
                 param=(error.param or "") if error else "",
                 retry_after=error.retry_after if error else None,
             )
         )
+
+    def _end(self) -> None:
+        self._ended = True
+        self.attendance.close()
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
     def stop(self, status: Status, error: PenstockError) -> None:
         """End the run now, from outside: the provider's socket is closed before this returns.
@@ -343,6 +487,10 @@ class Run:
     def interrupt(self, message: str, code: str) -> None:
         """The gateway has to stop; the reader may try again."""
         self.stop("interrupted", GatewayError(message, code=code, status=503, retryable=True))
+
+    def _expire(self, total: float) -> None:
+        message = f"The answer was not complete after {total:g} s."
+        self.stop("expired", GatewayError(message, code="generation_timeout", status=504, retryable=True))
 
     def _deserted(self) -> None:
         message = "Nobody was reading any more."
@@ -371,8 +519,7 @@ class Run:
             log.error("stream_lost", stream=self.stream.id, reason=failure.reason)
             if self._attempt is not None:
                 self._attempt.abort()
-            self._ended = True
-            self.attendance.close()
+            self._end()
             self.stream.abandon()
             if self.task is not None:
                 self.task.cancel()

@@ -232,6 +232,10 @@ UPSTREAM: Final[Codes] = {
     "upstream_closed": 503,
     "upstream_connect_timeout": 504,
     "upstream_timeout": 504,
+    "upstream_silent": 504,
+    "upstream_stalled": 504,
+    "upstream_slow": 504,
+    "generation_timeout": 504,
     "timeout": 504,
 }
 """Of an answer that failed before it was given: what a provider says, and the way to it."""
