@@ -18,7 +18,7 @@ from tests.server.conftest import config
 from tests.server.sse import collect
 
 PROTOCOL = Path(__file__).parents[2] / "docs" / "protocol.md"
-SECRETS = ("demo-echo", "sk-client", "scripted", "secret-model", "app-principal")
+SECRETS = ("demo-echo", "sk-client", "secret-model", "app-principal")
 
 
 def document(*, keys=False):

@@ -16,6 +16,7 @@ from penstock.server import shapes
 from penstock.server.formats import DIALECTS
 from penstock.server.operations import (
     ANY,
+    EXAMPLES,
     HEADERS,
     KEY,
     LINK,
@@ -354,7 +355,9 @@ def _operation(path: str, name: str, operation: Operation, *, keys: bool) -> Jso
     if operation.body:
         described["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": _ref(operation.body)}},
+            "content": {
+                "application/json": {"schema": _ref(operation.body), "example": EXAMPLES[operation.body]}
+            },
         }
     return described
 
@@ -381,7 +384,8 @@ def _given(gives: Gives) -> Json:
 
 def _content(kind: str, schema: str) -> Json:
     if kind in ("text/event-stream", "application/x-ndjson"):
-        return {"schema": {"type": "string"}, "x-itemSchema": _ref(schema)}
+        described = {"schema": {"type": "string"}, "x-itemSchema": _ref(schema)}
+        return {**described, "example": EXAMPLES[schema]} if schema in EXAMPLES else described
     return {"schema": _ref(schema)}
 
 

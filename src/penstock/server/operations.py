@@ -173,6 +173,55 @@ OPTIONAL: Final = frozenset({"Retry-After", "Stream-Cursor"})
 STREAM_HEADERS: Final = ("Stream-Id", "Stream-Status", "Location", "x-request-id", "Cache-Control")
 
 
+_SAID: Final[Json] = {"model": "demo", "messages": [{"role": "user", "content": "Hello"}]}
+_HELLO: Final = "s_0001KAHX0ZQJ8M3V5T7R9B1C2D4F~000000000000000"
+
+EXAMPLES: Final[Mapping[str, Any]] = {
+    "StreamRequest": {"request": _SAID},
+    "ChatRequest": {**_SAID, "stream": True},
+    "LinkRequest": {"scope": "read", "ttl_s": 3600},
+    "NativeEvent": f"""\
+retry: 1000
+event: stream
+data: {{"status":"open","from":0,"tail":0,"heartbeat":15}}
+id: {_HELLO}0
+
+event: start
+data: {{"n":1,"type":"started","model":"demo","provider":"scripted"}}
+id: {_HELLO}1
+
+event: delta
+data: {{"n":2,"type":"text","delta":"Hello"}}
+id: {_HELLO}2
+
+event: finish
+data: {{"n":3,"type":"finish","reason":"stop"}}
+id: {_HELLO}3
+
+event: done
+data: {{"n":4,"type":"end","status":"completed","entries":3,"sha256":"…","text_sha256":"…"}}
+id: {_HELLO}4
+""",
+    "SimpleEvent": f"""\
+retry: 1000
+event: stream
+data: {{"status":"open","from":0,"tail":0,"heartbeat":15}}
+id: {_HELLO}0
+
+data: Hello
+id: {_HELLO}2
+
+event: done
+data: {{"n":4,"type":"end","status":"completed","entries":3,"sha256":"…","text_sha256":"…"}}
+id: {_HELLO}4
+""",
+    "NativeLine": f"""\
+{{"c":"{_HELLO}2","ev":"delta","d":{{"n":2,"type":"text","delta":"Hello"}}}}
+""",
+}
+"""Of bodies and of streams, by their schema."""
+
+
 # --- what is refused -----------------------------------------------------------------------------------
 
 KEY: Final[Codes] = {"missing_api_key": 401, "invalid_api_key": 401}

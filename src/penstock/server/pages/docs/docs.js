@@ -6,10 +6,27 @@
 
 const here = new URL("./", location.href).href.replace(/\/$/, "");
 
+/** Follow the theme that was chosen on the chat page, else the system's. */
+function paint() {
+  let chosen;
+  try {
+    chosen = JSON.parse(localStorage.getItem("penstock.preferences") ?? "{}").theme;
+  } catch {
+    // No storage, or nonsense in it.
+  }
+  const dark = chosen === "dark" || (chosen !== "light" && matchMedia("(prefers-color-scheme: dark)").matches);
+  document.documentElement.classList.toggle("dark-mode", dark);
+}
+
 /** Show what went wrong instead of an empty page. */
 function complain(problem) {
-  document.querySelector("#api").textContent = `The description cannot be shown: ${problem}`;
+  const shown = document.querySelector("#api");
+  shown.className = "problem";
+  shown.textContent = `The description cannot be shown: ${problem}`;
 }
+
+paint();
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
 
 try {
   const response = await fetch("openapi.json");
