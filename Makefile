@@ -44,7 +44,7 @@ test: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp check  ## Everything: c
 test-live: $(VENV)/.stamp-dev $(LIVE)/.stamp-model-server  ## The tests that need a real model server; opt-in
 	$(BIN)/pytest -m live tests/live $(ARGS)
 
-torture: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp  ## Kill gateways in mid-stream, cut streams at every byte (half an hour)
+torture: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp  ## Kill gateways in mid-stream, cut streams at every byte (an hour)
 	PENSTOCK_KILLS=$(KILLS) $(BIN)/pytest tests/faults/test_sigkill.py $(ARGS)
 	PENSTOCK_CUTS=all $(BIN)/pytest tests/clients/torture/test_byte_cuts.py $(ARGS)
 
