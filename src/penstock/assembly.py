@@ -214,6 +214,7 @@ def _routing(config: Config, providers: Mapping[str, Provider], found: Collectio
         rest=rest,
         unlisted=frozenset(name for name, p in config.providers.items() if not p.list_models),
         balance=balance,
+        hedged=frozenset(name for name in config.models if config.model(name).hedge),
         timers=usual,
     )
 

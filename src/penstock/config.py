@@ -143,6 +143,7 @@ class ModelConfig(Settings, frozen=True):
 
     targets: list[TargetConfig]
     balance: Literal["order", "weighted", "least_busy", "fastest"] = "order"
+    hedge: bool = False
     timers: TimersConfig = TimersConfig()
 
 

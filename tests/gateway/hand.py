@@ -214,14 +214,16 @@ PATIENT = Timers(first_output=0, stall=0, total=0)
 class House(Gateway):
     """A gateway over parts played by hand; every model goes to provider ``a``, then ``b``."""
 
-    def __init__(self, store=None, *, run=None, timers=PATIENT, target=MappingProxyType({}), **settings):
+    def __init__(
+        self, store=None, *, run=None, timers=PATIENT, target=MappingProxyType({}), hedged=(), **settings
+    ):
         self.a, self.b = HandProvider("a"), HandProvider("b")
         targets = tuple(Target(f"{name}/m", name, "m", timers=timers, **target) for name in "ab")
         loop = asyncio.get_running_loop()
         super().__init__(
             store or HandStore(),
             {"a": self.a, "b": self.b},
-            Routing({"m": targets}),
+            Routing({"m": targets}, hedged=frozenset(hedged)),
             GatewaySettings(run=run or RunSettings(), **settings),
             clock=loop.time,
         )

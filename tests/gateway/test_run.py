@@ -445,6 +445,100 @@ def test_an_answer_without_a_word_is_whole():
     played(scene)
 
 
+# --- hedging -----------------------------------------------------------------------------------------
+
+
+async def usual(house, seconds=1.0):
+    """Let target ``a`` have begun all its answers after so many seconds."""
+    stream, source = await house.begin()
+    await asyncio.sleep(seconds)
+    source.say("hi")
+    source.finish()
+    await stream.wait_closed()
+
+
+@pytest.mark.parametrize("winner", ["a", "b"])
+def test_a_target_that_is_slower_than_mostly_gets_a_rival_and_the_first_with_output_leads(winner):
+    async def scene(house, store):
+        await usual(house)
+        stream, source = await house.begin("again")
+        await asyncio.sleep(0.9)
+        assert not house.b.sources
+        await asyncio.sleep(0.2)
+        rivals = {"a": source, "b": house.b.sources[0]}
+        loser = rivals[{"a": "b", "b": "a"}[winner]]
+        rivals[winner].say("won")
+        await turns()
+        assert "abort" in loser.asked
+        loser.say("late")
+        rivals[winner].finish()
+        await stream.wait_closed()
+        assert texts(store, stream) == ["won"]
+        end = closing(store, stream)
+        assert (end.status, end.attempts, end.target) == ("completed", 2, f"{winner}/m")
+
+    played(scene, hedged=["m"])
+
+
+def test_a_rival_that_fails_costs_nothing():
+    async def scene(house, store):
+        await usual(house)
+        stream, source = await house.begin("again")
+        await asyncio.sleep(1.1)
+        house.b.sources[0].sink.fail(upstream_reset("b"))
+        await asyncio.sleep(5)
+        source.say("slow")
+        source.finish()
+        await stream.wait_closed()
+        assert texts(store, stream) == ["slow"]
+
+    played(scene, hedged=["m"])
+
+
+def test_when_both_fail_the_call_goes_on_as_usual():
+    async def scene(house, store):
+        await usual(house)
+        stream, source = await house.begin("again")
+        await asyncio.sleep(1.1)
+        source.sink.fail(upstream_reset("a"))
+        house.b.sources[0].sink.fail(upstream_reset("b"))
+        await asyncio.sleep(1)
+        source = next(source for source in [*house.a.sources, *house.b.sources] if source.talks)
+        source.say("hi")
+        source.finish()
+        await stream.wait_closed()
+        assert closing(store, stream).status == "completed"
+
+    played(scene, hedged=["m"])
+
+
+def test_cancelling_a_race_leaves_nobody_running():
+    async def scene(house, store):
+        await usual(house)
+        stream, source = await house.begin("again")
+        await asyncio.sleep(1.1)
+        await house.cancel(stream.id, ME)
+        await turns()
+        assert "abort" in source.asked
+        assert "abort" in house.b.sources[0].asked
+        assert house.open_streams == 0
+        assert [house.health.of(name).running for name in ("a/m", "b/m")] == [0, 0]
+
+    played(scene, hedged=["m"])
+
+
+def test_without_the_setting_or_without_experience_there_is_no_rival():
+    async def scene(house, store):
+        _, source = await house.begin()
+        await asyncio.sleep(100)
+        assert not house.b.sources
+        source.say("hi")
+        source.finish()
+
+    played(scene, hedged=["m"])
+    played(scene)
+
+
 # --- what goes wrong inside --------------------------------------------------------------------------
 
 

@@ -286,7 +286,8 @@ class Gateway:
 
         balance = self._routing.balance.get(call.request.model, "order")
         targets = ordered(targets, balance, self.health)
-        run = Run(stream, call, targets, prepare, self.settings.run, self.health, self._clock)
+        hedges = call.request.model in self._routing.hedged
+        run = Run(stream, call, targets, prepare, self.settings.run, self.health, self._clock, hedges=hedges)
         self._runs[stream.id] = run
         run.task = self._group.create_task(run.main())
         # Not in `main`: a task that is cancelled before its first step never runs its body.

@@ -91,7 +91,8 @@ class Routing(msgspec.Struct, frozen=True):
     ``found``, which no configuration names, are also behind ``provider/``, and nowhere while they are not
     listed. ``rest`` takes what is left. ``unlisted`` are providers that are not asked for their models.
     ``balance`` is how calls are spread over the targets of a configured name, where not in their order;
-    ``timers`` are those of targets that nobody wrote down.
+    ``timers`` are those of targets that nobody wrote down; ``hedged`` are names whose slow targets get a
+    rival.
     """
 
     models: Mapping[str, tuple[Target, ...]]
@@ -103,6 +104,7 @@ class Routing(msgspec.Struct, frozen=True):
     unlisted: frozenset[str] = frozenset()
     balance: Mapping[str, Balance] = {}
     timers: Timers = Timers()
+    hedged: frozenset[str] = frozenset()
 
     @property
     def providers(self) -> Sequence[str]:

@@ -54,6 +54,9 @@ log = structlog.get_logger(__name__)
 LINGER = 1.0
 """Seconds that a finished answer's connection may take to end by itself, so that it can be reused."""
 
+HEDGE_SHARE = 0.95
+"""Of a target's last answers, the share that began sooner than the time after which it gets a rival."""
+
 ENTRY_BYTES = 64
 """About what an entry takes besides its text, for the bound on a stream's size."""
 
@@ -210,9 +213,11 @@ class Run:
         "_deadline",
         "_ended",
         "_health",
+        "_hedges",
         "_meter",
         "_paused",
         "_prepare",
+        "_racing",
         "_records",
         "_shown_bytes",
         "attendance",
@@ -233,8 +238,11 @@ class Run:
         settings: RunSettings,
         health: Health,
         clock: Callable[[], float],
+        *,
+        hedges: bool = False,
     ) -> None:
-        """``prepare`` renders a request for a target; ``clock`` gives seconds, any origin."""
+        """``prepare`` renders a request for a target; ``clock`` gives seconds, any origin. ``hedges``: a
+        target that is slower to begin than it mostly is gets a rival."""
         self.stream = stream
         self.call = call
         self.settings = settings
@@ -245,6 +253,8 @@ class Run:
         self._records = [_Record(target) for target in targets]
         self._prepare = prepare
         self._health = health
+        self._hedges = hedges
+        self._racing: list[Attempt] = []
         self._meter = Meter(clock())
         self._characters = 0
         self._deadline: asyncio.TimerHandle | None = None
@@ -262,8 +272,13 @@ class Run:
     # --- the step: called by attempts ----------------------------------------------------------
 
     def lead(self, attempt: Attempt) -> None:
-        """``attempt`` has output: from now on only it appends."""
-        self.leader = attempt
+        """``attempt`` has output: from now on only it appends, and its rivals are left."""
+        if self.leader is attempt:
+            return
+        self.leader = self._attempt = attempt
+        for rival in self._racing:
+            if rival is not attempt:
+                rival.abort()
 
     def show(self, events: Sequence[AnyEvent]) -> None:
         """Append ``events``, the leader's, to the log."""
@@ -331,7 +346,7 @@ class Run:
         """Make attempts; return None when the answer is whole, else what the client is told."""
         number, so_far, broken = 0, None, None
         while True:
-            error = await self._attempt_at(self._records[number], so_far, broken)
+            error = await self._attempt_or_race(number, so_far, broken)
             if error is None or self._ended:
                 return None
             if self.leader is not None:
@@ -352,8 +367,41 @@ class Run:
                 await asyncio.sleep(decision.delay)
             number = decision.target
 
+    async def _attempt_or_race(
+        self, number: int, so_far: Shown | None, broken: PenstockError | None
+    ) -> PenstockError | None:
+        """Make an attempt; when it has shown nothing by the time that its target mostly has, make another
+        beside it at the next target that was not tried. Whoever has output first leads."""
+        record = self._records[number]
+        patience = self._health.of(record.target.name).first_output(HEDGE_SHARE)
+        rival = self._rival_of(record) if self._hedges and so_far is None and patience else None
+        if rival is None:
+            return await self._attempt_at(record, so_far, broken)
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(self._attempt_at(record))
+            await asyncio.wait([first], timeout=patience)
+            if first.done() or self.leader is not None:
+                return await first
+            log.info("hedge", stream=self.stream.id, target=rival.target.name, slow=record.target.name)
+            second = group.create_task(self._attempt_at(rival))
+            await asyncio.wait([first, second])
+        return second.result() if self._leads(rival) else first.result()
+
+    def _leads(self, record: _Record) -> bool:
+        return self.leader is not None and self.leader.target is record.target
+
+    def _rival_of(self, record: _Record) -> _Record | None:
+        return next(
+            (
+                other
+                for other in self._records
+                if other is not record and not other.tries and self._health.of(other.target.name).available
+            ),
+            None,
+        )
+
     async def _attempt_at(
-        self, record: _Record, so_far: Shown | None, broken: PenstockError | None
+        self, record: _Record, so_far: Shown | None = None, broken: PenstockError | None = None
     ) -> PenstockError | None:
         """Make one attempt; return how it failed. With ``so_far``, it goes on from that."""
         target, health = record.target, self._health.of(record.target.name)
@@ -373,10 +421,12 @@ class Run:
             record.error = refused
             return refused
         attempt = self._attempt = Attempt(self, target, conversation, trial)
+        self._racing.append(attempt)
         error = None
         try:
             error = record.error = await self._outcome_of(attempt)
         finally:
+            self._racing.remove(attempt)
             attempt.close(error)
         return error
 
@@ -462,6 +512,10 @@ class Run:
             )
         )
 
+    def _abort_all(self) -> None:
+        for attempt in self._racing:
+            attempt.abort()
+
     def _end(self) -> None:
         self._ended = True
         self.attendance.close()
@@ -474,8 +528,7 @@ class Run:
         Nothing happens when it has ended."""
         if self._ended:
             return
-        if self._attempt is not None:
-            self._attempt.abort()
+        self._abort_all()
         self.close(status, error)
         if self.task is not None:
             self.task.cancel()
@@ -517,8 +570,7 @@ class Run:
             self._drained(())
         elif failure.final:
             log.error("stream_lost", stream=self.stream.id, reason=failure.reason)
-            if self._attempt is not None:
-                self._attempt.abort()
+            self._abort_all()
             self._end()
             self.stream.abandon()
             if self.task is not None:
