@@ -445,6 +445,41 @@ def test_an_answer_without_a_word_is_whole():
     played(scene)
 
 
+@pytest.mark.parametrize("outage", [5, 90])
+def test_calls_are_served_all_through_an_outage_and_the_primary_is_back_soon_after_it(outage):
+    async def scene(house, store):
+        loop = asyncio.get_running_loop()
+        back_at = loop.time() + outage
+
+        async def refuse_or_answer(source):
+            if loop.time() < back_at:
+                raise BROKEN
+            loop.call_soon(source.say, "a")
+            loop.call_soon(source.finish)
+
+        async def answer(source):
+            loop.call_soon(source.say, "b")
+            loop.call_soon(source.finish)
+
+        house.a.next = [HandSource(refuse_or_answer) for _ in range(10_000)]
+        house.b.next = [HandSource(answer) for _ in range(10_000)]
+        served = []
+        while loop.time() < back_at + 60:
+            stream = (await house.start(call(str(loop.time())))).stream
+            await stream.wait_closed()
+            assert stream.state == "completed"
+            served.append((loop.time(), texts(store, stream)[0]))
+            await asyncio.sleep(0.5)
+        assert {by for at, by in served if at < back_at} == {"b"}
+        assert {by for at, by in served if at > back_at + 30} == {"a"}
+        refused = sum(source.asked[:1] == ["open"] for source in house.a.sources) - [
+            by for _, by in served
+        ].count("a")
+        assert refused <= 5 + 5 + outage / 15  # the primary is not hammered while it is down
+
+    played(scene)
+
+
 # --- hedging -----------------------------------------------------------------------------------------
 
 
