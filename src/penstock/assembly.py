@@ -24,11 +24,14 @@ from penstock.config import (
     check,
 )
 from penstock.gateway.balance import Balance
+from penstock.gateway.counting import Counter
 from penstock.gateway.gateway import Gateway, GatewaySettings
 from penstock.gateway.health import HealthSettings
 from penstock.gateway.rescue import RetrySettings
 from penstock.gateway.router import Pattern, Routing
 from penstock.gateway.run import RunSettings
+from penstock.providers.anthropic import BASE_URL as ANTHROPIC_URL
+from penstock.providers.anthropic import AnthropicProvider, AnthropicSettings
 from penstock.providers.compatible import CompatibleProvider, CompatibleSettings
 from penstock.providers.http import parse_base_url
 from penstock.providers.ollama import OllamaProvider, OllamaSettings
@@ -51,6 +54,7 @@ from penstock.streams.store import Store
 from penstock.types.calls import on_disconnect
 from penstock.types.timers import Timers
 from penstock.upstream.pool import Pool, PoolSettings
+from penstock.wire.anthropic_messages_requests import Preferences as AnthropicPreferences
 from penstock.wire.ollama import Preferences
 from penstock.wire.openai_chat import OPENAI_CHAT
 
@@ -101,6 +105,7 @@ def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
         ),
         default_model=routing.default_model,
         pages=read_pages(),
+        counter=Counter(gateway, providers, routing),
     )
     return System(build_app(context, origins=config.listen.allowed_origins), context, gateway)
 
@@ -144,6 +149,11 @@ def _reached(name: str, config: ProviderConfig, environ: Mapping[str, str]) -> P
         ),
         environ=environ,
     )
+    if config.kind == "anthropic":
+        limits = AnthropicPreferences(config.max_tokens)
+        url = config.base_url or ANTHROPIC_URL
+        claude = AnthropicSettings(url, config.api_key, config.headers, preferences=limits)
+        return AnthropicProvider(name, claude, pool)
     if config.kind == "ollama":
         wanted = Preferences(config.api, config.keep_alive, config.num_ctx)
         url = config.base_url or OLLAMA_URL
@@ -198,7 +208,11 @@ def _routing(config: Config, providers: Mapping[str, Provider], found: Collectio
     patterns.extend(
         Pattern(f"{name}/*", (Target(name, name, "*", timers=usual),), strip=f"{name}/") for name in reached
     )
-    # Nothing said about models: what is not known by name goes to the first real provider.
+    # Nothing said about models: Claude is Anthropic's, and what else is not known by name goes to the first
+    # real provider.
+    claude = [name for name in reached if config.providers[name].kind == "anthropic"]
+    if claude and not config.models:
+        patterns.append(Pattern("claude-*", (Target(claude[0], claude[0], "*", timers=usual),)))
     rest = None
     if reached and not config.models:
         rest = Pattern("*", (Target(reached[0], reached[0], "*", timers=usual),))

@@ -15,12 +15,18 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from penstock.config_text import NotYaml, read_text
+from penstock.providers.anthropic import BASE_URL as ANTHROPIC_URL
+from penstock.providers.http import parse_base_url
 from penstock.providers.ollama_host import find_address
 from penstock.server.guard import is_loopback
 from penstock.types.calls import on_disconnect
 from penstock.types.errors import ClientError, GatewayError
+from penstock.wire.anthropic_messages_requests import DEFAULTS
 
 MAX_FILE_BYTES: Final = 1 << 20
+
+NAMED_BY_KEY: Final = ("openai", "anthropic")
+"""Providers that join by themselves when the environment has their key: ``OPENAI_API_KEY`` and so on."""
 
 _GO_DURATION: Final = re.compile(r"-?(\d{1,9}|(\d{1,9}(\.\d{1,9})?(ns|us|ms|s|m|h))+)")
 _HASHED_KEY: Final = re.compile(r"sha256:[0-9a-f]{64}")
@@ -70,10 +76,11 @@ class ProviderConfig(Settings, frozen=True):
     """One provider. ``openai`` is any server that speaks OpenAI's Chat Completions.
 
     ``base_url``: empty for the kind's own. ``list_models``: whether its names are asked for and offered.
-    ``api``, ``keep_alive`` and ``num_ctx`` are an Ollama's (`penstock.wire.ollama.Preferences`).
+    ``api``, ``keep_alive`` and ``num_ctx`` are an Ollama's (`penstock.wire.ollama.Preferences`),
+    ``max_tokens`` an Anthropic's: the limit of an answer whose request has none.
     """
 
-    kind: Literal["openai", "ollama", "scripted"] = "openai"
+    kind: Literal["openai", "anthropic", "ollama", "scripted"] = "openai"
     base_url: str = ""
     api_key: str = ""
     organization: str = ""
@@ -86,6 +93,7 @@ class ProviderConfig(Settings, frozen=True):
     api: Literal["chat", "generate"] = "chat"
     keep_alive: str = ""
     num_ctx: int = 0
+    max_tokens: int = DEFAULTS.max_tokens
     speed: float = 1.0
 
     def __repr__(self) -> str:
@@ -159,11 +167,13 @@ class RouteConfig(Settings, frozen=True):
 
 
 class RoutesConfig(Settings, frozen=True):
-    """The routes that create streams: ``GET /stream``, ``POST /v1/streams``, OpenAI's chat completions."""
+    """The routes that create streams: ``GET /stream``, ``POST /v1/streams``, OpenAI's chat completions,
+    Anthropic's messages."""
 
     stream: RouteConfig = RouteConfig()
     streams: RouteConfig = RouteConfig()
     openai_chat: RouteConfig = RouteConfig()
+    anthropic_messages: RouteConfig = RouteConfig()
 
 
 class Config(Settings, frozen=True):
@@ -292,8 +302,10 @@ def environment_origins(config: Config, environ: Mapping[str, str]) -> dict[str,
         "store.path": "PENSTOCK_DATA",
         "keys.default": "PENSTOCK_KEY",
     }
-    if "openai" not in config.providers and environ.get("OPENAI_API_KEY"):
-        named |= {"providers.openai": "OPENAI_API_KEY", "providers.openai.base_url": "OPENAI_BASE_URL"}
+    for name in NAMED_BY_KEY:
+        if name not in config.providers and environ.get(f"{name.upper()}_API_KEY"):
+            named[f"providers.{name}"] = f"{name.upper()}_API_KEY"
+            named[f"providers.{name}.base_url"] = f"{name.upper()}_BASE_URL"
     return {where: Origin(name) for where, name in named.items() if environ.get(name)}
 
 
@@ -318,21 +330,37 @@ def with_environment(config: Config, environ: Mapping[str, str]) -> Config:
     if (key := environ.get("OPENAI_API_KEY")) and "openai" not in providers:
         base_url = environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
         providers["openai"] = ProviderConfig(api_key=key, base_url=base_url)
+    if (key := environ.get("ANTHROPIC_API_KEY")) and "anthropic" not in providers:
+        base_url = environ.get("ANTHROPIC_BASE_URL") or ANTHROPIC_URL
+        providers["anthropic"] = ProviderConfig("anthropic", base_url, key)
     for name, provider in providers.items():
         if not provider.base_url and provider.kind != "scripted":
-            url = "https://api.openai.com/v1" if provider.kind == "openai" else _ollama(environ)
-            providers[name] = msgspec.structs.replace(provider, base_url=url)
+            providers[name] = msgspec.structs.replace(provider, base_url=_own_url(provider.kind, environ))
     keys = dict(config.keys)
     if key := environ.get("PENSTOCK_KEY"):
         keys["default"] = key
     return msgspec.structs.replace(config, listen=listen, store=store, providers=providers, keys=keys)
 
 
-def _ollama(environ: Mapping[str, str]) -> str:
+def _own_url(kind: str, environ: Mapping[str, str]) -> str:
+    """Return where a provider of ``kind`` is when nobody says. Raises `BadConfig`."""
+    if kind == "openai":
+        return "https://api.openai.com/v1"
+    if kind == "anthropic":
+        return ANTHROPIC_URL
     try:
         return find_address(environ.get("OLLAMA_HOST", ""))
     except ValueError as error:
         raise BadConfig([Problem("OLLAMA_HOST", str(error).partition(": ")[2])]) from None
+
+
+def _is_here(url: str, listen: Listen) -> bool:
+    """Say whether ``url`` is this gateway: variables that lead SDKs here name a provider's address too."""
+    try:
+        origin, _ = parse_base_url(url)
+    except ValueError:
+        return False
+    return origin.port == listen.port and is_loopback(origin.host) and listen.port != 0
 
 
 def check(config: Config) -> list[Problem]:
@@ -380,6 +408,11 @@ def _problems(config: Config) -> Iterator[Problem]:
         if provider.keep_alive and not _GO_DURATION.fullmatch(provider.keep_alive):
             what = "write a time such as 10m or 1h30m, a number of seconds, or -1 for good"
             yield Problem(f"providers.{name}.keep_alive", what)
+        if provider.max_tokens < 1:
+            yield Problem(f"providers.{name}.max_tokens", "write a number of tokens, 1 or more")
+        if _is_here(provider.base_url, config.listen):
+            what = "this is where the gateway itself listens: it would ask itself, again and again"
+            yield Problem(f"providers.{name}.base_url", what)
         if provider.num_ctx < 0:
             yield Problem(f"providers.{name}.num_ctx", "write a number of tokens, or leave it out")
         if provider.ca_file and not Path(provider.ca_file).is_file():

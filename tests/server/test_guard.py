@@ -21,6 +21,8 @@ SPENDING = {
     ("POST", "/v1/streams/{stream}/cancel"),
     ("POST", "/v1/streams/{stream}/links"),
     ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/messages"),
+    ("POST", "/v1/messages/count_tokens"),
 }
 
 

@@ -5,7 +5,7 @@ business; how bytes arrive is `penstock.providers.http`'s. Nothing here prints a
 `repr`, not in an error, not even where the server quotes it back.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +18,8 @@ from penstock.upstream.pool import Pool
 
 MAX_MODELS_BYTES: Final = 8 * 1024 * 1024
 """Of a list of models; aggregators offer hundreds, with a few KiB of description each."""
+
+NO_HEADERS: Final[Mapping[str, str]] = {}
 
 MIN_SECRET_CHARS: Final = 8
 """A header's value that is shorter is no secret worth hiding from an error's text."""
@@ -55,9 +57,11 @@ class Endpoint:
         *,
         accept: str,
         headers: Mapping[str, str] | None = None,
+        secrets: Sequence[str] = (),
     ) -> None:
         """Take ``pool`` over, and close it in the end; ``accept`` is what answers are, ``headers`` are the
-        provider's own. Raises `ValueError` for a base URL or a header that cannot be used."""
+        provider's own, and ``secrets`` what is secret in them. Raises `ValueError` for a base URL or a
+        header that cannot be used."""
         self._pool = pool
         self._origin, self._path = parse_base_url(settings.base_url)
         self._dialect_error = parse_error
@@ -72,10 +76,12 @@ class Endpoint:
         if settings.api_key:
             own["authorization"] = f"Bearer {settings.api_key}"
         given = {name.lower(): value for name, value in settings.headers.items()}
-        self._headers = tuple((own | dict(headers or {}) | given).items())
+        self._own = own | dict(headers or {})
+        self._given = given
+        self._headers = tuple((self._own | given).items())
         self._secrets = tuple(
             value.encode()
-            for value in (settings.api_key, *settings.headers.values())
+            for value in (settings.api_key, *secrets, *settings.headers.values())
             if len(value) >= MIN_SECRET_CHARS
         )
         try:
@@ -92,14 +98,24 @@ class Endpoint:
         """The address; it holds no credential."""
         return f"{self._origin}{self._path}"
 
-    def post(self, path: str, body: bytes) -> HttpSource:
-        """Return a source of the answer to ``body``; nothing is sent yet."""
-        request = self._request("POST", path, body)
+    def post(self, path: str, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> HttpSource:
+        """Return a source of the answer to ``body``; nothing is sent yet.
+
+        ``headers`` are of this request: they win over the provider's, and the settings' over them.
+        """
+        request = self._request("POST", path, body, headers)
         return HttpSource(self._pool, request, self._parse_error, head_timeout=self._head_timeout)
 
     async def get(self, path: str) -> Any:
         """Return a small JSON document. Raises `UpstreamError`."""
-        response = await self._pool.fetch(self._request("GET", path), limit=MAX_MODELS_BYTES)
+        return await self._fetch(self._request("GET", path))
+
+    async def ask(self, path: str, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Any:
+        """Return the small JSON document that answers ``body``. Raises `UpstreamError`."""
+        return await self._fetch(self._request("POST", path, body, headers))
+
+    async def _fetch(self, request: Request) -> Any:
+        response = await self._pool.fetch(request, limit=MAX_MODELS_BYTES)
         if response.status >= 400:
             raise self._parse_error(response.status, response.headers, response.body)
         if response.status >= 300:
@@ -107,14 +123,17 @@ class Endpoint:
         try:
             return msgspec.json.decode(response.body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise WireError("The provider's list of models is no JSON.") from None
+            raise WireError("The provider's answer is no JSON.") from None
 
     async def aclose(self) -> None:
         """Close the pool."""
         await self._pool.aclose()
 
-    def _request(self, method: str, path: str, body: bytes = b"") -> Request:
-        return Request(method, self._origin, self._path + path, self._headers, body)
+    def _request(
+        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] = NO_HEADERS
+    ) -> Request:
+        all_headers = tuple((self._own | dict(headers) | self._given).items()) if headers else self._headers
+        return Request(method, self._origin, self._path + path, all_headers, body)
 
     def _parse_error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         for secret in self._secrets:

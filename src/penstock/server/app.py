@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from penstock.server import docs, generations, models, reads, streams, ui
 from penstock.server.context import RECONNECT_QUERIES, Context, new_request_id
 from penstock.server.downstream import ClientGone, Cut, Headers, break_off
-from penstock.server.errors import error_response
+from penstock.server.errors import error_response, speaks_anthropic
 from penstock.server.guard import normal_origin
 from penstock.server.http import EXTENSION, Connection
 from penstock.server.openapi import describe
@@ -51,6 +51,10 @@ def routes() -> list[Route]:
         # OpenAI Chat
         Route("/v1/chat/completions", generations.chat_completions, methods=["POST"]),
         Route("/v1/chat/completions/{stream}", reads.chat_completion, methods=["GET"]),
+        # Anthropic Messages
+        Route("/v1/messages", generations.messages, methods=["POST"]),
+        Route("/v1/messages/count_tokens", models.count_tokens, methods=["POST"]),
+        # models, in OpenAI's form or Anthropic's
         Route("/v1/models", models.list_models, methods=["GET"]),
         Route("/v1/models/{model:path}", models.one_model, methods=["GET"]),
     ]
@@ -90,12 +94,16 @@ class Outermost:
             return
         started = False
         root = quote(scope.get("root_path", ""))
+        anthropic = speaks_anthropic(scope)
 
         async def watch(message: Message) -> None:
             nonlocal started
             started = True
-            if root and message["type"] == "http.response.start":
-                message = {**message, "headers": [*_below(root, message["headers"])]}
+            if (root or anthropic) and message["type"] == "http.response.start":
+                headers = [*_below(root, message["headers"])]
+                if anthropic:
+                    headers += [(b"request-id", value) for name, value in headers if name == b"x-request-id"]
+                message = {**message, "headers": headers}
             await send(message)
 
         try:
@@ -111,7 +119,7 @@ class Outermost:
         except Exception as error:
             if not started:
                 response = await _known(Request(scope), error)
-                await response(scope, receive, send)
+                await response(scope, receive, watch)
                 return
             log.error("request_crashed", path=scope["path"], exc_info=error)
             if isinstance(connection := scope.get("extensions", {}).get(EXTENSION), Connection):
@@ -138,7 +146,7 @@ async def _known(request: Request, error: Exception) -> Response:
         if "text/event-stream" in request.headers.get("accept", ""):
             # Nor can a foreign server close it. An EventSource comes back after an empty stream as well.
             return Response(b"", 200, {"cache-control": "no-store"}, "text/event-stream")
-    return error_response(error, new_request_id())
+    return error_response(error, new_request_id(), request.scope)
 
 
 def _resumes(request: Request) -> bool:
@@ -156,7 +164,8 @@ async def _unrouted(request: Request, error: Exception) -> Response:
         response.headers["allow"] = ", ".join(sorted(_methods(request.scope)))
         return response
     message = f"There is nothing at {request.url.path[:200]}. GET /openapi.json describes what there is."
-    return error_response(ClientError(message, code="not_found", status=status), new_request_id())
+    missing = ClientError(message, code="not_found", status=status)
+    return error_response(missing, new_request_id(), request.scope)
 
 
 def _methods(scope: Scope) -> set[str]:

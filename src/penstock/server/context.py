@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 import msgspec
 from starlette.requests import Request
 
+from penstock.gateway.counting import Counter
 from penstock.gateway.gateway import Gateway
 from penstock.server.files import File
 from penstock.server.guard import Guard
@@ -69,6 +70,7 @@ class Context:
         *,
         default_model: str = "",
         pages: Mapping[str, File] | None = None,
+        counter: Counter,
     ) -> None:
         """Hold the parts. ``default_model`` is for ``GET /stream`` without one; ``pages``: see `files`."""
         self.gateway = gateway
@@ -76,6 +78,7 @@ class Context:
         self.settings = settings or ServerSettings()
         self.default_model = default_model
         self.pages = pages or {}
+        self.counter = counter
         self.links = Links(lambda: gateway.store.secret)
         self.renderings = Renderings()
         self.heart = Heart(self.settings.heartbeat)

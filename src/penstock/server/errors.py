@@ -8,15 +8,26 @@ import math
 
 import structlog
 from starlette.responses import Response
+from starlette.types import Scope
 
 from penstock.types.errors import GatewayError, PenstockError
 from penstock.wire import native
+from penstock.wire.anthropic_messages import ANTHROPIC_MESSAGES, error_status
 
 log = structlog.get_logger(__name__)
 
 
-def error_response(error: Exception, request_id: str) -> Response:
-    """Return the response for ``error``, OpenAI-shaped: ``{"error": {message, type, param, code, …}}``."""
+def speaks_anthropic(scope: Scope) -> bool:
+    """Say whether a request is one of Anthropic's clients'; the list of models is theirs by a header."""
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    if path.startswith("/v1/messages"):
+        return True
+    return path.startswith("/v1/models") and any(name == b"anthropic-version" for name, _ in scope["headers"])
+
+
+def error_response(error: Exception, request_id: str, scope: Scope | None = None) -> Response:
+    """Return the response for ``error``, in the shape of the client that ``scope`` is from: OpenAI's
+    ``{"error": {message, type, param, code, …}}``, or Anthropic's."""
     if not isinstance(error, PenstockError):
         log.error("request_crashed", request_id=request_id, exc_info=error)
         message = f"The gateway failed to serve this request. Quote {request_id} when you report it."
@@ -26,4 +37,7 @@ def error_response(error: Exception, request_id: str) -> Response:
         headers["retry-after"] = str(math.ceil(error.retry_after))
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
+    if scope is not None and speaks_anthropic(scope):
+        body = ANTHROPIC_MESSAGES.render_error(error, request_id)
+        return Response(body, error_status(error), headers, "application/json")
     return Response(native.render_error(error), error.status, headers, "application/json")

@@ -4,11 +4,15 @@ from typing import Final
 
 from penstock.server.renderings import Format
 from penstock.types.errors import ClientError
+from penstock.wire.anthropic_messages import ANTHROPIC_MESSAGES
 from penstock.wire.dialect import Answer, Dialect, EventEncoder
 from penstock.wire.native import NativeEncoder, TextEncoder
 from penstock.wire.openai_chat import OPENAI_CHAT
 
-DIALECTS: Final[dict[str, Dialect]] = {OPENAI_CHAT.name: OPENAI_CHAT}
+DIALECTS: Final[dict[str, Dialect]] = {
+    OPENAI_CHAT.name: OPENAI_CHAT,
+    ANTHROPIC_MESSAGES.name: ANTHROPIC_MESSAGES,
+}
 
 EVENT_STREAM: Final = b"text/event-stream; charset=utf-8"
 
@@ -48,6 +52,18 @@ def openai_chat(*, include_usage: bool, with_ids: bool) -> Format:
     )
 
 
+def anthropic_messages(*, with_ids: bool) -> Format:
+    """Return the Anthropic Messages format as the client's abilities want it."""
+    return Format(
+        "anthropic_messages",
+        EVENT_STREAM,
+        ANTHROPIC_MESSAGES.encoder,
+        "sse",
+        with_ids=with_ids,
+        stateless=False,
+    )
+
+
 def by_accept(accept: str) -> Format:
     """Return the format that ``accept`` chooses where it names a single type; else native SSE."""
     types = [part.split(";")[0].strip().lower() for part in accept.split(",")]
@@ -67,8 +83,11 @@ def by_query(dialect: str, accept: str) -> Format:
             return TEXT
         case "openai_chat":
             return openai_chat(include_usage=True, with_ids=True)
+        case "anthropic_messages":
+            return anthropic_messages(with_ids=True)
     raise ClientError(
-        f"'{dialect[:50]}' is no dialect that can be read here: use native, text or openai_chat.",
+        f"'{dialect[:50]}' is no dialect that can be read here: use native, text, "
+        f"{' or '.join(DIALECTS)}.",
         code="unknown_dialect",
         param="dialect",
     )

@@ -4,6 +4,7 @@ Each handler does the same four things: admit the caller, parse the request once
 ``Last-Event-ID`` came with it (a request that carries one never creates), else start and follow.
 """
 
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import quote
 
@@ -21,7 +22,7 @@ from penstock.server.context import (
     require_json,
     sha256,
 )
-from penstock.server.formats import DIALECTS, NATIVE, TEXT, by_accept, openai_chat
+from penstock.server.formats import DIALECTS, NATIVE, TEXT, anthropic_messages, by_accept, openai_chat
 from penstock.server.reads import (
     Following,
     Given,
@@ -38,6 +39,9 @@ from penstock.types.calls import Call, on_disconnect
 from penstock.types.errors import ClientError
 from penstock.types.positions import Cursor
 from penstock.types.requests import GenerationRequest, Message
+from penstock.wire.anthropic_messages import ANTHROPIC_MESSAGES
+from penstock.wire.anthropic_messages_requests import with_headers
+from penstock.wire.openai_chat import OPENAI_CHAT
 
 MAX_KEY: Final = 255
 MAX_METADATA: Final = 16
@@ -239,17 +243,47 @@ def _simple_format(name: str, accept: str) -> Format:
 
 async def chat_completions(request: Request) -> AnyResponse:
     """``POST /v1/chat/completions``: OpenAI Chat. Whether it streams is what the body says."""
+    return await _create(request, OPENAI_CHAT.name, OPENAI_CHAT.parse_request, _chat_format)
+
+
+async def messages(request: Request) -> AnyResponse:
+    """``POST /v1/messages``: Anthropic Messages. Whether it streams is what the body says."""
+    return await _create(request, ANTHROPIC_MESSAGES.name, anthropic_request(request), _messages_format)
+
+
+def anthropic_request(request: Request) -> Callable[[bytes], GenerationRequest]:
+    """Return what reads a body of Anthropic's, with what the client said in headers."""
+    version = request.headers.get("anthropic-version", "")
+    beta = ",".join(request.headers.getlist("anthropic-beta"))
+    return lambda body: with_headers(ANTHROPIC_MESSAGES.parse_request(body), version, beta)
+
+
+def _chat_format(generation: GenerationRequest, with_ids: bool) -> Format:
+    return openai_chat(include_usage=generation.include_usage, with_ids=with_ids)
+
+
+def _messages_format(generation: GenerationRequest, with_ids: bool) -> Format:
+    return anthropic_messages(with_ids=with_ids)
+
+
+async def _create(
+    request: Request,
+    dialect: str,
+    parse: Callable[[bytes], GenerationRequest],
+    format_for: Callable[[GenerationRequest, bool], Format],
+) -> AnyResponse:
+    """Create, or resume, on the route of ``dialect``; ``format_for`` is told whether ids are sent."""
     ctx = context(request)
     principal = ctx.admit(request, spends=True)
     require_json(request.headers)
     body = await read_body(request, ctx.settings)
-    generation = DIALECTS["openai_chat"].parse_request(body)
+    generation = parse(body)
     key = idempotency_key(request.headers.get("idempotency-key", ""))
     comes_back = can_come_back(request, key)
-    route = ctx.route("openai_chat")
+    route = ctx.route(dialect)
     call = Call(
         principal=principal,
-        route="openai_chat",
+        route=dialect,
         request=generation,
         request_id=new_request_id(),
         body_sha256=sha256(body),
@@ -270,10 +304,7 @@ async def chat_completions(request: Request) -> AnyResponse:
         stream = (await ctx.gateway.start(call)).stream
     if not generation.stream:
         return Whole(ctx, stream, principal, call.request_id)
-    format = openai_chat(
-        include_usage=generation.include_usage,
-        with_ids=comes_back or request.query_params.get("ids") == "1",
-    )
+    format = format_for(generation, comes_back or request.query_params.get("ids") == "1")
     hold = given is None
     return follow(ctx, stream, format, principal, given, request_id=call.request_id, hold=hold)
 

@@ -1,21 +1,35 @@
-"""``GET /v1/models``: what can be asked for; and whether the server lives and takes calls."""
+"""What can be asked for, and what it would take, without asking for it: ``GET /v1/models`` in the form of
+whoever asks, ``POST /v1/messages/count_tokens``; and whether the server lives and takes calls."""
 
-import msgspec
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from penstock.gateway.gateway import ModelInfo
-from penstock.server.context import context
+from penstock.server.context import context, new_request_id, read_body, require_json
+from penstock.server.errors import speaks_anthropic
+from penstock.server.generations import anthropic_request
+from penstock.types.errors import ClientError
 
-_encode = msgspec.json.Encoder().encode
+MAX_PAGE: Final = 1_000
+PAGE: Final = 20
+"""Models of one page of Anthropic's list, at most and by default, as Anthropic has it."""
 
 
 async def list_models(request: Request) -> Response:
-    """``GET /v1/models``: in OpenAI's form; ``description`` where the provider gives one."""
+    """``GET /v1/models``: in OpenAI's form, with ``description`` where the provider gives one; to clients
+    that send ``anthropic-version`` in Anthropic's, page by page."""
     ctx = context(request)
     ctx.admit(request, spends=False)
-    models = [_body(model, model.id) for model in await ctx.gateway.models()]
-    return JSONResponse({"object": "list", "data": models})
+    limit = _limit(request.query_params.get("limit", ""))
+    models = await ctx.gateway.models()
+    if speaks_anthropic(request.scope):
+        headers = {"x-request-id": new_request_id()}
+        return JSONResponse(_page(models, request.query_params, limit), headers=headers)
+    return JSONResponse({"object": "list", "data": [_body(model, model.id) for model in models]})
 
 
 async def one_model(request: Request) -> Response:
@@ -23,10 +37,61 @@ async def one_model(request: Request) -> Response:
     ctx = context(request)
     ctx.admit(request, spends=False)
     name = request.path_params["model"]
+    body = _anthropic_body if speaks_anthropic(request.scope) else _body
     for model in await ctx.gateway.models():
         if name == model.id or name in model.aliases:
-            return JSONResponse(_body(model, name))
+            return JSONResponse(body(model, name))
     raise ctx.gateway.unknown_model(name)
+
+
+async def count_tokens(request: Request) -> Response:
+    """``POST /v1/messages/count_tokens``: counted by the provider if it can, else estimated and marked so."""
+    ctx = context(request)
+    ctx.admit(request, spends=True)
+    require_json(request.headers)
+    body = await read_body(request, ctx.settings)
+    count = await ctx.counter.count(anthropic_request(request)(body))
+    told: dict[str, Any] = {"input_tokens": count.tokens}
+    if count.estimated:
+        told["estimated"] = True
+    return JSONResponse(told, headers={"x-request-id": new_request_id()})
+
+
+def _page(models: Sequence[ModelInfo], query: Mapping[str, str], limit: int) -> dict[str, Any]:
+    """Return one page of Anthropic's list. A cursor that is no model's is at neither end of anything."""
+    names = [model.id for model in models]
+    start, end = 0, len(models)
+    if (after := query.get("after_id")) in names:
+        start = names.index(after) + 1
+    if (before := query.get("before_id")) in names:
+        end = names.index(before)
+    if before and not after:  # the page that ends there
+        more, start = end - limit > start, max(start, end - limit)
+    else:
+        more, end = end - start > limit, min(end, start + limit)
+    data = [_anthropic_body(model, model.id) for model in models[start:end]]
+    ends = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+    return {"data": data, "has_more": more, "first_id": ends[0], "last_id": ends[1]}
+
+
+def _limit(text: str) -> int:
+    if not text:
+        return PAGE
+    if not (text.isascii() and text.isdecimal() and len(text) < 6 and 1 <= int(text) <= MAX_PAGE):
+        message = f"limit is a number from 1 to {MAX_PAGE}."
+        raise ClientError(message, code="invalid_value", param="limit")
+    return int(text)
+
+
+def _anthropic_body(model: ModelInfo, name: str) -> dict[str, object]:
+    born = datetime.fromtimestamp(model.created, UTC)
+    return {
+        "type": "model",
+        "id": name,
+        "display_name": model.description or name,
+        "created_at": born.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "lifecycle": "active",
+    }
 
 
 def _body(model: ModelInfo, name: str) -> dict[str, object]:

@@ -13,7 +13,6 @@ import msgspec
 from starlette.routing import Route
 
 from penstock.server import shapes
-from penstock.server.formats import DIALECTS
 from penstock.server.operations import (
     ANY,
     EXAMPLES,
@@ -33,6 +32,7 @@ from penstock.server.operations import (
 )
 from penstock.types import events
 from penstock.wire import native
+from penstock.wire.anthropic_messages_requests import TURN_ROLES, MessagesBody, TurnBody
 from penstock.wire.openai_chat_requests import MAX_CHOICES, MessageBody, RequestBody
 
 TEXT: Final = """\
@@ -61,7 +61,8 @@ def schemas() -> Json:
         if isinstance(kind, type) and kind.__module__ == shapes.__name__
     ]
     _, made = msgspec.json.schema_components(
-        [*parts, events.AnyEvent, RequestBody, MessageBody], ref_template="#/components/schemas/{name}"
+        [*parts, events.AnyEvent, RequestBody, MessageBody, MessagesBody, TurnBody],
+        ref_template="#/components/schemas/{name}",
     )
     for schema in made.values():
         schema["description"] = inspect.cleandoc(schema.get("description", "")).replace("``", "`")
@@ -84,17 +85,15 @@ def schemas() -> Json:
         "anyOf": [{"type": ["string", "null"]}, {"type": "array", "items": _ref("ChatPart")}]
     }
     message["properties"]["tool_calls"] = {"type": ["array", "null"], "items": _ref("ChatToolCall")}
-    made["StreamRequest"]["properties"]["request"] = _ref("ChatRequest")
-    made["StreamRequest"]["properties"]["dialect"] = {
-        "enum": sorted(DIALECTS),
-        "default": "openai_chat",
-        "description": "How `request` is to be read.",
-    }
+    made["StreamRequest"] = _stream_request(made["StreamRequest"])
     made["EntryPage"]["properties"]["entries"]["items"] = _ref("Entry")
     return {
         **made,
         "ChatRequest": chat,
         "ChatRequestMessage": message,
+        **_messages(made.pop("MessagesBody"), made.pop("TurnBody")),
+        "AnyModel": {"anyOf": [_ref("Model"), _ref("AnthropicModel")]},
+        "AnyModelList": {"anyOf": [_ref("ModelList"), _ref("AnthropicModelList")]},
         "ChatPart": {
             "description": "A piece of a message; of kinds that only the provider knows, any.",
             "anyOf": [
@@ -137,7 +136,7 @@ def schemas() -> Json:
         "NativeEvent": {"description": "One event of a native stream.", "oneOf": [*_native_events()]},
         "DialectEvent": {
             "description": "One event, in the dialect that was asked for.",
-            "anyOf": [_ref("NativeEvent"), _ref("SimpleEvent"), _ref("ChatEvent")],
+            "anyOf": [_ref("NativeEvent"), _ref("SimpleEvent"), _ref("ChatEvent"), _ref("MessagesEvent")],
         },
         "NativeLine": {"description": "One line.", "oneOf": [*_native_lines()]},
         "SimpleEvent": {
@@ -167,6 +166,70 @@ def schemas() -> Json:
                 "id": _ref("Cursor"),
             },
             "required": ["data"],
+        },
+    }
+
+
+def _stream_request(described: Json) -> Json:
+    """Describe what creates a stream: a request in the dialect that is named."""
+
+    def variant(dialect: Json, request: str, *more: str) -> Json:
+        properties = {**described["properties"], "dialect": dialect, "request": _ref(request)}
+        return {**described, "properties": properties, "required": [*described["required"], *more]}
+
+    about = {"description": "How `request` is to be read."}
+    chat = variant({"enum": ["openai_chat"], "default": "openai_chat", **about}, "ChatRequest")
+    messages = variant({"enum": ["anthropic_messages"], **about}, "MessagesRequest", "dialect")
+    return {"title": described["title"], "anyOf": [chat, messages]}
+
+
+def _messages(body: Json, turn: Json) -> Json:
+    """Return the schemas of Anthropic's requests and events."""
+    blocks = {"type": "array", "items": _ref("MessagesBlock")}
+    turn["title"], turn["description"] = "MessagesTurn", "One turn."
+    turn["properties"]["role"] = {"enum": [*TURN_ROLES]}
+    turn["properties"]["content"] = {"anyOf": [_TEXT, blocks]}
+    body["title"] = "MessagesRequest"
+    body["description"] = (
+        "As Anthropic's, but `max_tokens` may be missing. What has no place here is handed on to an "
+        "Anthropic unchanged."
+    )
+    body["properties"] |= {
+        "model": {"type": "string", "minLength": 1, "examples": ["demo"]},
+        "messages": {"type": "array", "items": _ref("MessagesTurn"), "minItems": 1},
+        "system": {"anyOf": [_MAYBE_TEXT, blocks]},
+        "tools": {"type": ["array", "null"], "items": _ref("MessagesTool")},
+    }
+    step = {"type": "object", "properties": {"type": _TEXT}, "required": ["type"]}
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": step}
+    properties = {"event": _TEXT, "data": data, "id": _ref("Cursor")}
+    result = _part("tool_result", tool_use_id=_TEXT)
+    result["properties"]["content"] = {"anyOf": [_MAYBE_TEXT, blocks]}
+    named = {"name": _TEXT, "description": _MAYBE_TEXT, "input_schema": {"type": ["object", "null"]}}
+    tool = _object(**named, strict={"type": ["boolean", "null"]}, type={"enum": ["custom", None]})
+    tool["required"] = ["name"]
+    return {
+        "MessagesRequest": body,
+        "CountRequest": {"allOf": [_ref("MessagesRequest")]},
+        "MessagesTurn": turn,
+        "MessagesBlock": {
+            "description": "A piece of a message; of kinds that only the provider knows, any.",
+            "anyOf": [
+                _part("text", text=_TEXT),
+                _part("tool_use", id=_TEXT, name=_TEXT, input={"type": "object"}),
+                result,
+                _other("text", "tool_use", "tool_result"),
+            ],
+        },
+        "MessagesTool": {
+            "description": "What the model may call; of kinds that only the provider knows, any.",
+            "anyOf": [tool, _other("custom")],
+        },
+        "MessagesEvent": {
+            "description": "One event, whose name is its `type`.",
+            "type": "object",
+            "properties": properties,
+            "required": ["event", "data"],
         },
     }
 
@@ -333,6 +396,7 @@ def _refused(path: str, operation: Operation, *, keys: bool) -> dict[int, list[s
     for code, status in {k: v for codes in (*who, *operation.refuses, ANY) for k, v in codes.items()}.items():
         if keys and code == "unasked_request":
             continue
+        status = operation.statuses.get(code, status)
         found.setdefault(status, []).append(code)
     return dict(sorted(found.items()))
 

@@ -11,6 +11,8 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 
 from penstock.server import docs, generations, models, reads, shapes, streams, ui
+from penstock.server.formats import DIALECTS
+from penstock.wire.anthropic_messages import STATUSES
 
 Json: TypeAlias = dict[str, Any]
 Codes: TypeAlias = Mapping[str, int]
@@ -26,7 +28,8 @@ class Gives(msgspec.Struct, frozen=True):
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """What one handler does. ``takes`` names `PARAMETERS`, ``body`` a schema.
+    """What one handler does. ``takes`` names `PARAMETERS`, ``body`` a schema; ``statuses`` are of codes
+    that have others in its dialect.
 
     ``who``: ``anybody``, or whoever has a key; for some a link does instead. ``heads``: a HEAD says
     something of its own.
@@ -41,6 +44,7 @@ class Operation(msgspec.Struct, frozen=True):
     body: str = ""
     who: Literal["anybody", "key", "key or link"] = "key"
     heads: bool = False
+    statuses: Codes = {}
 
 
 # --- parameters, headers -------------------------------------------------------------------------------
@@ -110,7 +114,7 @@ PARAMETERS: Final[Mapping[str, Json]] = {
         pattern=shapes.FULL_CURSOR,
     ),
     "token": _query("token", "A signed link's token, instead of a key."),
-    "dialect": _query("dialect", "How to render it.", type="string", enum=["native", "text", "openai_chat"]),
+    "dialect": _query("dialect", "How to render it.", type="string", enum=["native", "text", *DIALECTS]),
     "coalesce": _query("coalesce", "`1`: merge adjacent text while the reader is behind."),
     "pace": _query(
         "pace",
@@ -119,6 +123,16 @@ PARAMETERS: Final[Mapping[str, Json]] = {
         minimum=reads.MIN_PACE,
         maximum=reads.MAX_PACE,
     ),
+    "anthropic-version": _header(
+        "anthropic-version",
+        "Of Anthropic's API; handed on to an Anthropic. On the list of models it asks for Anthropic's form.",
+    ),
+    "anthropic-beta": _header("anthropic-beta", "What is in beta there; handed on to an Anthropic."),
+    "page limit": _query(
+        "limit", "Of Anthropic's form: how many.", type="integer", minimum=1, maximum=models.MAX_PAGE
+    ),
+    "after_id": _query("after_id", "Of Anthropic's form: the id of the model before the page."),
+    "before_id": _query("before_id", "Of Anthropic's form: the id of the model behind the page."),
     "limit": _query(
         "limit", f"How many at most; above {streams.MAX_LIST} means that.", type="number", minimum=0
     ),
@@ -179,6 +193,8 @@ _HELLO: Final = "s_0001KAHX0ZQJ8M3V5T7R9B1C2D4F~000000000000000"
 EXAMPLES: Final[Mapping[str, Any]] = {
     "StreamRequest": {"request": _SAID},
     "ChatRequest": {**_SAID, "stream": True},
+    "MessagesRequest": {**_SAID, "max_tokens": 1024, "stream": True},
+    "CountRequest": _SAID,
     "LinkRequest": {"scope": "read", "ttl_s": 3600},
     "NativeEvent": f"""\
 retry: 1000
@@ -465,9 +481,48 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
         takes=("stream", "Last-Event-ID", "after", "lastEventId", "token"),
         who="key or link",
     ),
-    models.list_models: Operation("Models", "List the models", {200: _json("All of them.", "ModelList")}),
+    generations.messages: Operation(
+        "Anthropic Messages",
+        "Messages",
+        {
+            200: Gives(
+                "The answer: as a stream if the body says `stream`, else whole.",
+                {"application/json": "MessagesAnswer", "text/event-stream": "MessagesEvent"},
+                STREAM_HEADERS,
+            )
+        },
+        [BODY, CHAT, CURSOR, START, TOO_LARGE, UPSTREAM, ENDED],
+        "Any Anthropic SDK works, with this gateway as its base URL.",
+        (
+            *("Idempotency-Key", "Resume", "Stream-On-Disconnect", "Stream-Join", "ids"),
+            *("anthropic-version", "anthropic-beta"),
+        ),
+        "MessagesRequest",
+        statuses=STATUSES,
+    ),
+    models.count_tokens: Operation(
+        "Anthropic Messages",
+        "Count tokens",
+        {200: _json("How many tokens the request has.", "TokenCount", ("x-request-id",))},
+        [BODY, CHAT, {"unasked_request": 403, "model_not_found": 404}, UPSTREAM],
+        "Counted by an Anthropic; for any other model an estimate, marked so.",
+        ("anthropic-version", "anthropic-beta"),
+        "CountRequest",
+        statuses=STATUSES,
+    ),
+    models.list_models: Operation(
+        "Models",
+        "List the models",
+        {200: _json("All of them; a page in Anthropic's form.", "AnyModelList")},
+        [VALUE],
+        takes=("anthropic-version", "page limit", "after_id", "before_id"),
+    ),
     models.one_model: Operation(
-        "Models", "See a model", {200: _json("It can be asked for.", "Model")}, [{"model_not_found": 404}]
+        "Models",
+        "See a model",
+        {200: _json("It can be asked for.", "AnyModel")},
+        [{"model_not_found": 404}],
+        takes=("anthropic-version",),
     ),
     models.healthz: Operation("Server", "Does it live?", {200: _json("It does.", "Alive")}, who="anybody"),
     models.readyz: Operation(

@@ -21,6 +21,7 @@ from penstock.server.renderings import Format, Rendering, Renderings, coalesced
 from penstock.streams.stream import Stream
 from penstock.types.errors import StorageError
 from penstock.types.events import Closed, Entry
+from penstock.wire import sse
 from penstock.wire.dialect import Frame
 
 log = structlog.get_logger(__name__)
@@ -278,7 +279,8 @@ class Reader:
         idle_chunk: Callable[[], Frame] | None = getattr(encoder, "idle_chunk", None)
         if idle_chunk is not None and self._idle >= min(IDLE_CHUNK_AFTER, IDLE_CHUNK_BEATS * self._silence):
             self._idle = 0.0
-            return b"data: %b\n\n" % idle_chunk()[1]
+            event, data = idle_chunk()
+            return sse.encode(data, event=event)
         return b":\n" if self._format.with_ids else encoder.heartbeat()
 
 

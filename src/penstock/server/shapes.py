@@ -237,6 +237,48 @@ class ChatChunk(Struct):
     usage: dict[str, Any] | UnsetType | None = UNSET
 
 
+# --- Anthropic Messages --------------------------------------------------------------------------------
+
+
+class MessagesAnswer(Struct):
+    """A whole answer, as Anthropic gives it."""
+
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: str
+    content: list[dict[str, Any]]
+    stop_reason: str | None
+    stop_sequence: str | None
+    usage: dict[str, Any]
+
+
+class TokenCount(Struct):
+    """Tokens of a request; ``estimated`` where nobody counted them."""
+
+    input_tokens: Count
+    estimated: Literal[True] | UnsetType = UNSET
+
+
+class AnthropicModel(Struct):
+    """What can be asked for, as Anthropic lists it; ``created_at`` is 1970 where nobody said."""
+
+    type: Literal["model"]
+    id: str
+    display_name: str
+    created_at: str
+    lifecycle: Literal["active"]
+
+
+class AnthropicModelList(Struct):
+    """A page of them."""
+
+    data: list[AnthropicModel]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+
 # --- models, errors, probes ------------------------------------------------------------------------------
 
 

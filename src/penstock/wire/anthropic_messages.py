@@ -1,303 +1,596 @@
-"""The Anthropic Messages dialect. So far its decoder; the other parts of a dialect follow in the order
-of `penstock.wire.dialect`: parse_request, render_request, EventDecoder, EventEncoder, render_answer,
-render_error, parse_error.
+"""The Anthropic Messages dialect, both directions: ``POST /v1/messages``.
 
-Owns the format of ``POST /v1/messages`` streams. Strategy: the three deltas that a stream consists of
-are decoded into structs, all else as dicts. Text, thinking and tool calls become canonical; blocks
-that only Anthropic knows (server tools and their results) are kept whole, event by event, as `Opaque`.
+The parts of a dialect in their order (`penstock.wire.dialect`); two of them are modules of their own:
+`anthropic_messages_requests` (parse and render) and `anthropic_messages_decoder`. Here are the way to the
+client and the dialect as one object. Strategy: `Layout` decides which content blocks there are and what
+happens in them, whatever provider the answer comes from; the encoder makes frames of that, and a whole
+answer is what a client would put together from them, so that both are always the same.
 
-Places in ``extra`` that only this dialect writes: ``message``, ``message_delta`` and ``message_usage``.
-No framing enters.
+Places in ``extra`` of events, which only this dialect writes and merges back: ``message`` and
+``message_usage`` (of the start), ``message_delta`` (of the end), ``block`` (a tool call's block). No
+provider's address and no framing enters.
 
-Sources: types of the anthropic SDKs; docs.anthropic.com on streaming.
+Sources: types and stream helpers of the anthropic SDKs (Python 2.12, TypeScript 1.12).
 """
 
-from collections.abc import Mapping
-from typing import Any, Final
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from penstock.types.errors import PenstockError, UpstreamError
 from penstock.types.events import (
     Annotation,
+    AnyEvent,
+    Closed,
     Extra,
     Finished,
     FinishReason,
     Opaque,
     ReasoningDelta,
+    RefusalDelta,
     Started,
     TextDelta,
     ToolCallDelta,
     UsageReported,
+    escape_line_ends,
 )
-from penstock.wire.decoding import BodyDecoder, Events, as_count, as_text, read_json
-from penstock.wire.provider_errors import Problem, find_problem, upstream_error
+from penstock.types.positions import dialect_id
+from penstock.types.requests import GenerationRequest
+from penstock.wire.anthropic_messages_decoder import MessagesDecoder
+from penstock.wire.anthropic_messages_requests import NAME, parse_request, render_request
+from penstock.wire.dialect import Answer, Frame
+from penstock.wire.native import error_body
+from penstock.wire.provider_errors import error_response
+from penstock.wire.sse import HEARTBEAT
 
-NAME: Final = "anthropic_messages"
+PREFIX: Final = "msg_"
+
+PING: Final[Frame] = (b"ping", b'{"type":"ping"}')
+
+Step: TypeAlias = Extra
+"""One event of this format: an object with its ``type``."""
 
 _encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.decode
 
 
-# --- EventDecoder ----------------------------------------------------------------------------------
+# --- EventEncoder ----------------------------------------------------------------------------------
 
+Key: TypeAlias = tuple[str, int]
+"""What tells a content block from the others: its kind, and its number among its like."""
 
-class _Text(msgspec.Struct, tag="text_delta", tag_field="type", forbid_unknown_fields=True, gc=False):
-    text: str
-
-
-class _Thinking(msgspec.Struct, tag="thinking_delta", tag_field="type", forbid_unknown_fields=True, gc=False):
-    thinking: str
-
-
-class _Input(msgspec.Struct, tag="input_json_delta", tag_field="type", forbid_unknown_fields=True, gc=False):
-    partial_json: str
-
-
-class _BlockDelta(
-    msgspec.Struct, tag="content_block_delta", tag_field="type", forbid_unknown_fields=True, gc=False
-):
-    index: int
-    delta: _Text | _Thinking | _Input
-
-
-_decode_delta = msgspec.json.Decoder(_BlockDelta).decode
-
-_REASONS: Final[Mapping[str, FinishReason]] = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "tool_use": "tool_calls",
-    "refusal": "content_filter",
+_REASONS: Final[Mapping[FinishReason, str]] = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "content_filter": "refusal",
 }
-"""Stop reasons; any other (``pause_turn``) is a plain stop, told in `Finished.raw`."""
+_OWN_REASONS: Final = frozenset(("stop_sequence", "model_context_window_exceeded", "pause_turn"))
+"""Stop reasons of Anthropic's that say more than the canonical one does."""
 
-_PLAIN: Final = frozenset(("end_turn", "max_tokens", "tool_use", "refusal"))
-"""Stop reasons that say no more than the canonical reason does."""
-
-_MESSAGE_FIELDS: Final = frozenset(
-    ("id", "type", "role", "model", "content", "stop_reason", "stop_sequence", "usage")
-)
-_USAGE_FIELDS: Final = frozenset(
-    ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
-)
+_BRACES: Final = re.compile(r'\\(?:.|$)|["{}\[\]]', re.DOTALL)
 
 
-class _Block:
-    """An open content block: its kind and its number among its like."""
+class _Arguments:
+    """The arguments of an open call, as far as it must be known whether they are whole.
 
-    __slots__ = ("kind", "number", "said")
-
-    def __init__(self, kind: str, number: int) -> None:
-        self.kind = kind
-        self.number = number
-        self.said = False  # whether a tool call's input has come
-
-
-class MessagesDecoder(BodyDecoder):
-    """A provider's body to events. Order and errors: see `BodyDecoder`.
-
-    ``part`` counts the text blocks and, apart from them, the thinking blocks; calls are counted too.
-    Usage is cumulative and is reported once, at the end. An answer is whole with its stop reason;
-    ``message_stop`` ends it.
+    Each character is looked at once, and only when another block wants to begin.
     """
 
-    __slots__ = ("_blocks", "_calls", "_counts", "_finished", "_texts", "_thoughts")
+    __slots__ = ("_depth", "_fresh", "_in_text", "_said")
 
     def __init__(self) -> None:
-        """Stand at the start of a body."""
-        super().__init__()
-        self._blocks: dict[int, _Block] = {}
-        self._texts = 0
-        self._thoughts = 0
-        self._calls = 0
-        self._counts: Extra = {}
-        self._finished = False
+        self._fresh: list[str] = []
+        self._depth = 0
+        self._in_text = False
+        self._said = False
 
-    def _chunk(self, name: bytes, data: bytes, events: Events) -> None:
-        try:
-            event = _decode_delta(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            value = read_json(data)
-            if not isinstance(value, dict):
-                raise msgspec.DecodeError("not an object") from None
-            self._event(name, value, events)
+    def add(self, piece: str) -> None:
+        if piece:
+            self._fresh.append(piece)
+
+    @property
+    def whole(self) -> bool:
+        """Whether they are an object or a list from its first brace to its last."""
+        text = "".join(self._fresh)
+        self._fresh.clear()
+        for found in _BRACES.finditer(text):
+            match found[0]:
+                case "\\":  # what it escapes is still to come
+                    self._fresh.append("\\")
+                case '"':
+                    self._in_text = not self._in_text
+                case "{" | "[" if not self._in_text:
+                    self._depth += 1
+                    self._said = True
+                case "}" | "]" if not self._in_text:
+                    self._depth -= 1
+        return self._said and self._depth <= 0 and not self._in_text
+
+
+class Layout:
+    """Which blocks an answer has, and what happens in them, as a pure function of the log.
+
+    Blocks come one after the other: one is open at a time. Where a provider lets its calls overlap, the
+    first one that is not whole stays open and what belongs to others waits, until it is or the answer ends.
+    Of several choices the first is given. The end is held until the terminal entry, with the counts.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_arguments",
+        "_called",
+        "_closed_calls",
+        "_finish",
+        "_index",
+        "_refused",
+        "_started",
+        "_usage",
+        "_waiting",
+        "open",
+    )
+
+    def __init__(self, answer: Answer) -> None:
+        """Stand at the start of the log."""
+        self.open: Key | None = None
+        self._answer = answer
+        self._index = -1
+        self._started = False
+        self._arguments = _Arguments()
+        self._waiting: dict[Key, list[AnyEvent]] = {}
+        self._called = self._refused = False
+        self._closed_calls: set[int] = set()
+        self._finish: Finished | None = None
+        self._usage: UsageReported | None = None
+
+    @property
+    def index(self) -> int:
+        """The number of the block that is open, or was last."""
+        return self._index
+
+    def steps(self, event: AnyEvent) -> Sequence[Step]:
+        """Return what the next entry's event means; often one step, maybe none."""
+        steps: list[Step] = []
+        match event:
+            case Started():
+                self._start(event, steps)
+            case UsageReported():
+                self._usage = event
+            case Finished(index=0):
+                self._finish = self._finish or event
+                self._release(steps, force=True)
+                self._stop(steps)
+            case Closed():
+                self._close(event, steps)
+            case Opaque(dialect=dialect, data=data):
+                if dialect == NAME:
+                    self._keep(event, data, steps)
+            case Annotation(dialect=dialect) if dialect != NAME:
+                pass
+            case TextDelta() | ReasoningDelta() | RefusalDelta() | ToolCallDelta() | Annotation():
+                if event.index == 0 and (key := _key(event)) is not None:
+                    self._take(key, event, steps)
+        return steps
+
+    def _start(self, event: Started, steps: list[Step]) -> None:
+        if self._started:  # another attempt goes on with the same answer
             return
-        block = self._blocks.get(event.index)
-        delta = event.delta
-        if type(delta) is _Text and block is not None and block.kind == "text":
-            if delta.text:
-                events.append(TextDelta(delta.text, 0, block.number))
-        elif type(delta) is _Thinking and block is not None and block.kind == "thinking":
-            if delta.thinking:
-                events.append(ReasoningDelta(delta.thinking, 0, block.number))
-        elif type(delta) is _Input and block is not None and block.kind == "tool_use":
-            if delta.partial_json:
-                block.said = True
-                events.append(ToolCallDelta(block.number, delta.partial_json))
+        self._started = True
+        extra = event.extra or {}
+        usage = extra.get("message_usage") or {}
+        cached = usage.get("cache_read_input_tokens") or 0
+        written = usage.get("cache_creation_input_tokens") or 0
+        message: Extra = {
+            **(extra.get("message") or {}),
+            "id": dialect_id(PREFIX, self._answer.stream),
+            "type": "message",
+            "role": "assistant",
+            "model": event.model or self._answer.model,
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": {
+                "input_tokens": max(0, event.input_tokens - cached - written),
+                "cache_creation_input_tokens": written,
+                "cache_read_input_tokens": cached,
+                "output_tokens": 0,
+                **usage,
+            },
+        }
+        steps.append({"type": "message_start", "message": message})
+
+    # one block after the other
+
+    def _take(self, key: Key, event: AnyEvent, steps: list[Step]) -> None:
+        if not self._started:
+            self._start(Started(), steps)
+        if key == self.open:
+            self._write(key, event, steps)
+        elif self._waiting or not self._settled():
+            self._waiting.setdefault(key, []).append(event)
+            self._release(steps)
         else:
-            events.append(Opaque(NAME, read_json(data)))
+            self._write(key, event, steps)
 
-    def _document(self, value: Any, events: Events) -> None:
-        """A whole message, or an error with status 200."""
-        if not isinstance(value, dict) or value.get("type") != "message":
-            super()._document(value, events)
-            return
-        self._start(value, events)
-        content = value.get("content")
-        for index, block in enumerate(content if isinstance(content, list) else ()):
-            if isinstance(block, dict):
-                self._open(
-                    index,
-                    block,
-                    {"type": "content_block_start", "index": index, "content_block": block},
-                    events,
-                )
-                self._close(index, events)
-        self._stop(value, {}, events)
+    def _settled(self) -> bool:
+        """Whether another block may begin."""
+        return self.open is None or self.open[0] != "call" or self._arguments.whole
 
-    def _hold(self, events: Events) -> None:
-        if self.usage is not None:
-            events.append(self.usage)
+    def _release(self, steps: list[Step], *, force: bool = False) -> None:
+        while self._waiting and (force or self._settled()):
+            key = next(iter(self._waiting))
+            for event in self._waiting.pop(key):
+                self._write(key, event, steps)
 
-    def _end(self, events: Events) -> None:
-        if not self._finished:
-            raise self._truncated()
-        if self.usage is not None:
-            events.append(self.usage)
+    def _stop(self, steps: list[Step]) -> None:
+        if self.open is not None:
+            if self.open[0] == "call":
+                self._closed_calls.add(self.open[1])
+            elif self.open[0] == "custom":
+                steps.append(self._delta({"type": "input_json_delta", "partial_json": '"}'}))
+            steps.append({"type": "content_block_stop", "index": self._index})
+            self.open = None
 
-    def _event(self, name: bytes, value: Extra, events: Events) -> None:
-        """Any event but the plain deltas."""
-        match value:
-            case {"type": "ping"}:
+    def _begin(self, key: Key, block: Extra, steps: list[Step]) -> None:
+        self._stop(steps)
+        self.open = key
+        self._index += 1
+        steps.append({"type": "content_block_start", "index": self._index, "content_block": block})
+
+    def _delta(self, delta: Extra) -> Step:
+        return {"type": "content_block_delta", "index": self._index, "delta": delta}
+
+    def _write(self, key: Key, event: AnyEvent, steps: list[Step]) -> None:
+        match event:
+            case TextDelta(delta=delta) | RefusalDelta(delta=delta):
+                if key != self.open:
+                    self._begin(key, {"type": "text", "text": ""}, steps)
+                self._refused = self._refused or type(event) is RefusalDelta
+                steps.append(self._delta({"type": "text_delta", "text": delta}))
+            case ReasoningDelta(encrypted=data) if data:
+                self._begin(key, {"type": "redacted_thinking", "data": data}, steps)
+            case ReasoningDelta(delta=delta, signature=signature):
+                if key != self.open:
+                    self._begin(key, {"type": "thinking", "thinking": "", "signature": ""}, steps)
+                if delta:
+                    steps.append(self._delta({"type": "thinking_delta", "thinking": delta}))
+                if signature:
+                    steps.append(self._delta({"type": "signature_delta", "signature": signature}))
+            case ToolCallDelta():
+                self._write_call(key, event, steps)
+            case Annotation(data=data):
+                if key != self.open:
+                    self._begin(key, {"type": "text", "text": ""}, steps)
+                steps.append(self._delta({"type": "citations_delta", "citation": data}))
+            case Opaque(data=data):
+                self._write_kept(key, data, steps)
+
+    def _write_call(self, key: Key, event: ToolCallDelta, steps: list[Step]) -> None:
+        piece = event.delta
+        if key != self.open:
+            if event.call in self._closed_calls:  # its arguments were whole: what is this?
                 return
-            case {"type": "message_start", "message": dict(message)}:
-                self._start(message, events)
-            case {"type": "content_block_start", "index": int(index), "content_block": dict(block)}:
-                self._open(index, block, value, events)
-            case {"type": "content_block_delta", "index": int(index), "delta": dict(delta)}:
-                self._strange_delta(index, delta, value, events)
-            case {"type": "content_block_stop", "index": int(index)}:
-                if index in self._blocks:
-                    self._close(index, events)
-                else:
-                    events.append(Opaque(NAME, value))
-            case {"type": "message_delta"}:
-                ending = value.get("delta")
-                self._stop(ending if isinstance(ending, dict) else {}, value, events)
-            case {"type": "message_stop"}:
-                self.finished = True
-            case {"type": "error"} | {"error": _}:
-                raise upstream_error(find_problem(value) or Problem(""))
-            case _ if name == b"error":
-                raise upstream_error(find_problem(value) or Problem(""))
+            self._called = True
+            self._arguments = _Arguments()
+            block: Extra = {
+                **((event.extra or {}).get("block") or {}),
+                "type": "tool_use",
+                "id": event.id or call_id(self._answer.stream, event.call),
+                "name": event.name,
+                "input": {},
+            }
+            self._begin(key, block, steps)
+            if key[0] == "custom":  # its input is a text, and no JSON
+                piece = '{"input":"' + _inside(piece)
+        elif key[0] == "custom":
+            piece = _inside(piece)
+        if key[0] == "call":
+            self._arguments.add(piece)
+        if piece:
+            steps.append(self._delta({"type": "input_json_delta", "partial_json": piece}))
+
+    # blocks and events that only this dialect knows
+
+    def _keep(self, event: Opaque, data: Extra, steps: list[Step]) -> None:
+        match data:
+            case {"type": "content_block_start", "index": int(index), "content_block": dict()}:
+                self._take(("kept", index), event, steps)
+            case {"type": "content_block_stop" | "content_block_delta", "index": int(index)}:
+                if ("kept", index) in (self.open, *self._waiting):
+                    self._take(("kept", index), event, steps)
+                elif self.open is not None and data["type"] == "content_block_delta":
+                    steps.append({**data, "index": self._index})
+            case {"type": "message_start" | "message_delta" | "message_stop"}:
+                pass
             case {"type": str()}:
-                events.append(Opaque(NAME, value))
+                if not self._started:
+                    self._start(Started(), steps)
+                steps.append(data)
 
-    def _start(self, message: Extra, events: Events) -> None:
-        self._count(message.get("usage"))
-        extra = {k: v for k, v in message.items() if k not in _MESSAGE_FIELDS and v is not None}
-        events.append(
-            Started(
-                as_text(message.get("model")),
-                as_text(message.get("id")),
-                input_tokens=self.usage.input_tokens if self.usage else 0,
-                extra={"message": extra} if extra else None,
-            )
+    def _write_kept(self, key: Key, data: Extra, steps: list[Step]) -> None:
+        if data["type"] == "content_block_start":
+            self._begin(key, data["content_block"], steps)
+        elif key == self.open and data["type"] == "content_block_stop":
+            self._stop(steps)
+        elif key == self.open:
+            steps.append({**data, "index": self._index})
+
+    # the end
+
+    def _close(self, event: Closed, steps: list[Step]) -> None:
+        if event.status != "completed":
+            self._release(steps, force=True)
+            steps.append({"type": "error", "error": _closing_error(event)})
+            return
+        if not self._started:
+            self._start(Started(), steps)
+        self._release(steps, force=True)
+        self._stop(steps)
+        delta: Extra = {"stop_reason": self._reason(), "stop_sequence": None}
+        if self._finish is not None:
+            delta["stop_sequence"] = self._finish.stop_sequence or None
+            delta |= (self._finish.extra or {}).get("message_delta") or {}
+        usage = render_usage(event.usage or self._usage or UsageReported())
+        steps.append({"type": "message_delta", "delta": delta, "usage": usage})
+        steps.append({"type": "message_stop"})
+
+    def _reason(self) -> str:
+        finish = self._finish or Finished("stop")
+        if finish.raw in _OWN_REASONS:
+            return finish.raw
+        if finish.reason == "stop":
+            if self._refused:
+                return "refusal"
+            if self._called:  # OpenAI says "stop" where it was told which tool to call
+                return "tool_use"
+            if finish.stop_sequence:
+                return "stop_sequence"
+        return _REASONS[finish.reason]
+
+
+def _key(event: AnyEvent) -> Key | None:
+    """Return which block ``event`` belongs to; None when it says nothing."""
+    match event:
+        case TextDelta(delta=delta, part=part):
+            return ("text", part) if delta else None
+        case Annotation(part=part):
+            return ("text", part)
+        case RefusalDelta(delta=delta):
+            return ("refusal", 0) if delta else None
+        case ReasoningDelta(part=part, encrypted=data) if data:
+            return ("redacted", part)
+        case ReasoningDelta(part=part, delta=delta, signature=signature):
+            return ("thinking", part) if delta or signature else None
+        case ToolCallDelta(call=call, kind=kind):
+            return ("custom" if kind == "custom" else "call", call)
+    return None
+
+
+def _inside(text: str) -> str:
+    """Return ``text`` as it stands inside a JSON text."""
+    return _encode(text)[1:-1].decode()
+
+
+def call_id(stream: str, call: int) -> str:
+    """Return the id of a tool call that its provider gave none: the same in every rendering."""
+    return f"toolu_{stream[-16:]}{call:03d}"
+
+
+def render_usage(usage: UsageReported) -> Extra:
+    """Return the counts in Anthropic's way: what was cached is not in ``input_tokens``."""
+    extra = (usage.extra or {}).get("message_usage") or {}
+    out: Extra = {
+        "input_tokens": max(0, usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens),
+        "cache_creation_input_tokens": usage.cache_write_tokens,
+        "cache_read_input_tokens": usage.cached_tokens,
+        "output_tokens": usage.output_tokens,
+    }
+    if usage.reasoning_tokens:
+        out["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens}
+    return {**out, **extra}
+
+
+class MessagesEncoder:
+    """Entries to events. A pure function of the log and the `Answer`; see `Layout`."""
+
+    __slots__ = ("_head", "_layout", "_part")
+
+    def __init__(self, answer: Answer) -> None:
+        """Stand at the start of the log."""
+        self._layout = Layout(answer)
+        self._part = -1  # of the text block that is open
+        self._head = b""
+
+    def encode(self, event: AnyEvent, line: bytes) -> Sequence[Frame]:
+        """Return the frames of the next entry."""
+        if type(event) is TextDelta and event.part == self._part and not event.index:
+            delta = event.delta
+            if not delta:
+                return ()
+            data = _encode(delta)
+            if not data.isascii():
+                data = escape_line_ends(data)
+            return ((b"content_block_delta", self._head + data + b"}}"),)
+        layout = self._layout
+        frames = [(step["type"].encode(), escape_line_ends(_encode(step))) for step in layout.steps(event)]
+        self._part = layout.open[1] if layout.open is not None and layout.open[0] == "text" else -1
+        self._head = (
+            b'{"type":"content_block_delta","index":%d,"delta":{"type":"text_delta","text":' % layout.index
         )
+        return frames
 
-    def _open(self, index: int, content: Extra, value: Extra, events: Events) -> None:
-        match content:
-            case {"type": "text"}:
-                block = _Block("text", self._texts)
-                self._texts += 1
-                if text := as_text(content.get("text")):
-                    events.append(TextDelta(text, 0, block.number))
-            case {"type": "thinking"}:
-                block = _Block("thinking", self._thoughts)
-                self._thoughts += 1
-                thinking, signature = as_text(content.get("thinking")), as_text(content.get("signature"))
-                if thinking or signature:
-                    events.append(ReasoningDelta(thinking, 0, block.number, signature=signature))
-            case {"type": "redacted_thinking", "data": str(data)}:
-                block = _Block("redacted_thinking", self._thoughts)
-                self._thoughts += 1
-                events.append(ReasoningDelta("", 0, block.number, encrypted=data))
-            case {"type": "tool_use"}:
-                block = _Block("tool_use", self._calls)
-                self._calls += 1
-                given = content.get("input")
-                block.said = bool(given)
-                events.append(
-                    ToolCallDelta(
-                        block.number,
-                        _encode(given).decode() if given else "",
-                        as_text(content.get("id")),
-                        as_text(content.get("name")),
-                    )
-                )
-            case _:
-                events.append(Opaque(NAME, value))
-                return
-        self._blocks[index] = block
+    def heartbeat(self) -> bytes:
+        """A comment, for readers that are sent no ids; with ids the server sends `:` and LF alone."""
+        return HEARTBEAT
 
-    def _strange_delta(self, index: int, delta: Extra, value: Extra, events: Events) -> None:
-        block = self._blocks.get(index)
+    def idle_chunk(self) -> Frame:
+        """Return a ping, which is what Anthropic sends: some clients' timers see no comments."""
+        return PING
+
+
+# --- render_answer ---------------------------------------------------------------------------------
+
+_JOINED: Final[Mapping[str, str]] = {"text_delta": "text", "thinking_delta": "thinking"}
+
+
+class _Folded:
+    """A message that is put together from steps, as a client does."""
+
+    def __init__(self) -> None:
+        self.message: Extra = {}
+        self._pieces: list[str] = []
+
+    def add(self, step: Step) -> None:
+        match step:
+            case {"type": "message_start", "message": message}:
+                self.message = dict(message)
+            case {"type": "content_block_start", "content_block": block}:
+                self.message["content"].append(dict(block))
+                self._pieces = []
+            case {"type": "content_block_delta", "delta": delta}:
+                self._add_delta(self.message["content"][-1], delta)
+            case {"type": "content_block_stop"}:
+                self._end_block(self.message["content"][-1])
+            case {"type": "message_delta", "delta": delta, "usage": usage}:
+                self.message |= delta
+                self.message["usage"] = {**self.message["usage"], **usage}
+
+    def _add_delta(self, block: Extra, delta: Extra) -> None:
         match delta:
-            case {"type": "signature_delta", "signature": str(signature)} if block is not None:
-                events.append(ReasoningDelta("", 0, block.number, signature=signature))
-            case {"type": "citations_delta", "citation": dict(citation)} if block is not None:
-                events.append(Annotation(citation, NAME, 0, block.number))
-            case {"type": "text_delta", "text": str(text)} if block is not None and block.kind == "text":
-                events.append(TextDelta(text, 0, block.number))
-            case {"type": "thinking_delta", "thinking": str(text)} if block is not None:
-                events.append(ReasoningDelta(text, 0, block.number))
-            case {"type": "input_json_delta", "partial_json": str(piece)} if (
-                block is not None and block.kind == "tool_use"
-            ):
-                block.said = True
-                events.append(ToolCallDelta(block.number, piece))
-            case _:
-                events.append(Opaque(NAME, value))
+            case {"type": "text_delta" | "thinking_delta" as kind}:
+                self._pieces.append(delta[_JOINED[kind]])
+            case {"type": "input_json_delta", "partial_json": piece}:
+                self._pieces.append(piece)
+            case {"type": "citations_delta", "citation": citation}:
+                block["citations"] = [*(block.get("citations") or ()), citation]
+            case _:  # a signature replaces the one before
+                block.update((name, value) for name, value in delta.items() if name != "type")
 
-    def _close(self, index: int, events: Events) -> None:
-        """A tool call without input has the arguments ``{}``: what its pieces join to is JSON."""
-        block = self._blocks.pop(index, None)
-        if block is not None and block.kind == "tool_use" and not block.said:
-            events.append(ToolCallDelta(block.number, "{}"))
+    def _end_block(self, block: Extra) -> None:
+        said, self._pieces = "".join(self._pieces), []
+        match block.get("type"):
+            case "text" | "thinking" as kind:
+                block[kind] += said
+            case _ if said:
+                block["input"] = _read_input(said)
 
-    def _stop(self, delta: Extra, value: Extra, events: Events) -> None:
-        self._count(value.get("usage"))
-        reason = delta.get("stop_reason")
-        if not isinstance(reason, str) or self._finished:
-            return
-        self._finished = True
-        known = ("stop_reason", "stop_sequence")
-        extra = {k: v for k, v in delta.items() if k not in known and v is not None} if value else {}
-        events.append(
-            Finished(
-                _REASONS.get(reason, "stop"),
-                0,
-                "" if reason in _PLAIN else reason,
-                as_text(delta.get("stop_sequence")),
-                {"message_delta": extra} if extra else None,
-            )
-        )
 
-    def _count(self, usage: Any) -> None:
-        """Take in a usage object: its fields replace earlier ones, nothing is added up."""
-        if not isinstance(usage, dict):
-            return
-        counts = self._counts
-        counts.update((key, value) for key, value in usage.items() if value is not None)
-        cached = as_count(counts.get("cache_read_input_tokens"))
-        written = as_count(counts.get("cache_creation_input_tokens"))
-        details = counts.get("output_tokens_details")
-        extra = {key: value for key, value in counts.items() if key not in _USAGE_FIELDS}
-        self.usage = UsageReported(
-            as_count(counts.get("input_tokens")) + cached + written,
-            as_count(counts.get("output_tokens")),
-            cached,
-            written,
-            as_count(details.get("thinking_tokens")) if isinstance(details, dict) else 0,
-            extra={"message_usage": extra} if extra else None,
-        )
+def _read_input(text: str) -> Any:
+    """Return the input of a call; one that was cut off as Anthropic's docs say to hand on broken JSON."""
+    try:
+        return _decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return {"INVALID_JSON": text}
+
+
+def _render_answer(answer: Answer, events: Iterable[AnyEvent]) -> bytes:
+    layout, folded = Layout(answer), _Folded()
+    closed = False
+    for event in events:
+        closed = closed or type(event) is Closed
+        for step in layout.steps(event):
+            folded.add(step)
+    if not closed:
+        for step in layout.steps(Closed("completed")):
+            folded.add(step)
+    return _encode(folded.message)
+
+
+# --- render_error ----------------------------------------------------------------------------------
+
+_TYPES: Final[Mapping[int, str]] = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    410: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+_OWN_TYPES: Final = frozenset((*_TYPES.values(), "invalid_request_error", "api_error"))
+
+
+def _type_of(code: str, status: int, given: str) -> str:
+    """Return the word that Anthropic's clients switch on; an Anthropic's own is kept."""
+    if given in _OWN_TYPES:
+        return given
+    if code == "insufficient_quota":
+        return "billing_error"
+    return _TYPES.get(status, "invalid_request_error" if 400 <= status < 500 else "api_error")
+
+
+STATUSES: Final[Mapping[str, int]] = {"overloaded": 529, "insufficient_quota": 402}
+"""Codes with another HTTP status than elsewhere, by which Anthropic's clients know what is worth a retry."""
+
+
+def error_status(error: PenstockError) -> int:
+    """Return the HTTP status that ``error`` has in this dialect."""
+    return STATUSES.get(error.code, error.status)
+
+
+_ENDINGS: Final[Mapping[str, str]] = {
+    "failed": "The generation failed.",
+    "cancelled": "The generation was cancelled.",
+    "interrupted": "The generation was interrupted.",
+    "expired": "The generation took longer than it may.",
+}
+
+
+def _closing_error(event: Closed) -> Extra:
+    """Return the error object of a stream that did not complete."""
+    status = event.http_status or (400 if event.fault == "client" else 500)
+    return {
+        "type": _type_of(event.code, status, event.error_type),
+        "message": event.message or _ENDINGS.get(event.status, event.status),
+        "code": event.code or event.status,
+    }
+
+
+# --- the dialect -----------------------------------------------------------------------------------
+
+
+class AnthropicMessages:
+    """`penstock.wire.dialect.Dialect` for Messages. Has no state."""
+
+    __slots__ = ()
+
+    name = NAME
+
+    def parse_request(self, body: bytes) -> GenerationRequest:
+        """See `penstock.wire.anthropic_messages_requests`. Raises `ClientError` 400."""
+        return parse_request(body)
+
+    def render_request(self, request: GenerationRequest, model: str) -> bytes:
+        """See `penstock.wire.anthropic_messages_requests`; equal dialects lose nothing."""
+        return render_request(request, model)
+
+    def decoder(self) -> MessagesDecoder:
+        """Return a decoder for one response body."""
+        return MessagesDecoder()
+
+    def encoder(self, answer: Answer) -> MessagesEncoder:
+        """Return an encoder that stands at the start of the log."""
+        return MessagesEncoder(answer)
+
+    def render_answer(self, answer: Answer, events: Iterable[AnyEvent]) -> bytes:
+        """Return the ``message`` object of a completed stream."""
+        return _render_answer(answer, events)
+
+    def render_error(self, error: PenstockError, request_id: str = "") -> bytes:
+        """Return ``{"type": "error", "error": {type, message, …}}``, and the request's id if there is one."""
+        told = error_body(error) | {"type": _type_of(error.code, error_status(error), error.type)}
+        body: Extra = {"type": "error", "error": told}
+        return _encode(body | {"request_id": request_id} if request_id else body)
+
+    def parse_error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+        """Read an error response; see `penstock.wire.provider_errors`."""
+        return error_response(status, headers, body)
+
+
+ANTHROPIC_MESSAGES: Final = AnthropicMessages()
