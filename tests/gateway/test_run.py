@@ -210,6 +210,27 @@ def test_a_run_that_is_cancelled_while_it_waits_tries_no_more():
     played(scene)
 
 
+def test_the_end_tells_where_the_time_went():
+    async def scene(house, store):
+        async def connect(source):
+            await asyncio.sleep(0.5)
+
+        house.b.next = [HandSource(connect)]
+        stream, source = await house.begin()
+        await asyncio.sleep(2)
+        source.sink.fail(upstream_reset("a"))
+        await asyncio.sleep(1.5)
+        house.b.sources[0].say("hi")
+        await asyncio.sleep(4)
+        house.b.sources[0].finish()
+        await stream.wait_closed()
+        timing = closing(store, stream).timing
+        assert (timing.failed_ms, timing.connect_ms, timing.wait_ms) == (2000, 500, 1000)
+        assert (timing.first_output_ms, timing.total_ms) == (3500, 7500)
+
+    played(scene)
+
+
 # --- timers ------------------------------------------------------------------------------------------
 
 

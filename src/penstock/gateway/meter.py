@@ -6,11 +6,13 @@ from penstock.types.events import AnyEvent, Timing, UsageReported
 class Meter:
     """Fed once per step with the events shown and the time; seconds in, milliseconds out."""
 
-    __slots__ = ("first", "last", "max_gap", "started", "usage")
+    __slots__ = ("began", "first", "last", "max_gap", "sent", "started", "usage")
 
     def __init__(self, now: float) -> None:
         """Start the clock: ``now`` is when the call was accepted."""
         self.started = now
+        self.began = now
+        self.sent = now
         self.first: float | None = None
         self.last = now
         self.max_gap = 0.0
@@ -24,6 +26,11 @@ class Meter:
             self.max_gap = now - self.last
         self.last = now
 
+    def lead(self, began: float, sent: float) -> None:
+        """The attempt that has the first output began and was sent at these times."""
+        if self.first is None:
+            self.began, self.sent = began, sent
+
     def report(self, event: AnyEvent) -> None:
         """Remember what ``event`` says of usage; the last report wins."""
         if type(event) is UsageReported:
@@ -31,9 +38,19 @@ class Meter:
 
     def timing(self, now: float) -> Timing:
         """Return the figures of the run as it stands at ``now``."""
-        first = 0.0 if self.first is None else self.first - self.started
+        total = milliseconds(now - self.started)
+        if self.first is None:
+            return Timing(total_ms=total)
         return Timing(
-            first_output_ms=round(first * 1000, 3),
-            total_ms=round((now - self.started) * 1000, 3),
-            max_gap_ms=round(self.max_gap * 1000, 3),
+            first_output_ms=milliseconds(self.first - self.started),
+            total_ms=total,
+            max_gap_ms=milliseconds(self.max_gap),
+            failed_ms=milliseconds(self.began - self.started),
+            connect_ms=milliseconds(self.sent - self.began),
+            wait_ms=milliseconds(self.first - self.sent),
         )
+
+
+def milliseconds(seconds: float) -> float:
+    """Return ``seconds`` in milliseconds, to the microsecond; never below 0."""
+    return max(0.0, round(seconds * 1000, 3))

@@ -75,7 +75,19 @@ class RunSettings(msgspec.Struct, frozen=True):
 class Attempt:
     """One try at one target: the sink of its source, and the buffer before the gate."""
 
-    __slots__ = ("_buffer", "_decoder", "_linger", "_run", "_trial", "_watch", "outcome", "source", "target")
+    __slots__ = (
+        "_began",
+        "_buffer",
+        "_decoder",
+        "_linger",
+        "_run",
+        "_sent",
+        "_trial",
+        "_watch",
+        "outcome",
+        "source",
+        "target",
+    )
 
     def __init__(self, run: "Run", target: Target, conversation: Conversation, trial: Trial) -> None:
         """Nothing is sent yet; see `open`. ``trial`` is told how it goes."""
@@ -87,12 +99,15 @@ class Attempt:
         self._buffer: list[AnyEvent] = []
         self._linger: asyncio.TimerHandle | None = None
         self._trial = trial
+        self._began = self._sent = 0.0
         self._watch: Watch | None = None
 
     async def open(self) -> None:
         """Send the request; the rest comes through the sink's methods."""
+        self._began = self._sent = self._run.clock()
         self._watch = Watch(self.target.timers, self._progress, self.fail, self._run.clock)
         await self.source.open(self)
+        self._sent = self._run.clock()
 
     def close(self, error: PenstockError | None) -> None:
         """The attempt is over, for the run as well; ``error`` is how it failed. Exactly once."""
@@ -185,7 +200,7 @@ class Attempt:
     def _lead(self) -> None:
         if self._run.leader is not self:
             self._trial.output()
-        self._run.lead(self)
+            self._run.lead(self, self._began, self._sent)
         if self._buffer:
             buffer, self._buffer = self._buffer, []
             self._run.show(buffer)
@@ -271,10 +286,9 @@ class Run:
 
     # --- the step: called by attempts ----------------------------------------------------------
 
-    def lead(self, attempt: Attempt) -> None:
+    def lead(self, attempt: Attempt, began: float, sent: float) -> None:
         """``attempt`` has output: from now on only it appends, and its rivals are left."""
-        if self.leader is attempt:
-            return
+        self._meter.lead(began, sent)
         self.leader = self._attempt = attempt
         for rival in self._racing:
             if rival is not attempt:

@@ -148,11 +148,18 @@ class Seam(Event, frozen=True, tag="seam"):
 
 
 class Timing(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """Milliseconds since the call was accepted; the gaps are between events with output."""
+    """Milliseconds since the call was accepted; the gaps are between events with output.
+
+    Until the first output: ``failed_ms`` went into attempts that failed and the pauses after them,
+    ``connect_ms`` until the request was sent, and ``wait_ms`` until the provider's first output.
+    """
 
     first_output_ms: float = 0.0
     total_ms: float = 0.0
     max_gap_ms: float = 0.0
+    failed_ms: float = 0.0
+    connect_ms: float = 0.0
+    wait_ms: float = 0.0
 
 
 class Closed(Event, frozen=True, tag="end"):
