@@ -179,7 +179,7 @@ def test_every_setting_is_documented_under_its_part():
 def test_every_variable_of_the_environment_is_documented():
     page = (ROOT / "docs" / "guide" / "configuration.md").read_text()
     sources = "".join(path.read_text() for path in SOURCES.glob("*.py"))
-    for name in re.findall(r"\"((?:PENSTOCK|OPENAI|OLLAMA)_[A-Z_]+)\"", sources):
+    for name in re.findall(r"\"((?:PENSTOCK|OPENAI|ANTHROPIC|OLLAMA)_[A-Z_]+)\"", sources):
         assert f"`{name}`" in page
 
 

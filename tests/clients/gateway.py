@@ -56,7 +56,8 @@ class Gateway:
         command = [sys.executable, "-m", "penstock", "serve", "--config", self._settings, *self._options]
         if self.port:
             command += ["--port", str(self.port)]
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PENSTOCK_", "OPENAI_"))}
+        foreign = ("PENSTOCK_", "OPENAI_", "ANTHROPIC_")
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
         inherited |= self._environ
         with self._greeting.open("wb") as out, self.log_file.open("ab") as err:
             self._process = subprocess.Popen(command, env=inherited, stdout=out, stderr=err)

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "js"
+FOREIGN = ("NODE_", "OPENAI_", "ANTHROPIC_", "FORCE_COLOR")
 
 
 def modules() -> Path:
@@ -28,7 +29,7 @@ def modules() -> Path:
 
 def run(*arguments: str, cwd: Path = FOLDER, patience: float = 100, **environ: str) -> str:
     """Run node and return what it printed; fails with all of it when node fails. ``patience`` in seconds."""
-    own = {k: v for k, v in os.environ.items() if not k.startswith(("NODE_", "OPENAI_", "FORCE_COLOR"))}
+    own = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
     command = [shutil.which("node"), *arguments]
     done = subprocess.run(
         command,

@@ -86,8 +86,7 @@ def by_query(dialect: str, accept: str) -> Format:
         case "anthropic_messages":
             return anthropic_messages(with_ids=True)
     raise ClientError(
-        f"'{dialect[:50]}' is no dialect that can be read here: use native, text, "
-        f"{' or '.join(DIALECTS)}.",
+        f"'{dialect[:50]}' is no dialect that can be read here: use native, text, {' or '.join(DIALECTS)}.",
         code="unknown_dialect",
         param="dialect",
     )
