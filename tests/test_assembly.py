@@ -85,3 +85,17 @@ def test_an_upstream_of_the_command_line_takes_the_rest():
     routing = assemble(config, {}).gateway._routing
     assert routing.route("whatever")[0].provider == "upstream"
     assert routing.route("demo")[0].provider == "demo"
+
+
+def test_claude_is_anthropics_where_nothing_is_said_of_models():
+    providers = {
+        "openai": ProviderConfig(base_url="http://box/v1"),
+        "claude": ProviderConfig("anthropic", "http://claude"),
+    }
+    routing = built(providers=providers)._routing
+    assert [target.provider for target in routing.route("claude-opus-5-5")] == ["claude"]
+    assert [target.provider for target in routing.route("gpt-9")] == ["openai"]
+    (target,) = routing.route("claude/claude-opus-5-5")
+    assert (target.provider, target.model) == ("claude", "claude-opus-5-5")
+    said = built(providers=providers, models={"fast": [TargetConfig("claude", "claude-x")]})._routing
+    assert not said.route_configured("claude-opus-5-5")

@@ -370,12 +370,30 @@ def test_a_port_in_the_environment_that_is_none_is_not_passed_over(port):
     assert caught.value.problems[0].where == "PENSTOCK_PORT"
 
 
-def test_a_key_in_the_environment_brings_its_provider_unless_the_file_has_it(read):
-    environ = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": "http://proxy/v1"}
-    assert with_environment(Config(), environ).providers["openai"].api_key == KEY
-    assert with_environment(Config(), environ).providers["openai"].base_url == "http://proxy/v1"
-    file = read("providers: {openai: {api_key: mine}}")
-    assert with_environment(file, environ).providers["openai"].api_key == "mine"
+@pytest.mark.parametrize("name", ["openai", "anthropic"])
+def test_a_key_in_the_environment_brings_its_provider_unless_the_file_has_it(read, name):
+    environ = {f"{name.upper()}_API_KEY": KEY, f"{name.upper()}_BASE_URL": "http://proxy/v1"}
+    made = with_environment(Config(), environ).providers
+    assert (made[name].kind, made[name].api_key, made[name].base_url) == (name, KEY, "http://proxy/v1")
+    assert made.keys() == {name}
+    file = read(f"providers: {{{name}: {{api_key: mine}}}}")
+    assert with_environment(file, environ).providers[name].api_key == "mine"
+
+
+def test_each_kind_has_an_address_of_its_own():
+    kinds = {kind: ProviderConfig(kind=kind) for kind in ("openai", "anthropic", "ollama")}
+    made = with_environment(Config(providers=kinds), {}).providers
+    assert made["openai"].base_url == "https://api.openai.com/v1"
+    assert made["anthropic"].base_url == "https://api.anthropic.com"
+    assert made["ollama"].base_url == "http://127.0.0.1:11434"
+
+
+def test_the_gateway_is_not_its_own_provider():
+    """The variables that lead SDKs to a gateway lead the gateway to itself, in the same shell."""
+    environ = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": "http://localhost:8080"}
+    (problem,) = check(with_environment(Config(), environ))
+    assert problem.where == "providers.anthropic.base_url"
+    assert not check(with_environment(Config(), {**environ, "PENSTOCK_PORT": "8081"}))
 
 
 @pytest.mark.parametrize(
@@ -440,3 +458,8 @@ def test_settings_of_the_environment_are_known_by_their_variable():
     }
     own = Config(providers={"openai": ProviderConfig()})
     assert "providers.openai" not in environment_origins(own, environ)
+    environ = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": "http://proxy"}
+    assert environment_origins(Config(), environ) == {
+        "providers.anthropic": Origin("ANTHROPIC_API_KEY"),
+        "providers.anthropic.base_url": Origin("ANTHROPIC_BASE_URL"),
+    }

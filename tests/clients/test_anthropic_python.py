@@ -11,6 +11,7 @@ import pytest
 
 from tests.clients.conftest import settings
 from tests.clients.gateway import PATIENCE, serving
+from tests.clients.ollama_server import running as ollama
 
 WEATHER = {
     "name": "get_weather",
@@ -386,6 +387,32 @@ def test_the_same_idempotency_key_gives_the_same_answer(sdk, gateway):
     assert sdk.run(sdk.messages.create(**says(), **key)) == first
     with pytest.raises(anthropic.UnprocessableEntityError):
         sdk.run(sdk.messages.create(**says("something else"), **key))
+
+
+# --- in front of an Ollama ---------------------------------------------------------------------------
+
+
+def test_an_ollama_is_reached_with_thoughts_and_tools(kind, tmp_path):
+    with (
+        ollama() as server,
+        serving(tmp_path, {}, OLLAMA_HOST=server.host) as gateway,
+        using(kind, base_url=gateway.url) as sdk,
+    ):
+        thinking = {"thinking": {"type": "enabled", "budget_tokens": 20_000}}
+        request = says("one two", model="thinker:8b", **thinking)
+        message = sdk.accumulate(**request)
+        assert [block.type for block in message.content] == ["thinking", "text"]
+        request["messages"] += [message.to_param(), {"role": "user", "content": "And?"}]
+        assert sdk.accumulate(**request).content[1].text == "And?"
+        assert server.asked[-1].body["messages"][1]["thinking"] == "Let me see."
+        request = says("Weather?", model="caller", tools=[WEATHER])
+        message = sdk.accumulate(**request)
+        calls = [block for block in message.content if block.type == "tool_use"]
+        assert [call.input["city"] for call in calls] == ["Paris", "Łódź"]
+        assert message.stop_reason == "tool_use"
+        results = [{"type": "tool_result", "tool_use_id": call.id, "content": "Sunny"} for call in calls]
+        request["messages"] += [message.to_param(), {"role": "user", "content": results}]
+        assert sdk.accumulate(**request).content[0].text == "get_weather: Sunny; get_weather: Sunny"
 
 
 # --- the bytes ---------------------------------------------------------------------------------------

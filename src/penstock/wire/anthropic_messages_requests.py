@@ -42,7 +42,7 @@ from penstock.wire.anthropic_conversation import (
     shape,
 )
 from penstock.wire.anthropic_models import effort_of, manner
-from penstock.wire.bodies import convert, missing, read_object, refused, rest, unknown
+from penstock.wire.bodies import convert, missing, others, read_object, refused, unknown
 
 NAME: Final = "anthropic_messages"
 """The dialect's name in requests, events, logs and settings."""
@@ -232,7 +232,7 @@ def _parse_turn(raw: Extra, number: int) -> Iterator[Message]:
     if given.role not in TURN_ROLES:
         raise refused(f"'{path}.role' must be user, assistant or system.", f"{path}.role")
     role = cast("Role", given.role)
-    extra: Extra = {"turn": number, **(rest(raw, "role", "content") or {})}
+    extra: Extra = {"turn": number, **(others(raw, "role", "content") or {})}
     if isinstance(given.content, str) or role == "system":
         yield _parse_text(role, given.content, f"{path}.content", extra)
         return
@@ -269,7 +269,7 @@ def _parse_said(blocks: Sequence[tuple[Block, str]], extra: Extra, role: Role = 
 
 def _parse_result(block: Block, path: str, extra: Extra) -> Message:
     given = convert(block, _ResultBody, path)
-    own = {**extra, "result": rest(block, "type", "tool_use_id", "content") or {}}
+    own = {**extra, "result": others(block, "type", "tool_use_id", "content") or {}}
     if given.content is None:
         return Message("tool", "", tool_call_id=given.tool_use_id, extra={**own, "empty": True})
     message = _parse_text("tool", given.content, f"{path}.content", own)
@@ -285,7 +285,7 @@ def _parse_answer(blocks: Sequence[tuple[Block, str]], extra: Extra) -> Message:
     for at, (block, path) in enumerate(blocks):
         if block.get("type") == "tool_use":
             given = convert(block, _UseBody, path)
-            own = {"at": at, **(rest(block, "type", "id", "name", "input") or {})}
+            own = {"at": at, **(others(block, "type", "id", "name", "input") or {})}
             calls.append(ToolCall(given.id, given.name, _encode(given.input).decode(), extra=own))
             continue
         if block.get("type") == "thinking" and isinstance(thought := block.get("thinking"), str):
@@ -304,14 +304,14 @@ def _parse_answer(blocks: Sequence[tuple[Block, str]], extra: Extra) -> Message:
 def _parse_block(block: Block, path: str) -> Part:
     match block:
         case {"type": "text"}:
-            return TextPart(convert(block, _TextBody, path).text, rest(block, "type", "text"))
+            return TextPart(convert(block, _TextBody, path).text, others(block, "type", "text"))
         case {
             "type": "image",
             "source": {"type": "base64", "data": str(data), "media_type": str(kind), **more},
         } if not more:
-            return ImagePart(data=data, media_type=kind, extra=rest(block, "type", "source"))
+            return ImagePart(data=data, media_type=kind, extra=others(block, "type", "source"))
         case {"type": "image", "source": {"type": "url", "url": str(url), **more}} if not more:
-            return ImagePart(url, extra=rest(block, "type", "source"))
+            return ImagePart(url, extra=others(block, "type", "source"))
         case {"type": "document", "source": dict()}:
             return _parse_document(block)
         case {"type": "tool_use"}:
@@ -336,7 +336,7 @@ def _parse_document(block: Block) -> Part:
     """A document that is text is text to providers that do not know documents."""
     title = block.get("title")
     name = title if isinstance(title, str) else ""
-    extra = rest(block, "type", "source", *(("title",) if name else ()))
+    extra = others(block, "type", "source", *(("title",) if name else ()))
     match block["source"]:
         case {"type": "base64", "data": str(data), "media_type": str(kind), **more} if not more:
             return FilePart(data=data, media_type=kind, name=name, extra=extra)
@@ -364,7 +364,7 @@ def _parse_tool(raw: Extra, path: str) -> Tool:
     kind = raw.get("type")
     if isinstance(kind, str) and kind != "custom":
         name = raw.get("name")
-        return Tool(name if isinstance(name, str) else "", kind=kind, extra=rest(raw, "type"))
+        return Tool(name if isinstance(name, str) else "", kind=kind, extra=others(raw, "type"))
     given = convert(raw, _ToolBody, path)
     extra = unknown(raw, _ToolBody)
     if given.type is not None:

@@ -78,7 +78,7 @@ def unknown(raw: Mapping[str, Any], kind: type[msgspec.Struct]) -> Extra:
     return {key: value for key, value in raw.items() if key not in known or value is None}
 
 
-def rest(raw: Mapping[str, Any], *known: str) -> Extra | None:
+def others(raw: Mapping[str, Any], *known: str) -> Extra | None:
     """Return what ``raw`` has besides ``known``; None for nothing."""
     return {key: value for key, value in raw.items() if key not in known} or None
 

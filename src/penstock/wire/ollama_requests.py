@@ -17,7 +17,16 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 
 from penstock.types.errors import ClientError
-from penstock.types.requests import Extra, GenerationRequest, ImagePart, Message, TextPart, Tool, ToolCall
+from penstock.types.requests import (
+    Extra,
+    GenerationRequest,
+    ImagePart,
+    Message,
+    OpaquePart,
+    TextPart,
+    Tool,
+    ToolCall,
+)
 
 NAME: Final = "ollama"
 """The dialect's name in events, logs and settings."""
@@ -197,6 +206,8 @@ def _content(message: Message, path: str) -> Extra:
                 images.append(data)
             case ImagePart():
                 raise _refuse("Ollama takes images as data: URLs in base64 and fetches none.", where)
+            case OpaquePart() if message.role == "assistant":
+                pass  # of an earlier answer, what only its provider reads: signatures, its own tools
             case _:
                 raise _refuse("Ollama takes text and images, and no other parts of a message.", where)
     out: Extra = {"content": "\n".join(texts)}

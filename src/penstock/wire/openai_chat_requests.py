@@ -28,6 +28,7 @@ from penstock.types.requests import (
     Tool,
     ToolCall,
 )
+from penstock.wire.bodies import convert, missing, others, read_object
 
 NAME: Final = "openai_chat"
 """The dialect's name in requests, events, logs and settings."""
@@ -134,18 +135,6 @@ class _AudioBody(msgspec.Struct):
 _ROLES: Final = frozenset(("system", "developer", "user", "assistant", "tool"))
 _STRANGE_ROLES: Final[Mapping[str, Role]] = {"function": "tool"}  # any other strange role stands for a user
 _DATA_URL: Final = re.compile(r"data:([a-z]+/[\w.+-]+);base64,([A-Za-z0-9+/=]*)")
-_MISSING: Final = re.compile(r"Object missing required field `([^`]+)`")
-_EXPECTED: Final = re.compile(r"Expected `([^`]+)`, got `([^`]+)`")
-_WHERE: Final = re.compile(r" - at `\$\.?([^`]*)`$")
-_WORDS: Final = {
-    "str": "a string",
-    "int": "an integer",
-    "float": "a number",
-    "bool": "true or false",
-    "array": "an array",
-    "object": "an object",
-    "null": "null",
-}
 
 
 def parse_request(body: bytes) -> GenerationRequest:
@@ -154,20 +143,10 @@ def parse_request(body: bytes) -> GenerationRequest:
     Raises `ClientError` 400 with the field as ``param`` and one of the codes ``invalid_json``,
     ``invalid_type``, ``invalid_value``, ``missing_required_parameter``.
     """
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        what = "is nested too deeply" if isinstance(error, RecursionError) else "is not valid JSON"
-        raise ClientError(
-            f"The request body {what}. Send one JSON object in UTF-8.", code="invalid_json"
-        ) from None
-    if not isinstance(value, dict):
-        raise ClientError(
-            'The request body must be a JSON object: {"model": …, "messages": […]}.', code="invalid_type"
-        )
-    given = _convert(value, RequestBody, "")
+    value = read_object(body)
+    given = convert(value, RequestBody, "")
     if not given.model:
-        raise _missing("model")
+        raise missing("model")
     if not given.messages:
         raise ClientError(
             "'messages' must hold at least one message, for example "
@@ -221,7 +200,7 @@ def parse_request(body: bytes) -> GenerationRequest:
 
 
 def _parse_message(raw: dict[str, Any], path: str) -> Message:
-    given = _convert(raw, MessageBody, path)
+    given = convert(raw, MessageBody, path)
     extra = _unknown(raw, MessageBody)
     role = given.role
     if role not in _ROLES:
@@ -247,14 +226,14 @@ def _parse_part(raw: dict[str, Any], path: str) -> Part:
     kind = raw.get("type")
     match kind:
         case "text":
-            return TextPart(_convert(raw, _TextBody, path).text, _rest(raw, "type", "text"))
+            return TextPart(convert(raw, _TextBody, path).text, others(raw, "type", "text"))
         case "refusal":
-            text = _convert(raw, _RefusalBody, path).refusal
-            return TextPart(text, {**(_rest(raw, "refusal") or {})})
+            text = convert(raw, _RefusalBody, path).refusal
+            return TextPart(text, {**(others(raw, "refusal") or {})})
         case "image_url":
             return _parse_image(raw, path)
         case "input_audio":
-            audio = _convert(
+            audio = convert(
                 _present(raw.get("input_audio"), f"{path}.input_audio"), _AudioBody, f"{path}.input_audio"
             )
             return FilePart(
@@ -274,10 +253,10 @@ def _parse_part(raw: dict[str, Any], path: str) -> Part:
 
 
 def _parse_image(raw: dict[str, Any], path: str) -> ImagePart:
-    image = _convert(raw, _ImageBody, path).image_url
+    image = convert(raw, _ImageBody, path).image_url
     if isinstance(image, str):
         raw = {**raw, "image_url": (image := {"url": image})}
-    given = _convert(image, _UrlBody, f"{path}.image_url")
+    given = convert(image, _UrlBody, f"{path}.image_url")
     extra = _nested(raw, "image_url", ("url", "detail"))
     if found := _DATA_URL.fullmatch(given.url):
         return ImagePart(data=found[2], media_type=found[1], detail=given.detail or "", extra=extra)
@@ -306,34 +285,34 @@ def _parse_file(raw: dict[str, Any]) -> Part:
 
 
 def _parse_call(raw: dict[str, Any], path: str) -> ToolCall:
-    given = _convert(raw, _CallBody, path)
-    extra = _rest(raw, "id", "type", "function", "custom") or {}
+    given = convert(raw, _CallBody, path)
+    extra = others(raw, "id", "type", "function", "custom") or {}
     if given.type == "function":
-        called = _convert(_present(given.function, f"{path}.function"), _CalledBody, f"{path}.function")
+        called = convert(_present(given.function, f"{path}.function"), _CalledBody, f"{path}.function")
         arguments = called.arguments
         if isinstance(arguments, dict):
             arguments = _encode(arguments).decode()
-        if rest := _rest(raw["function"], "name", "arguments"):
-            extra["function"] = rest
+        if more := others(raw["function"], "name", "arguments"):
+            extra["function"] = more
         return ToolCall(given.id or "", called.name, arguments or "", extra=extra or None)
     if given.type == "custom" and given.custom is not None:
-        custom = _convert(given.custom, _CustomBody, f"{path}.custom")
-        if rest := _rest(given.custom, "name", "input"):
-            extra["custom"] = rest
+        custom = convert(given.custom, _CustomBody, f"{path}.custom")
+        if more := others(given.custom, "name", "input"):
+            extra["custom"] = more
         return ToolCall(given.id or "", custom.name, custom.input, "custom", extra or None)
-    return ToolCall(given.id or "", "", "", given.type, _rest(raw, "id", "type"))
+    return ToolCall(given.id or "", "", "", given.type, others(raw, "id", "type"))
 
 
 def _parse_tool(raw: dict[str, Any], path: str) -> Tool:
-    given = _convert(raw, _ToolBody, path)
+    given = convert(raw, _ToolBody, path)
     if given.type != "function":  # `custom`, `web_search` and what may come: only its owner reads it
         own = raw.get(given.type)
         name = own.get("name") if isinstance(own, dict) else None
-        return Tool(name if isinstance(name, str) else "", kind=given.type, extra=_rest(raw, "type"))
-    function = _convert(_present(given.function, f"{path}.function"), _FunctionBody, f"{path}.function")
-    extra = _rest(raw, "type", "function") or {}
-    if rest := _unknown(raw["function"], _FunctionBody):
-        extra["function"] = rest
+        return Tool(name if isinstance(name, str) else "", kind=given.type, extra=others(raw, "type"))
+    function = convert(_present(given.function, f"{path}.function"), _FunctionBody, f"{path}.function")
+    extra = others(raw, "type", "function") or {}
+    if more := _unknown(raw["function"], _FunctionBody):
+        extra["function"] = more
     return Tool(
         function.name,
         function.description or "",
@@ -343,40 +322,9 @@ def _parse_tool(raw: dict[str, Any], path: str) -> Tool:
     )
 
 
-def _convert(value: Any, kind: type[_T], path: str) -> _T:
-    """Return ``value`` as ``kind``; raises `ClientError` that names the field below ``path``."""
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        text = str(error)
-    below = found[1] if (found := _WHERE.search(text)) else ""
-    if missing := _MISSING.search(text):
-        below = f"{below}.{missing[1]}" if below else missing[1]
-        raise _missing(_join(path, below))
-    param = _join(path, below)
-    wrong = _EXPECTED.search(text)
-    expected, got = (_words(wrong[1]), _words(wrong[2])) if wrong else ("another value", "this one")
-    raise ClientError(f"'{param}' must be {expected}, not {got}.", code="invalid_type", param=param)
-
-
-def _words(types: str) -> str:
-    names = [_WORDS.get(name, name) for name in types.split(" | ")]
-    if len(names) > 1 and "null" in names:
-        names.remove("null")
-    return " or ".join(names)
-
-
-def _join(path: str, below: str) -> str:
-    return f"{path}.{below}" if path and below else path or below
-
-
-def _missing(param: str) -> ClientError:
-    return ClientError(f"'{param}' is required and missing.", code="missing_required_parameter", param=param)
-
-
 def _present(value: _T | None, param: str) -> _T:
     if value is None:
-        raise _missing(param)
+        raise missing(param)
     return value
 
 
@@ -389,13 +337,9 @@ def _unknown(raw: Mapping[str, Any], kind: type[msgspec.Struct]) -> Extra:
     }
 
 
-def _rest(raw: Mapping[str, Any], *known: str) -> Extra | None:
-    return {key: value for key, value in raw.items() if key not in known} or None
-
-
 def _nested(raw: Mapping[str, Any], place: str, known: tuple[str, ...]) -> Extra | None:
     """Return the unknown fields of a part and, under ``place``, of the object inside it."""
-    extra = _rest(raw, "type", place) or {}
+    extra = others(raw, "type", place) or {}
     if inner := {k: v for k, v in raw[place].items() if k not in known or v is None or v == ""}:
         extra[place] = inner
     return extra or None
