@@ -317,7 +317,9 @@ def _parse_block(block: Block, path: str) -> Part:
         case {"type": "tool_use"}:
             convert(block, _UseBody, path)  # of a model's turn, and here in the user's
         case {"type": "tool_result"}:
-            convert(block, _ResultBody, path)
+            content = convert(block, _ResultBody, path).content
+            for number, inner in enumerate(content if isinstance(content, list) else ()):
+                _parse_block(inner, f"{path}.content[{number}]")
         case {"type": "search_result"}:
             about = [block.get("title"), block.get("source"), _text_in(block.get("content"))]
             text = "\n".join(said for said in about if isinstance(said, str) and said)
