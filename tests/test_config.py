@@ -137,13 +137,14 @@ def test_a_wrong_value_is_named_with_its_place(read, text, where):
         (
             "models: {x: [{colour: red, provider: demo}]}",
             "models.x[0]: 'colour' is no setting here; there are: "
-            "provider, model, context, weight, continuation, timers",
+            "provider, model, context, weight, tries, continuation, timers",
         ),
         ("models: {x: [{model: y}]}", "models.x[0]: 'provider' is missing here"),
         (
             "models: {x: {targets: {provider: y}}}",
             "models.x.targets: write a list here: "
-            "[{provider: …, model: …, context: …, weight: …, continuation: …, timers: …}]; "
+            "[{provider: …, model: …, context: …, weight: …, tries: …, continuation: …, "
+            "timers: …}]; "
             "a mapping was found",
         ),
         ("listen: {port: eighty}", "listen.port: write a whole number, such as 8080; text was found"),

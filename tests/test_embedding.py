@@ -326,7 +326,7 @@ async def test_resume_that_must_wait_gets_an_empty_stream_where_no_connection_ca
         raise StorageError
 
     resuming = {"Last-Event-ID": "x", "Accept": "text/event-stream"}
-    async with inside(Outermost(failing, None)) as client:
+    async with inside(Outermost(failing, None, {})) as client:
         answer = await client.get("/v1/streams/x/events", headers=resuming)
         assert (answer.status_code, answer.content) == (200, b"")
         assert answer.headers["content-type"].startswith("text/event-stream")

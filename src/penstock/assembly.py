@@ -202,7 +202,7 @@ def _routing(config: Config, providers: Mapping[str, Provider], found: Collectio
             models[name] = made
     if isinstance(providers.get(DEMO), ScriptedProvider) and config.demo:
         for name in DESCRIPTIONS:
-            own = Target(f"{DEMO}/{name}", DEMO, name, continuation="prefill", timers=usual)
+            own = Target(f"{DEMO}/{name}", DEMO, name, tries=1, continuation="prefill", timers=usual)
             models.setdefault(name, (own,))
     reached = [name for name, provider in config.providers.items() if provider.kind != "scripted"]
     patterns.extend(
@@ -241,6 +241,7 @@ def _target(config: Config, target: TargetConfig, of_model: TimersConfig) -> Tar
         target.model,
         context=target.context,
         weight=target.weight,
+        tries=target.tries or int(scripted),  # what it was told to do it would do again
         continuation=target.continuation or ("prefill" if scripted else "prompt"),
         timers=_timers(config.timers, of_model, target.timers),
     )

@@ -142,6 +142,7 @@ class TargetConfig(Settings, frozen=True):
     model: str = "*"
     context: int = 0
     weight: float = 1.0
+    tries: int = 0
     continuation: Literal["", "prefill", "prompt", "none"] = ""
     timers: TimersConfig = TimersConfig()
 

@@ -94,7 +94,7 @@ def test_what_comes_from_elsewhere_is_named_by_that(run, words, variables, said)
 
 
 def test_a_part_that_is_wrong_is_not_wrong_twice(run, write):
-    write("models:\n  fast: {provider: demo, model: x}\nkeys: {app: '${NONE}'}")
+    write("store: here\nkeys: {app: '${NONE}'}")
     said = run("check-config")
     assert len(said.stderr.splitlines()) == 3
 

@@ -36,6 +36,7 @@ def settings(upstream: Upstream, **more) -> dict:
             "pausing": [{"provider": "upstream", "model": "pausing"}],
         },
         "default_model": "demo",
+        "retry": {"tries": 1},
         **more,
     }
 

@@ -89,8 +89,9 @@ def test_what_was_refused_is_asked_of_nobody_else(error):
         failed(AWAY),
         failed(DOWN, tries=3, since_first=60),
         failed(DOWN, paid=False),
+        failed(DOWN, limit=1),
     ],
-    ids=["same again", "asks for too long", "tried often enough", "no budget"],
+    ids=["same again", "asks for too long", "tried often enough", "no budget", "its own limit"],
 )
 def test_alone_with_what_no_try_helps_it_is_given_up(target):
     assert judge(target) == GiveUp()

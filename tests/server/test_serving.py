@@ -197,7 +197,7 @@ def test_each_problem_of_a_configuration_is_listed(tmp_path, words):
     done = command(tmp_path, *words)
     expected = {"keys.a", "keys.b"} | ({"listen.port"} if words[0] == "check-config" else set())
     assert done.returncode == 78
-    assert set(re.findall(r"^  (\S+?):", done.stderr, re.MULTILINE)) == expected
+    assert set(re.findall(r"^  \S+:\d+: (\S+?):", done.stderr, re.MULTILINE)) == expected
     assert "Traceback" not in done.stderr
 
 

@@ -55,7 +55,8 @@ class Tried(NamedTuple):
 
     ``tries`` were made, the first of them ``since_first`` seconds ago; ``error`` is how the last one
     failed. ``available``: its breaker lets an attempt through; ``paid``: its budget has a retry left.
-    ``context``: how many tokens it takes, 0 if that is not known; ``continues``: it can go on from a text.
+    ``context``: how many tokens it takes, 0 if that is not known; ``continues``: it can go on from a text;
+    ``limit``: how often it may be tried, 0 for as often as any.
     """
 
     tries: int = 0
@@ -65,6 +66,7 @@ class Tried(NamedTuple):
     paid: bool = True
     context: int = 0
     continues: bool = True
+    limit: int = 0
 
 
 class Try(NamedTuple):
@@ -135,7 +137,10 @@ def decide(
     for number, target in enumerate(targets):
         if target.error is None or remedy(target.error) != "retry" or not target.paid:
             continue
-        if target.tries < settings.tries and (delay := pause(target, settings, chance)) is not None:
+        if (
+            target.tries < (target.limit or settings.tries)
+            and (delay := pause(target, settings, chance)) is not None
+        ):
             again.append((delay, number))
     if again:
         delay, number = min(again)
@@ -151,7 +156,7 @@ def _go_on(targets: Sequence[Tried], last: int, settings: RetrySettings) -> Deci
         if number != last
         and target.continues
         and target.available
-        and target.tries < settings.tries
+        and target.tries < (target.limit or settings.tries)
         and (target.error is None or remedy(target.error) == "retry")
     ]
     return Continue(min(fit, key=lambda number: (targets[number].tries, number))) if fit else GiveUp()

@@ -468,6 +468,7 @@ class Run:
                     paid=health.can_retry,
                     context=record.target.context,
                     continues=record.target.continuation != "none",
+                    limit=record.target.tries,
                 )
             )
         shown = so_far is not None

@@ -86,7 +86,8 @@ class Target(msgspec.Struct, frozen=True):
     """One model of one provider that a request can be sent to: what a model name routes to.
 
     ``context`` is how many tokens it takes, 0 if that is not known; ``weight`` its share where calls are
-    spread; ``continuation`` how it goes on from a text that the reader already has.
+    spread; ``tries`` how often a call may try it, 0 for as usual; ``continuation`` how it goes on from a
+    text that the reader already has.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Target(msgspec.Struct, frozen=True):
     model: str
     context: int = 0
     weight: float = 1.0
+    tries: int = 0
     continuation: Literal["prefill", "prompt", "none"] = "prompt"
     timers: Timers = Timers()
 
