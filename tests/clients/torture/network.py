@@ -103,7 +103,7 @@ class Network:
     def plan(self, number: int, cuts: Sequence[Cut], *, asked: str = "") -> Run:
         """Make ``cuts`` in the next answers of this run.
 
-        ``asked``: the provider says nothing to it until the run's second request is here.
+        ``asked``: the provider says nothing to it until the run's second request is being answered.
         """
         run = self.runs[number] = Run(list(cuts))
         if asked:
@@ -190,8 +190,6 @@ class _FromClient(asyncio.Protocol):
         run.requests.append(head)
         run.answers.append(self._answer)
         self._cut = run.plan.pop(0) if run.plan else None
-        if run.gate is not None and len(run.requests) == 2:
-            run.gate.set()
         self._send(b"%b %b HTTP/1.1\r\n%b" % (found[1], found[3], head[found.end() :]))
 
     def _serve_file(self, path: str) -> None:
@@ -230,6 +228,8 @@ class _FromClient(asyncio.Protocol):
         """Pass on what the gateway sent, up to the cut."""
         if self._broken:
             return
+        if self._run.gate is not None and len(self._run.requests) > 1:
+            self._run.gate.set()
         data = data.replace(b"retry: 1000\n", b"retry: 0100\n")
         before = len(self._answer)
         self._answer += data
