@@ -48,7 +48,7 @@ def server():
 def gateway(server, tmp_path_factory):
     """A gateway that was told nothing about Ollama but what Ollama's own programs are told."""
     folder = tmp_path_factory.mktemp("gateway")
-    with serving(folder, {"listen": LISTEN}, OLLAMA_HOST=server.host) as gateway:
+    with serving(folder, {"listen": LISTEN, "retry": {"tries": 1}}, OLLAMA_HOST=server.host) as gateway:
         yield gateway
 
 
