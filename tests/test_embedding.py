@@ -9,6 +9,7 @@ import sys
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import anthropic
 import httpx
 import msgspec
 import openai
@@ -169,6 +170,21 @@ async def test_reader_resumes(client):
     rest = await collect(client, "GET", f"/v1/streams/{first.headers['stream-id']}/events", headers=headers)
     whole = await collect(client, "GET", f"/v1/streams/{first.headers['stream-id']}/events")
     assert rest.events[1:] == whole.events[3:]
+
+
+def test_anthropic_sdk_speaks_from_below_the_mount(host):
+    with anthropic.Anthropic(base_url=f"{host}/llm", api_key="unused", max_retries=0) as sdk:
+        with sdk.messages.stream(**ASKED, max_tokens=99) as stream:
+            assert stream.get_final_message().content[0].text == "one two three"
+        with pytest.raises(anthropic.NotFoundError) as caught:
+            sdk.messages.create(**{**ASKED, "model": "nope"}, max_tokens=99)
+    assert caught.value.type == "not_found_error"
+    assert caught.value.request_id.startswith("req_")
+
+
+def test_a_provider_may_be_where_nobody_of_ours_listens(tmp_path):
+    near = {"near": {"base_url": "http://127.0.0.1:8080/v1"}}
+    assert Penstock(config(tmp_path, providers=near, models={}), environ={})
 
 
 def test_openai_sdk_streams_from_below_the_mount(host):

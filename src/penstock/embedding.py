@@ -119,7 +119,8 @@ class Penstock:
         self.config: Final = config
         self._identify = identify
         self._environ = environ
-        self._system: System | None = assemble(config, environ)
+        nowhere = msgspec.structs.replace(config.listen, port=0)  # others may well be where we would listen
+        self._system: System | None = assemble(msgspec.structs.replace(config, listen=nowhere), environ)
         self._gateway: Gateway | None = None
         self._lifespan = Router(lifespan=self.lifespan)
 
