@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import hypothesis
 import pytest
+import structlog
 from blockbuster import BlockBusterFunction, blockbuster_ctx
 
 # Deadlines measure the machine and not the code. `ci` makes a red run repeatable anywhere;
@@ -37,6 +38,14 @@ def _blocking_calls_fail() -> Iterator[None]:
         for name, (file, functions) in _MAY_BLOCK.items():
             guard.functions[name].can_block_in(file, functions)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    """How logs are written is the process's: a gateway inside a test must not leave it to the next."""
+    yield
+    if structlog.is_configured():
+        structlog.reset_defaults()
 
 
 class _LoopErrors(logging.Handler):
