@@ -13,10 +13,12 @@ import select
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
+
+from tests.clients.mortal import MortalServer
 
 KEY = "sk-ant-geheim-0123456789"
 SIGNATURE = "EqQBCkYIBhgCKkA="
@@ -390,36 +392,14 @@ def _whole(body: dict, count: int) -> dict:
     return message | {"usage": {"input_tokens": count, "output_tokens": 3}}
 
 
-class Anthropic(ThreadingHTTPServer):
+class Anthropic(MortalServer):
     """See the module's head. ``claude-slow`` says nothing before ``ready`` is set; ``lists`` counts pages."""
 
-    daemon_threads = True
-    block_on_close = False
-    allow_reuse_address = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.asked: list[Asked] = []
         self.lists = 0
         self.ready = threading.Event()
-        self.stopping = False
-        self._connections: set[socket.socket] = set()
-
-    def process_request(self, request, client_address):
-        self._connections.add(request)
-        super().process_request(request, client_address)
-
-    def close_request(self, request):
-        self._connections.discard(request)
-        super().close_request(request)
-
-    def stop(self) -> None:
-        """End as a process does: whoever is connected is cut off."""
-        self.stopping = True
-        self.shutdown()
-        for connection in list(self._connections):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
 
     @property
     def url(self) -> str:

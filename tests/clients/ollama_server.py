@@ -11,10 +11,12 @@ import select
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests.clients.mortal import MortalServer
 
 PACE = 0.005
 DETAILS = {"parent_model": "", "format": "gguf", "family": "llama", "families": ["llama"]}
@@ -236,37 +238,15 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-class Ollama(ThreadingHTTPServer):
+class Ollama(MortalServer):
     """See the module's head. ``slow`` says nothing before ``loaded`` is set; ``lists`` counts who asked."""
 
-    daemon_threads = True
-    block_on_close = False
-    allow_reuse_address = True
-
     def __init__(self, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
+        super().__init__(_Handler, port)
         self.models = list(MODELS)
         self.asked: list[Asked] = []
         self.lists = 0
         self.loaded = threading.Event()
-        self.stopping = False
-        self._connections: set[socket.socket] = set()
-
-    def process_request(self, request, client_address):
-        self._connections.add(request)
-        super().process_request(request, client_address)
-
-    def close_request(self, request):
-        self._connections.discard(request)
-        super().close_request(request)
-
-    def stop(self) -> None:
-        """End as a process does: whoever is connected is cut off."""
-        self.stopping = True
-        self.shutdown()
-        for connection in list(self._connections):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
 
     @property
     def host(self) -> str:
