@@ -5,7 +5,8 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from penstock.gateway.run import LINGER, RunSettings
+from penstock.gateway.attempt import LINGER
+from penstock.gateway.run import RunSettings
 from penstock.types.errors import ClientError, UpstreamError, WireError, upstream_reset
 from penstock.types.events import (
     Closed,

@@ -1,12 +1,8 @@
 """One run: it makes attempts at targets and writes what they yield into one stream.
 
-The rule that makes it fast and simple: from a provider's socket to the log there is no await. A
-*step* is `Attempt.feed`: bytes → events → (gate) → append. `Attempt.feed` is also the only catcher:
-an `UpstreamError` fails the attempt, anything else is our own bug and fails the run.
-
-*The gate.* An attempt's events wait in the attempt's own bounded buffer until the first one with
-output; then it becomes the run's *leader* and only the leader appends. Until then every failure can
-be answered by another attempt, unseen.
+The rule that makes it fast and simple: from a provider's socket to the log there is no await
+(`penstock.gateway.attempt`). The first attempt with output becomes the run's *leader*, and only the
+leader appends. Until then every failure can be answered by another attempt, unseen.
 
 *Back-pressure.* Above a high-water mark of uncommitted bytes the leader's source is paused, below
 the low one it goes on. Readers play no part in it: they read the log at their own pace.
@@ -20,17 +16,17 @@ The run's task exists around the steps only: it opens attempts, waits for their 
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import msgspec
 import structlog
 
+from penstock.gateway.attempt import Attempt
 from penstock.gateway.attendance import Attendance
 from penstock.gateway.continuation import NOTHING, SeamDecoder, Shown, continued, may_continue, shown
-from penstock.gateway.health import Health, Trial
+from penstock.gateway.health import Health
 from penstock.gateway.meter import Meter
-from penstock.gateway.rescue import Continue, GiveUp, RetrySettings, Tried, Try, decide, remedy
-from penstock.gateway.watch import Progress, Watch
+from penstock.gateway.rescue import Continue, GiveUp, RetrySettings, Tried, Try, decide
+from penstock.gateway.watch import Progress
 from penstock.providers.provider import Conversation, Target
 from penstock.streams.store import StoreFailure
 from penstock.streams.stream import Stream
@@ -51,9 +47,6 @@ from penstock.types.requests import GenerationRequest
 
 log = structlog.get_logger(__name__)
 
-LINGER = 1.0
-"""Seconds that a finished answer's connection may take to end by itself, so that it can be reused."""
-
 HEDGE_SHARE = 0.95
 """Of a target's last answers, the share that began sooner than the time after which it gets a rival."""
 
@@ -70,140 +63,6 @@ class RunSettings(msgspec.Struct, frozen=True):
     max_stream_bytes: int = 64 << 20
     max_detached: float = 3600.0
     retry: RetrySettings = RetrySettings()
-
-
-class Attempt:
-    """One try at one target: the sink of its source, and the buffer before the gate."""
-
-    __slots__ = (
-        "_began",
-        "_buffer",
-        "_decoder",
-        "_linger",
-        "_run",
-        "_sent",
-        "_trial",
-        "_watch",
-        "outcome",
-        "source",
-        "target",
-    )
-
-    def __init__(self, run: "Run", target: Target, conversation: Conversation, trial: Trial) -> None:
-        """Nothing is sent yet; see `open`. ``trial`` is told how it goes."""
-        self.target = target
-        self.source = conversation.source
-        self.outcome: asyncio.Future[PenstockError | None] = asyncio.get_running_loop().create_future()
-        self._decoder = conversation.decoder
-        self._run = run
-        self._buffer: list[AnyEvent] = []
-        self._linger: asyncio.TimerHandle | None = None
-        self._trial = trial
-        self._began = self._sent = 0.0
-        self._watch: Watch | None = None
-
-    async def open(self) -> None:
-        """Send the request; the rest comes through the sink's methods."""
-        self._began = self._sent = self._run.clock()
-        self._watch = Watch(self.target.timers, self._progress, self.fail, self._run.clock)
-        await self.source.open(self)
-        self._sent = self._run.clock()
-
-    def close(self, error: PenstockError | None) -> None:
-        """The attempt is over, for the run as well; ``error`` is how it failed. Exactly once."""
-        self._unwatch()
-        if error is not None and remedy(error) in ("retry", "fallback"):
-            self._trial.fail()
-        self._trial.end()
-
-    def _progress(self) -> Progress:
-        return self._run.progress_of(self)
-
-    def _unwatch(self) -> None:
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
-
-    # --- Sink --------------------------------------------------------------------------------
-
-    def feed(self, data: Any) -> None:
-        """One step. Never raises."""
-        if self.outcome.done():
-            return
-        try:
-            events = self._decoder.feed(data)
-            if events:
-                if self._run.leader is self:
-                    self._run.show(events)
-                else:
-                    self._pass_gate(events)
-            if self._decoder.finished:
-                self._complete()
-                self._linger = asyncio.get_running_loop().call_later(LINGER, self.source.abort)
-        except UpstreamError as error:
-            self.fail(error)
-        except Exception as bug:  # noqa: BLE001  the widest catch: our own bug ends this run, not the loop
-            self.fail(crashed(self._run, bug))
-
-    def end(self) -> None:
-        """The transport says that the response is whole."""
-        if self._linger is not None:
-            self._linger.cancel()
-            self._linger = None
-        if self.outcome.done():
-            return
-        try:
-            self._complete()
-        except UpstreamError as error:
-            self.fail(error)
-        except Exception as bug:  # noqa: BLE001  as in `feed`
-            self.fail(crashed(self._run, bug))
-
-    def fail(self, error: PenstockError) -> None:
-        """The attempt is over, without a whole answer."""
-        if self._linger is not None:
-            self._linger.cancel()
-            self._linger = None
-        self._unwatch()
-        if not self.outcome.done():
-            self.source.abort()
-            self.outcome.set_result(error)
-
-    def abort(self) -> None:
-        """Somebody else decided that the attempt is over: close its connection now."""
-        self.source.abort()
-        self._unwatch()
-        if self._linger is not None:
-            self._linger.cancel()
-            self._linger = None
-        if not self.outcome.done():
-            self.outcome.set_result(None)  # the run was ended from outside: there is nothing to say
-
-    def _complete(self) -> None:
-        """The answer should be whole: check that, show what was held back, and say so."""
-        self._buffer.extend(self._decoder.flush())
-        self._lead()  # also with nothing that anyone could act on: the answer is whole
-        self._unwatch()
-        self.outcome.set_result(None)
-
-    def _pass_gate(self, events: Sequence[AnyEvent]) -> None:
-        """Hold ``events`` back until there is output among them; then lead, and show all."""
-        run = self._run
-        self._buffer.extend(events)
-        for event in events:
-            if has_output(event):
-                self._lead()
-                return
-        if len(self._buffer) > run.settings.gate_events:
-            raise UpstreamError("The provider sent much and said nothing.", code="upstream_malformed")
-
-    def _lead(self) -> None:
-        if self._run.leader is not self:
-            self._trial.output()
-            self._run.lead(self, self._began, self._sent)
-        if self._buffer:
-            buffer, self._buffer = self._buffer, []
-            self._run.show(buffer)
 
 
 class _Record:
@@ -286,6 +145,11 @@ class Run:
 
     # --- the step: called by attempts ----------------------------------------------------------
 
+    @property
+    def gate_events(self) -> int:
+        """How many events of an attempt may wait before its first output."""
+        return self.settings.gate_events
+
     def lead(self, attempt: Attempt, began: float, sent: float) -> None:
         """``attempt`` has output: from now on only it appends, and its rivals are left."""
         self._meter.lead(began, sent)
@@ -332,6 +196,11 @@ class Run:
         leads = self.leader is attempt
         return Progress(self._meter.last if leads else None, self._characters if leads else 0, self._paused)
 
+    def crashed(self, bug: Exception) -> GatewayError:
+        """Log a bug of ours and return what the run's clients are told of it."""
+        log.error("run_crashed", run=repr(self), exc_info=bug)
+        return GatewayError("The gateway failed while relaying this answer.", code="internal_error")
+
     # --- the task ------------------------------------------------------------------------------
 
     async def main(self) -> None:
@@ -347,7 +216,7 @@ class Run:
             except ClientError as refused:
                 error = refused
             except Exception as bug:  # noqa: BLE001  the task's one wide catch
-                error = crashed(self, bug)
+                error = self.crashed(bug)
             if error is None:
                 self.close("completed")
             else:
@@ -592,9 +461,3 @@ class Run:
                 self.task.cancel()
         elif not self._paused:
             self._pause()
-
-
-def crashed(run: Run, bug: Exception) -> GatewayError:
-    """Log a bug of ours and return what the run's clients are told of it."""
-    log.error("run_crashed", run=repr(run), exc_info=bug)
-    return GatewayError("The gateway failed while relaying this answer.", code="internal_error")

@@ -1,0 +1,185 @@
+"""One attempt: one try at one target, from its request to its outcome.
+
+It is the sink of its provider's source, and `Attempt.feed` is the *step*: bytes → events → (gate) →
+append, with no await in between. It is also the only catcher there: an `UpstreamError` fails the
+attempt, anything else is our own bug and fails the run.
+
+*The gate.* Events wait in the attempt's own bounded buffer until the first one with output; then it
+leads, and its owner, the run, appends what it brings. Until then a failure is unseen. What to do after a
+failure is not decided here.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from penstock.gateway.health import Trial
+from penstock.gateway.rescue import remedy
+from penstock.gateway.watch import Progress, Watch
+from penstock.providers.provider import Conversation, Target
+from penstock.types.errors import GatewayError, PenstockError, UpstreamError
+from penstock.types.events import AnyEvent, has_output
+
+LINGER = 1.0
+"""Seconds that a finished answer's connection may take to end by itself, so that it can be reused."""
+
+
+class Owner(Protocol):
+    """What an attempt needs of its run. ``gate_events``: how many events may wait before the gate."""
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Seconds, any origin."""
+
+    @property
+    def gate_events(self) -> int:
+        """See above."""
+
+    @property
+    def leader(self) -> "Attempt | None":
+        """The attempt whose events are appended."""
+
+    def lead(self, attempt: "Attempt", began: float, sent: float) -> None:
+        """``attempt`` has output: from now on only it appends."""
+
+    def show(self, events: Sequence[AnyEvent]) -> None:
+        """Append ``events``, the leader's, to the log."""
+
+    def progress_of(self, attempt: "Attempt") -> Progress:
+        """Return what ``attempt`` has brought, for its watch."""
+
+    def crashed(self, bug: Exception) -> GatewayError:
+        """Log a bug of ours and return what the run's clients are told of it."""
+
+
+class Attempt:
+    """One try at one target: the sink of its source, and the buffer before the gate."""
+
+    __slots__ = (
+        "_began",
+        "_buffer",
+        "_decoder",
+        "_linger",
+        "_owner",
+        "_sent",
+        "_trial",
+        "_watch",
+        "outcome",
+        "source",
+        "target",
+    )
+
+    def __init__(self, owner: Owner, target: Target, conversation: Conversation, trial: Trial) -> None:
+        """Nothing is sent yet; see `open`. ``trial`` is told how it goes."""
+        self.target = target
+        self.source = conversation.source
+        self.outcome: asyncio.Future[PenstockError | None] = asyncio.get_running_loop().create_future()
+        self._decoder = conversation.decoder
+        self._owner = owner
+        self._buffer: list[AnyEvent] = []
+        self._linger: asyncio.TimerHandle | None = None
+        self._trial = trial
+        self._began = self._sent = 0.0
+        self._watch: Watch | None = None
+
+    async def open(self) -> None:
+        """Send the request; the rest comes through the sink's methods."""
+        self._began = self._sent = self._owner.clock()
+        self._watch = Watch(self.target.timers, self._progress, self.fail, self._owner.clock)
+        await self.source.open(self)
+        self._sent = self._owner.clock()
+
+    def close(self, error: PenstockError | None) -> None:
+        """The attempt is over, for the run as well; ``error`` is how it failed. Exactly once."""
+        self._unwatch()
+        if error is not None and remedy(error) in ("retry", "fallback"):
+            self._trial.fail()
+        self._trial.end()
+
+    def _progress(self) -> Progress:
+        return self._owner.progress_of(self)
+
+    def _unwatch(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+    # --- Sink --------------------------------------------------------------------------------
+
+    def feed(self, data: Any) -> None:
+        """One step. Never raises."""
+        if self.outcome.done():
+            return
+        try:
+            events = self._decoder.feed(data)
+            if events:
+                if self._owner.leader is self:
+                    self._owner.show(events)
+                else:
+                    self._pass_gate(events)
+            if self._decoder.finished:
+                self._complete()
+                self._linger = asyncio.get_running_loop().call_later(LINGER, self.source.abort)
+        except UpstreamError as error:
+            self.fail(error)
+        except Exception as bug:  # noqa: BLE001  the widest catch: our own bug ends this run, not the loop
+            self.fail(self._owner.crashed(bug))
+
+    def end(self) -> None:
+        """The transport says that the response is whole."""
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+        if self.outcome.done():
+            return
+        try:
+            self._complete()
+        except UpstreamError as error:
+            self.fail(error)
+        except Exception as bug:  # noqa: BLE001  as in `feed`
+            self.fail(self._owner.crashed(bug))
+
+    def fail(self, error: PenstockError) -> None:
+        """The attempt is over, without a whole answer."""
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+        self._unwatch()
+        if not self.outcome.done():
+            self.source.abort()
+            self.outcome.set_result(error)
+
+    def abort(self) -> None:
+        """Somebody else decided that the attempt is over: close its connection now."""
+        self.source.abort()
+        self._unwatch()
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+        if not self.outcome.done():
+            self.outcome.set_result(None)  # the run was ended from outside: there is nothing to say
+
+    def _complete(self) -> None:
+        """The answer should be whole: check that, show what was held back, and say so."""
+        self._buffer.extend(self._decoder.flush())
+        self._lead()  # also with nothing that anyone could act on: the answer is whole
+        self._unwatch()
+        self.outcome.set_result(None)
+
+    def _pass_gate(self, events: Sequence[AnyEvent]) -> None:
+        """Hold ``events`` back until there is output among them; then lead, and show all."""
+        self._buffer.extend(events)
+        for event in events:
+            if has_output(event):
+                self._lead()
+                return
+        if len(self._buffer) > self._owner.gate_events:
+            raise UpstreamError("The provider sent much and said nothing.", code="upstream_malformed")
+
+    def _lead(self) -> None:
+        if self._owner.leader is not self:
+            self._trial.output()
+            self._owner.lead(self, self._began, self._sent)
+        if self._buffer:
+            buffer, self._buffer = self._buffer, []
+            self._owner.show(buffer)
