@@ -1,6 +1,6 @@
 """The Gemini decoder, over the shared vectors."""
 
-from penstock.wire.gemini import GenerateContentDecoder
+from penstock.wire.gemini_decoder import GenerateContentDecoder
 from tests.vectors import Vector, each_vector
 from tests.wire.decoding import check, check_distorted
 

@@ -1,6 +1,6 @@
 """The Responses decoder, over the shared vectors."""
 
-from penstock.wire.openai_responses import ResponsesDecoder
+from penstock.wire.openai_responses_decoder import ResponsesDecoder
 from tests.vectors import Vector, each_vector
 from tests.wire.decoding import check, check_distorted
 

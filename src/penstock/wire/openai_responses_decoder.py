@@ -1,6 +1,4 @@
-"""The OpenAI Responses dialect. So far its decoder; the other parts of a dialect follow in the order
-of `penstock.wire.dialect`: parse_request, render_request, EventDecoder, EventEncoder, render_answer,
-render_error, parse_error.
+"""OpenAI Responses, the decoder: a provider's body → events.
 
 Owns the format of ``POST /v1/responses`` streams. Strategy: the text and argument deltas are decoded
 into structs, all else as dicts. An event that only repeats what its deltas said is read where they did

@@ -1,6 +1,4 @@
-"""The Gemini dialect. So far its decoder; the other parts of a dialect follow in the order of
-`penstock.wire.dialect`: parse_request, render_request, EventDecoder, EventEncoder, render_answer,
-render_error, parse_error.
+"""Gemini, the decoder: a provider's body → events.
 
 Owns the format of ``:streamGenerateContent`` answers, with ``alt=sse`` or, read at its end, as one JSON
 array. A chunk is a partial response: its parts add up. Strategy: a chunk of plain text is decoded into
