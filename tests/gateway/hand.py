@@ -215,7 +215,15 @@ class House(Gateway):
     """A gateway over parts played by hand; every model goes to provider ``a``, then ``b``."""
 
     def __init__(
-        self, store=None, *, run=None, timers=PATIENT, target=MappingProxyType({}), hedged=(), **settings
+        self,
+        store=None,
+        *,
+        run=None,
+        timers=PATIENT,
+        target=MappingProxyType({}),
+        hedged=(),
+        policy=None,
+        **settings,
     ):
         self.a, self.b = HandProvider("a"), HandProvider("b")
         targets = tuple(Target(f"{name}/m", name, "m", timers=timers, **target) for name in "ab")
@@ -225,6 +233,7 @@ class House(Gateway):
             {"a": self.a, "b": self.b},
             Routing({"m": targets}, hedged=frozenset(hedged)),
             GatewaySettings(run=run or RunSettings(), **settings),
+            policy=policy,
             clock=loop.time,
         )
 

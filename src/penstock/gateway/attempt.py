@@ -117,7 +117,7 @@ class Attempt:
                     self._owner.show(events)
                 else:
                     self._pass_gate(events)
-            if self._decoder.finished:
+            if self._decoder.finished and not self.outcome.done():  # what it showed may have ended the run
                 self._complete()
                 self._linger = asyncio.get_running_loop().call_later(LINGER, self.source.abort)
         except UpstreamError as error:

@@ -23,11 +23,14 @@ from penstock.gateway.listings import SOON, Listings
 from penstock.gateway.recovery import RESTARTED, UNSTORED, Orphans
 from penstock.gateway.router import ModelList, Routing
 from penstock.gateway.run import Run, RunSettings
+from penstock.policies.chain import Chain, Settlement
+from penstock.policies.policy import Policy
 from penstock.providers.provider import Conversation, Model, Provider, Target
 from penstock.streams.store import KeyTaken, Store, StreamInfo
 from penstock.streams.stream import Stream
 from penstock.types.calls import Call
 from penstock.types.errors import ClientError, GatewayError, StorageError
+from penstock.types.outcomes import UNSTARTED
 from penstock.types.positions import new_stream_id
 from penstock.types.principals import Principal
 from penstock.types.requests import GenerationRequest
@@ -95,14 +98,17 @@ class Gateway:
         routing: Routing,
         settings: GatewaySettings | None = None,
         *,
+        policy: Policy | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """``clock`` measures spans, ``wall`` is Unix time; both in seconds."""
+        """``policy`` is asked before a stream is made. ``clock`` measures spans, ``wall`` is Unix time; both
+        in seconds."""
         self.store = store
         self.settings = settings or GatewaySettings()
         self._providers = providers
         self._routing = routing
+        self._policy = policy or Chain()
         self._clock = clock
         self._wall = wall
         self._streams: dict[str, Stream] = {}
@@ -173,7 +179,7 @@ class Gateway:
         With an idempotency key that its principal has used for the same request, returns that
         stream; with `Call.join`, that of an equal call whose run goes on and which wanted it too.
         Raises `ClientError` (unknown model; the key was used for another request, 422),
-        `GatewayError` (draining or full, 503) or `StorageError`.
+        `GatewayError` (draining or full, 503), `StorageError`, or what a policy refuses with.
         """
         await self._learn(call.request.model)
         return await self._start_or_join(
@@ -228,17 +234,24 @@ class Gateway:
         if repeats:
             self._unnamed[_equal(call)] = (self._clock(), stream)
             self._unnamed.move_to_end(_equal(call))
+        held = Settlement()
         try:
+            # From here on equal calls find this one, so that of two that have to wait only one is let in.
+            admitted = await self._policy.admit(call)
+            held.add(admitted.settle)
+            self._refuse_when_full()  # it may have waited
             stream.attach(await self.store.journal.create(info, stream.committed_to))
         except KeyTaken as taken:  # somebody was quicker between the look-up and the creation
+            held.settle(UNSTARTED)
             self._unmake(stream, call)
             return Started(self._same_request(call, taken.existing), existing=True)
         except BaseException:
+            held.settle(UNSTARTED)
             self._unmake(stream, call)
             raise
         finally:
             self._births.pop(stream.id).set_result(None)
-        self._launch(stream, call, targets)
+        self._launch(stream, admitted.call, targets, held)
         return Started(stream, existing=False)
 
     def _joins(self, call: Call) -> bool:
@@ -280,14 +293,25 @@ class Gateway:
                 retry_after=1,
             )
 
-    def _launch(self, stream: Stream, call: Call, targets: Sequence[Target]) -> None:
+    def _launch(self, stream: Stream, call: Call, targets: Sequence[Target], held: Settlement) -> None:
         def prepare(request: GenerationRequest, target: Target) -> Conversation:
             return self._providers[target.provider].converse(request, target.model)
 
         balance = self._routing.balance.get(call.request.model, "order")
         targets = ordered(targets, balance, self.health)
         hedges = call.request.model in self._routing.hedged
-        run = Run(stream, call, targets, prepare, self.settings.run, self.health, self._clock, hedges=hedges)
+        run = Run(
+            stream,
+            call,
+            targets,
+            prepare,
+            self.settings.run,
+            self.health,
+            self._clock,
+            hedges=hedges,
+            filter=self._policy.filter(call),
+            settle=held.settle,
+        )
         self._runs[stream.id] = run
         run.task = self._group.create_task(run.main())
         # Not in `main`: a task that is cancelled before its first step never runs its body.
@@ -295,6 +319,7 @@ class Gateway:
 
     def _settle(self, run: Run, call: Call) -> None:
         stream = run.stream
+        run.release()
         self._runs.pop(stream.id, None)
         self._join_no_more(stream, call)
         if stream.is_open and not stream.lost:

@@ -26,12 +26,15 @@ from penstock.gateway.continuation import NOTHING, SeamDecoder, Shown, continued
 from penstock.gateway.health import Health
 from penstock.gateway.meter import Meter
 from penstock.gateway.rescue import Continue, GiveUp, RetrySettings, Tried, Try, decide
+from penstock.gateway.tally import Tally, Use
 from penstock.gateway.watch import Progress
+from penstock.policies.policy import EventFilter, FilterStop, nothing
 from penstock.providers.provider import Conversation, Target
 from penstock.streams.store import StoreFailure
 from penstock.streams.stream import Stream
 from penstock.types.calls import Call
 from penstock.types.errors import ClientError, GatewayError, PenstockError, UpstreamError
+from penstock.types.estimates import estimate
 from penstock.types.events import (
     MAX_DELTA_CHARS,
     AnyEvent,
@@ -43,6 +46,7 @@ from penstock.types.events import (
     has_output,
     split_long,
 )
+from penstock.types.outcomes import Ending, Outcome
 from penstock.types.requests import GenerationRequest
 
 log = structlog.get_logger(__name__)
@@ -86,6 +90,7 @@ class Run:
         "_characters",
         "_deadline",
         "_ended",
+        "_filter",
         "_health",
         "_hedges",
         "_meter",
@@ -93,7 +98,10 @@ class Run:
         "_prepare",
         "_racing",
         "_records",
+        "_settle",
         "_shown_bytes",
+        "_tally",
+        "_using",
         "attendance",
         "call",
         "clock",
@@ -114,9 +122,12 @@ class Run:
         clock: Callable[[], float],
         *,
         hedges: bool = False,
+        filter: EventFilter | None = None,
+        settle: Callable[[Outcome], None] = nothing,
     ) -> None:
         """``prepare`` renders a request for a target; ``clock`` gives seconds, any origin. ``hedges``: a
-        target that is slower to begin than it mostly is gets a rival."""
+        target that is slower to begin than it mostly is gets a rival. ``filter``: what the answer passes
+        through. ``settle`` is told how it ended, once."""
         self.stream = stream
         self.call = call
         self.settings = settings
@@ -137,6 +148,10 @@ class Run:
         self._paused = False
         self._shown_bytes = 0
         self._ended = False
+        self._filter = filter
+        self._settle = settle
+        self._tally = Tally(lambda: estimate(call.request))
+        self._using: Use | None = None
         stream.on_failure = self._storage
 
     def __repr__(self) -> str:
@@ -152,6 +167,7 @@ class Run:
 
     def lead(self, attempt: Attempt, began: float, sent: float) -> None:
         """``attempt`` has output: from now on only it appends, and its rivals are left."""
+        self._using = self._tally.of(attempt.target)
         self._meter.lead(began, sent)
         self.leader = self._attempt = attempt
         for rival in self._racing:
@@ -159,10 +175,25 @@ class Run:
                 rival.abort()
 
     def show(self, events: Sequence[AnyEvent]) -> None:
-        """Append ``events``, the leader's, to the log."""
-        stream = self.stream
-        if self._ended or stream.lost:
+        """Append ``events``, the leader's, to the log, as far as the filter lets them through."""
+        if self._ended or self.stream.lost:
             return
+        if self._filter is None:
+            self._append(events)
+        else:
+            if any(map(has_output, events)):  # what is held back is no stall
+                self._meter.output(self.clock())
+            try:
+                self._append(self._filter.feed(events))
+            except FilterStop as stop:
+                self._append(stop.events)
+                self.stop("failed" if stop.error else "completed", stop.error)
+        if self._shown_bytes > self.settings.max_stream_bytes:
+            message = "The answer is longer than the gateway stores."
+            raise UpstreamError(message, code="stream_too_large", retryable=False)
+
+    def _append(self, events: Sequence[AnyEvent]) -> None:
+        stream = self.stream
         characters = 0
         output = False
         for event in events:
@@ -175,6 +206,8 @@ class Run:
                 if type(event) is Started and not event.provider and self.leader is not None:
                     event = msgspec.structs.replace(event, provider=self.leader.target.provider)
                 self._meter.report(event)
+                if self._using is not None:
+                    self._using.report(event)
             if len(delta) > MAX_DELTA_CHARS:
                 for piece in split_long(event):
                     stream.append(piece)
@@ -186,10 +219,9 @@ class Run:
         if stream.uncommitted > self.settings.high_water and not self._paused:
             self._pause()
         self._characters += characters
+        if self._using is not None:
+            self._using.characters += characters
         self._shown_bytes += characters + ENTRY_BYTES * len(events)
-        if self._shown_bytes > self.settings.max_stream_bytes:
-            message = "The answer is longer than the gateway stores."
-            raise UpstreamError(message, code="stream_too_large", retryable=False)
 
     def progress_of(self, attempt: Attempt) -> Progress:
         """Return what ``attempt`` has brought, for its watch."""
@@ -305,11 +337,13 @@ class Run:
             return refused
         attempt = self._attempt = Attempt(self, target, conversation, trial)
         self._racing.append(attempt)
+        use = self._tally.begin(target)
         error = None
         try:
-            error = record.error = await self._outcome_of(attempt)
+            error = record.error = await self._outcome_of(attempt, use)
         finally:
             self._racing.remove(attempt)
+            use.end(error)
             attempt.close(error)
         return error
 
@@ -346,6 +380,7 @@ class Run:
     async def _so_far(self) -> Shown:
         """Read back what the reader has: from the log, which knows it better than any memory of ours."""
         stream = self.stream
+        self._flush()
         await stream.wait_beyond(stream.appended - 1)
         events: list[AnyEvent] = []
         try:
@@ -355,9 +390,10 @@ class Run:
             return NOTHING
         return shown(events) if len(events) == stream.appended else NOTHING
 
-    async def _outcome_of(self, attempt: Attempt) -> PenstockError | None:
+    async def _outcome_of(self, attempt: Attempt, use: Use) -> PenstockError | None:
         try:
             await attempt.open()
+            use.sent = True
         except PenstockError as error:
             attempt.abort()
             return error
@@ -372,7 +408,10 @@ class Run:
         """Append the terminal entry, once."""
         if self._ended:
             return
-        self._end()
+        stopped = self._flush()
+        if stopped is not None and stopped.error is not None and status == "completed":
+            status, error = "failed", stopped.error
+        self._end(status, error.code if error else "")
         if self.stream.lost:
             return
         attempt = self._attempt
@@ -400,14 +439,45 @@ class Run:
         for attempt in self._racing:
             attempt.abort()
 
-    def _end(self) -> None:
+    def _flush(self) -> FilterStop | None:
+        """Append what the filter holds back; return why it wants to stop, if it does. Never raises."""
+        if self._filter is None or self.stream.lost:
+            return None
+        try:
+            self._append(self._filter.flush())
+        except FilterStop as stop:
+            self._append(stop.events)
+            return stop
+        except Exception as bug:  # noqa: BLE001  the stream must end whatever a filter does
+            return FilterStop((), self.crashed(bug))
+        return None
+
+    def release(self) -> None:
+        """Nothing of the run is left: whoever holds something for it is told so, if it was not yet."""
+        self._end("lost")
+
+    def _end(self, ending: Ending, code: str = "") -> None:
+        if self._ended:
+            return
         self._ended = True
+        timing = self._meter.timing(self.clock())
+        self._settle(
+            Outcome(
+                ending,
+                stream=self.stream.id,
+                code=code,
+                attempts=self._tally.attempts(),
+                started_at=self.stream.info.created_at,
+                total_ms=timing.total_ms,
+                first_output_ms=timing.first_output_ms,
+            )
+        )
         self.attendance.close()
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
-    def stop(self, status: Status, error: PenstockError) -> None:
+    def stop(self, status: Status, error: PenstockError | None) -> None:
         """End the run now, from outside: the provider's socket is closed before this returns.
         Nothing happens when it has ended."""
         if self._ended:
@@ -455,7 +525,7 @@ class Run:
         elif failure.final:
             log.error("stream_lost", stream=self.stream.id, reason=failure.reason)
             self._abort_all()
-            self._end()
+            self._end("lost", "storage_unavailable")
             self.stream.abandon()
             if self.task is not None:
                 self.task.cancel()

@@ -1,0 +1,106 @@
+"""What a run has used, attempt by attempt: as providers reported it, else estimated and marked.
+
+A provider that refused, or was never reached, wants no money. One that was asked and then broke off, was
+cut off by us, or never said, has read the request and written what it wrote: that is counted from the
+bytes. Pure; told of events once a step.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from penstock.providers.provider import Target
+from penstock.types.errors import PenstockError, UpstreamError
+from penstock.types.estimates import tokens_of
+from penstock.types.events import AnyEvent, Started, UsageReported
+from penstock.types.outcomes import AttemptUse
+
+FREE_CODES = frozenset(
+    {
+        "upstream_unreachable",
+        "upstream_connect_timeout",
+        "upstream_tls",
+        "upstream_proxy",
+        "upstream_busy",
+        "upstream_closed",
+        "upstream_redirect",
+    }
+)
+"""Of attempts whose request reached nobody."""
+
+
+class Use:
+    """What one attempt has used so far."""
+
+    __slots__ = ("characters", "code", "free", "input_tokens", "reported", "sent", "target")
+
+    def __init__(self, target: Target) -> None:
+        """Nothing yet."""
+        self.target = target
+        self.characters = 0
+        self.input_tokens = 0
+        self.reported: UsageReported | None = None
+        self.code = ""
+        self.free = False
+        self.sent = False
+
+    def report(self, event: AnyEvent) -> None:
+        """Hear what ``event`` says of usage; the last report wins."""
+        if type(event) is UsageReported:
+            self.reported = event
+        elif type(event) is Started and event.input_tokens:
+            self.input_tokens = event.input_tokens
+
+    def end(self, error: PenstockError | None) -> None:
+        """The attempt is over; ``error`` is how it failed."""
+        if error is None:
+            return
+        self.code = error.code
+        refused = isinstance(error, UpstreamError) and error.upstream_status >= 400
+        self.free = not self.characters and (error.fault == "client" or refused or error.code in FREE_CODES)
+
+    def usage(self, request_tokens: Callable[[], int]) -> UsageReported:
+        """Return the counts: exact if they were reported, else estimated."""
+        reported = self.reported
+        if self.free or not (self.sent or self.characters):
+            return reported or UsageReported()
+        if reported is not None and (reported.output_tokens or not self.characters):
+            return reported if not reported.extra else msgspec.structs.replace(reported, extra=None)
+        return UsageReported(
+            input_tokens=self.input_tokens or (reported.input_tokens if reported else 0) or request_tokens(),
+            output_tokens=tokens_of(self.characters),
+            estimated=True,
+        )
+
+
+class Tally:
+    """The uses of one run."""
+
+    __slots__ = ("_request_tokens", "uses")
+
+    def __init__(self, request_tokens: Callable[[], int]) -> None:
+        """``request_tokens`` estimates the request; asked at most once an attempt, at the end."""
+        self.uses: list[Use] = []
+        self._request_tokens = request_tokens
+
+    def begin(self, target: Target) -> Use:
+        """An attempt at ``target`` begins."""
+        self.uses.append(Use(target))
+        return self.uses[-1]
+
+    def of(self, target: Target) -> Use | None:
+        """Return the use of the last attempt at ``target``."""
+        return next((use for use in reversed(self.uses) if use.target is target), None)
+
+    def attempts(self) -> tuple[AttemptUse, ...]:
+        """Return all attempts as they stand."""
+        return tuple(
+            AttemptUse(
+                target=use.target.name,
+                provider=use.target.provider,
+                model=use.target.model,
+                usage=use.usage(self._request_tokens),
+                code=use.code,
+            )
+            for use in self.uses
+        )
