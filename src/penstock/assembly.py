@@ -152,15 +152,23 @@ def _reached(name: str, config: ProviderConfig, environ: Mapping[str, str]) -> P
     if config.kind == "anthropic":
         limits = AnthropicPreferences(config.max_tokens)
         url = config.base_url or ANTHROPIC_URL
-        claude = AnthropicSettings(url, config.api_key, config.headers, preferences=limits)
+        claude = AnthropicSettings(
+            url, config.api_key, config.headers, api_keys=config.api_keys, preferences=limits
+        )
         return AnthropicProvider(name, claude, pool)
     if config.kind == "ollama":
         wanted = Preferences(config.api, config.keep_alive, config.num_ctx)
         url = config.base_url or OLLAMA_URL
-        own = OllamaSettings(url, config.api_key, config.headers, preferences=wanted)
+        own = OllamaSettings(
+            url, config.api_key, config.headers, api_keys=config.api_keys, preferences=wanted
+        )
         return OllamaProvider(name, own, pool)
     settings = CompatibleSettings(
-        config.base_url or OPENAI_URL, config.api_key, config.headers, organization=config.organization
+        config.base_url or OPENAI_URL,
+        config.api_key,
+        config.headers,
+        api_keys=config.api_keys,
+        organization=config.organization,
     )
     return CompatibleProvider(name, settings, pool, OPENAI_CHAT)
 

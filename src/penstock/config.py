@@ -17,6 +17,7 @@ import msgspec
 from penstock.config_text import NotYaml, read_text
 from penstock.providers.anthropic import BASE_URL as ANTHROPIC_URL
 from penstock.providers.http import parse_base_url
+from penstock.providers.keys import MAX_KEYS
 from penstock.providers.ollama_host import find_address
 from penstock.server.guard import is_loopback
 from penstock.types.calls import on_disconnect
@@ -83,6 +84,7 @@ class ProviderConfig(Settings, frozen=True):
     kind: Literal["openai", "anthropic", "ollama", "scripted"] = "openai"
     base_url: str = ""
     api_key: str = ""
+    api_keys: tuple[str, ...] = ()
     organization: str = ""
     headers: dict[str, str] = {}
     ca_file: str = ""
@@ -414,6 +416,10 @@ def _problems(config: Config) -> Iterator[Problem]:
         if _is_here(provider.base_url, config.listen):
             what = "this is where the gateway itself listens: it would ask itself, again and again"
             yield Problem(f"providers.{name}.base_url", what)
+        keys = [key for key in (provider.api_key, *provider.api_keys) if key]
+        if len(set(keys)) < len(provider.api_keys) + bool(provider.api_key) or len(keys) > MAX_KEYS:
+            what = f"write each key once, none empty, and at most {MAX_KEYS}"
+            yield Problem(f"providers.{name}.api_keys", what)
         if provider.num_ctx < 0:
             yield Problem(f"providers.{name}.num_ctx", "write a number of tokens, or leave it out")
         if provider.ca_file and not Path(provider.ca_file).is_file():

@@ -138,3 +138,11 @@ def test_pauses_are_bounded_and_heed_what_was_asked(tries, since_first, chance, 
     assert asked <= delay <= max(SETTINGS.max_delay, SETTINGS.max_retry_after)
     if tries >= 2:
         assert since_first + delay >= EARLY
+
+
+def test_a_target_with_another_key_is_tried_with_that_before_others_and_at_once():
+    assert judge(failed(KEY, spare_key=True), FRESH) == Try(0)
+    assert judge(failed(AWAY, spare_key=True), FRESH) == Try(0)
+    assert judge(failed(KEY, tries=2, since_first=0.5, spare_key=True), FRESH) == Try(0, EARLY - 0.5)
+    assert judge(failed(KEY, tries=3, spare_key=True), FRESH) == Try(1)
+    assert judge(failed(KEY, limit=1, spare_key=True), FRESH) == Try(1)

@@ -4,14 +4,20 @@ import asyncio
 import contextlib
 import json
 
+import msgspec
 import pytest
 
 from penstock import __version__
+from penstock.gateway.gateway import Gateway
+from penstock.gateway.router import Routing
 from penstock.providers.compatible import CompatibleProvider, CompatibleSettings, parse_models
 from penstock.providers.openai import BASE_URL, openai_provider
-from penstock.providers.provider import Model
+from penstock.providers.provider import Model, Target
+from penstock.streams.memory import MemoryStore
+from penstock.types.calls import Call
 from penstock.types.errors import UpstreamError, WireError
 from penstock.types.events import Finished, UsageReported
+from penstock.types.principals import Principal
 from penstock.types.requests import GenerationRequest, Message
 from penstock.upstream.pool import Pool, PoolSettings
 from penstock.wire.openai_chat import OPENAI_CHAT
@@ -153,6 +159,43 @@ async def test_own_headers_win_and_no_key_means_no_authorization(server, pool):
     ((_, headers, _),) = server.requests
     assert headers["user-agent"] == "mine"
     assert "authorization" not in headers
+
+
+async def test_a_refused_key_is_replaced_by_the_next_within_one_answer_and_then_passed_over(server, pool):
+    """The whole way: a server that knows one of two keys, behind a gateway."""
+
+    async def reply(writer):
+        used = server.requests[-1][1]["authorization"].removeprefix("Bearer ")
+        body = json.dumps({"error": {"message": f"no {used}", "code": "invalid_api_key"}}).encode()
+        refused = b"HTTP/1.1 401 X\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+        writer.write(refused if used != "a-second-key" else STREAM_HEAD + chunk(ANSWER) + END)
+
+    server.reply = reply
+    settings = CompatibleSettings(server.url, KEY, api_keys=("a-second-key",))
+    provider = CompatibleProvider("local", settings, pool, OPENAI_CHAT)
+    routing = Routing({"m": (Target("local/m", "local", "m"),)})
+    async with Gateway(MemoryStore(), {"local": provider}, routing) as gateway:
+        ends = []
+        for _ in range(4):
+            call = Call(Principal("me"), "r", msgspec.structs.replace(ASK, model="m"))
+            stream = (await gateway.start(call)).stream
+            await stream.wait_closed()
+            ends.append((await stream.read(0))[-1].event)
+        assert {end.status for end in ends} == {"completed"}
+        assert [end.attempts for end in ends] == [2, 1, 1, 1]
+        assert gateway.health.of("local/m").state == "closed"
+    assert len(server.requests) == 5
+
+
+async def test_no_key_is_quoted_when_all_are_refused(server, pool):
+    server.answer(401, json.dumps({"error": {"message": f"no {KEY}, nor a-second-key"}}).encode())
+    provider = CompatibleProvider(
+        "local", CompatibleSettings(server.url, KEY, api_keys=("a-second-key",)), pool, OPENAI_CHAT
+    )
+    error = await ask(provider).play()
+    assert error.code == "invalid_api_key"
+    assert "geheim" not in error.message
+    assert "second" not in error.message
 
 
 async def test_an_answer_may_come_byte_by_byte(provider, server):

@@ -59,6 +59,7 @@ class Attempt:
         "_began",
         "_buffer",
         "_decoder",
+        "_key",
         "_linger",
         "_owner",
         "_sent",
@@ -66,6 +67,7 @@ class Attempt:
         "_watch",
         "outcome",
         "source",
+        "spare_key",
         "target",
     )
 
@@ -74,7 +76,9 @@ class Attempt:
         self.target = target
         self.source = conversation.source
         self.outcome: asyncio.Future[PenstockError | None] = asyncio.get_running_loop().create_future()
+        self.spare_key = False  # it failed by its key, and its target has another one that is ready
         self._decoder = conversation.decoder
+        self._key = conversation.key
         self._owner = owner
         self._buffer: list[AnyEvent] = []
         self._linger: asyncio.TimerHandle | None = None
@@ -92,8 +96,10 @@ class Attempt:
     def close(self, error: PenstockError | None) -> None:
         """The attempt is over, for the run as well; ``error`` is how it failed. Exactly once."""
         self._unwatch()
-        if error is not None and remedy(error) in ("retry", "fallback"):
-            self._trial.fail()
+        if error is not None:
+            self.spare_key = self._key is not None and self._key.failed(error)
+            if not self.spare_key and remedy(error) in ("retry", "fallback"):
+                self._trial.fail()
         self._trial.end()
 
     def _progress(self) -> Progress:
@@ -179,6 +185,8 @@ class Attempt:
     def _lead(self) -> None:
         if self._owner.leader is not self:
             self._trial.output()
+            if self._key is not None:
+                self._key.worked()
             self._owner.lead(self, self._began, self._sent)
         if self._buffer:
             buffer, self._buffer = self._buffer, []

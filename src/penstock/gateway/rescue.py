@@ -7,7 +7,8 @@ Before any output was shown, every failure of a provider can be made good unseen
     larger     another target with a larger context: the request did not fit
     never      nothing: the request itself was refused, and the next target would be asked the same
 
-Targets that were not tried yet come first, in their order, at once; when there are none left, those that
+A target that failed by its key, and has another one that is ready, is tried again with that.
+Targets that were not tried yet come next, in their order, at once; when there are none left, those that
 a pause may help are tried again. After output was shown there is nothing to repeat: another target goes
 on from what the reader has, or the answer ends honestly.
 
@@ -56,7 +57,8 @@ class Tried(NamedTuple):
     ``tries`` were made, the first of them ``since_first`` seconds ago; ``error`` is how the last one
     failed. ``available``: its breaker lets an attempt through; ``paid``: its budget has a retry left.
     ``context``: how many tokens it takes, 0 if that is not known; ``continues``: it can go on from a text;
-    ``limit``: how often it may be tried, 0 for as often as any.
+    ``limit``: how often it may be tried, 0 for as often as any; ``spare_key``: it failed by its key, and
+    another one is ready.
     """
 
     tries: int = 0
@@ -67,6 +69,7 @@ class Tried(NamedTuple):
     context: int = 0
     continues: bool = True
     limit: int = 0
+    spare_key: bool = False
 
 
 class Try(NamedTuple):
@@ -126,6 +129,9 @@ def decide(
         return GiveUp()
     if shown:
         return _go_on(targets, last, settings) if continuable and helps != "larger" else GiveUp()
+    tried = targets[last]
+    if tried.spare_key and tried.tries < (tried.limit or settings.tries):
+        return Try(last, _not_too_early(tried))
     fresh = [number for number, target in enumerate(targets) if not target.tries]
     if helps == "larger":
         needed = targets[last].context
@@ -172,7 +178,9 @@ def pause(target: Tried, settings: RetrySettings, chance: Callable[[], float]) -
     if asked > settings.max_retry_after:
         return None
     most: float = min(settings.max_delay, settings.base_delay * 2 ** (target.tries - 1))
-    delay: float = max(asked, chance() * most)
-    if target.tries >= EARLY_TRIES:
-        delay = max(delay, EARLY - target.since_first)
-    return delay
+    return max(asked, chance() * most, _not_too_early(target))
+
+
+def _not_too_early(target: Tried) -> float:
+    """Return the seconds before which another try would be one too many for its first `EARLY` seconds."""
+    return max(EARLY - target.since_first, 0.0) if target.tries >= EARLY_TRIES else 0.0

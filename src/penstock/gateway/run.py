@@ -72,13 +72,14 @@ class RunSettings(msgspec.Struct, frozen=True):
 class _Record:
     """One target of the route, as this run has seen it."""
 
-    __slots__ = ("began", "error", "target", "tries")
+    __slots__ = ("began", "error", "spare_key", "target", "tries")
 
     def __init__(self, target: Target) -> None:
         self.target = target
         self.tries = 0
         self.began = 0.0
         self.error: PenstockError | None = None
+        self.spare_key = False
 
 
 class Run:
@@ -345,6 +346,7 @@ class Run:
             self._racing.remove(attempt)
             use.end(error)
             attempt.close(error)
+            record.spare_key = attempt.spare_key
         return error
 
     def _converse(self, target: Target, so_far: Shown | None, broken: PenstockError | None) -> Conversation:
@@ -372,6 +374,7 @@ class Run:
                     context=record.target.context,
                     continues=record.target.continuation != "none",
                     limit=record.target.tries,
+                    spare_key=record.spare_key,
                 )
             )
         shown = so_far is not None

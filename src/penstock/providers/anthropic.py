@@ -53,19 +53,16 @@ class AnthropicProvider:
         cannot be used."""
         self.name = name
         self._preferences = settings.preferences
-        own = {"anthropic-version": VERSION}
-        if settings.api_key:
-            own["x-api-key"] = settings.api_key
         address = settings.base_url.strip().rstrip("/").removesuffix("/v1")
-        plain = EndpointSettings(address, "", settings.headers, settings.head_timeout)
         self._endpoint = Endpoint(
             name,
-            plain,
+            msgspec.structs.replace(settings, base_url=address),
             pool,
             ANTHROPIC_MESSAGES.parse_error,
             accept="text/event-stream",
-            headers=own,
-            secrets=(settings.api_key,),
+            headers={"anthropic-version": VERSION},
+            key_header="x-api-key",
+            key_prefix="",
         )
 
     def __repr__(self) -> str:

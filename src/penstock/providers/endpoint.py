@@ -5,13 +5,15 @@ business; how bytes arrive is `penstock.providers.http`'s. Nothing here prints a
 `repr`, not in an error, not even where the server quotes it back.
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from penstock import __version__
 from penstock.providers.http import HttpSource, ParseError, parse_base_url, redirected
+from penstock.providers.keys import KeyRing
 from penstock.types.errors import ClientError, UpstreamError, WireError
 from penstock.upstream.http1 import Request, render_head
 from penstock.upstream.pool import Pool
@@ -28,20 +30,26 @@ MIN_SECRET_CHARS: Final = 8
 class EndpointSettings(msgspec.Struct, frozen=True):
     """Where a server is and how to be let in.
 
-    ``api_key`` goes as a bearer token. ``headers`` are sent with every request and win over all others.
-    ``head_timeout`` is in seconds, from the request to the head of the response; None for the pool's own
-    setting.
+    ``api_key`` goes as a bearer token; ``api_keys`` are more of them, used in turn. ``headers`` are sent
+    with every request and win over all others. ``head_timeout`` is in seconds, from the request to the
+    head of the response; None for the pool's own setting.
     """
 
     base_url: str
     api_key: str = ""
     headers: Mapping[str, str] = {}
     head_timeout: float | None = None
+    api_keys: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """All keys, each once."""
+        return list(dict.fromkeys(key for key in (self.api_key, *self.api_keys) if key))
 
     def __repr__(self) -> str:
         """Show all but the credentials."""
         url = self.base_url.rpartition("@")[2].partition("?")[0]
-        key = "set" if self.api_key else "none"
+        key = "set" if self.keys else "none"
         return f"{type(self).__name__}({url!r}, api_key {key}, headers {sorted(self.headers)})"
 
 
@@ -57,11 +65,14 @@ class Endpoint:
         *,
         accept: str,
         headers: Mapping[str, str] | None = None,
+        key_header: str = "authorization",
+        key_prefix: str = "Bearer ",
         secrets: Sequence[str] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take ``pool`` over, and close it in the end; ``accept`` is what answers are, ``headers`` are the
-        provider's own, and ``secrets`` what is secret in them. Raises `ValueError` for a base URL or a
-        header that cannot be used."""
+        provider's own, and ``secrets`` what is secret in them; a key goes into ``key_header`` behind
+        ``key_prefix``. Raises `ValueError` for a base URL or a header that cannot be used."""
         self._pool = pool
         self._origin, self._path = parse_base_url(settings.base_url)
         self._dialect_error = parse_error
@@ -73,19 +84,20 @@ class Endpoint:
             "accept-encoding": "identity",
             "user-agent": f"penstock/{__version__}",
         }
-        if settings.api_key:
-            own["authorization"] = f"Bearer {settings.api_key}"
+        keys = settings.keys
+        self._keys = KeyRing(keys, clock) if keys else None
+        self._key_header = (key_header, key_prefix)
         given = {name.lower(): value for name, value in settings.headers.items()}
         self._own = own | dict(headers or {})
         self._given = given
-        self._headers = tuple((self._own | given).items())
         self._secrets = tuple(
             value.encode()
-            for value in (settings.api_key, *secrets, *settings.headers.values())
+            for value in (*keys, *secrets, *settings.headers.values())
             if len(value) >= MIN_SECRET_CHARS
         )
         try:
-            render_head(self._request("POST", "/"))
+            for key in keys or ("",):
+                render_head(self._request("POST", "/", key=key))
         except ClientError as error:
             raise ValueError(f"The settings of provider {name} cannot be used: {error.message}") from None
 
@@ -103,16 +115,17 @@ class Endpoint:
 
         ``headers`` are of this request: they win over the provider's, and the settings' over them.
         """
-        request = self._request("POST", path, body, headers)
-        return HttpSource(self._pool, request, self._parse_error, head_timeout=self._head_timeout)
+        key = self._keys.use() if self._keys else None
+        request = self._request("POST", path, body, headers, key=key.value if key else "")
+        return HttpSource(self._pool, request, self._parse_error, head_timeout=self._head_timeout, key=key)
 
     async def get(self, path: str) -> Any:
         """Return a small JSON document. Raises `UpstreamError`."""
-        return await self._fetch(self._request("GET", path))
+        return await self._fetch(self._request("GET", path, key=self._any_key()))
 
     async def ask(self, path: str, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Any:
         """Return the small JSON document that answers ``body``. Raises `UpstreamError`."""
-        return await self._fetch(self._request("POST", path, body, headers))
+        return await self._fetch(self._request("POST", path, body, headers, key=self._any_key()))
 
     async def _fetch(self, request: Request) -> Any:
         response = await self._pool.fetch(request, limit=MAX_MODELS_BYTES)
@@ -129,11 +142,22 @@ class Endpoint:
         """Close the pool."""
         await self._pool.aclose()
 
+    def _any_key(self) -> str:
+        return self._keys.use().value if self._keys else ""
+
     def _request(
-        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] = NO_HEADERS
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] = NO_HEADERS,
+        *,
+        key: str = "",
     ) -> Request:
-        all_headers = tuple((self._own | dict(headers) | self._given).items()) if headers else self._headers
-        return Request(method, self._origin, self._path + path, all_headers, body)
+        name, prefix = self._key_header
+        credential = {name: prefix + key} if key else NO_HEADERS
+        said = {**self._own, **credential, **headers, **self._given}
+        return Request(method, self._origin, self._path + path, tuple(said.items()), body)
 
     def _parse_error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         for secret in self._secrets:

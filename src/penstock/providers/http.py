@@ -14,6 +14,7 @@ from typing import Final, Protocol, TypeAlias
 
 import msgspec
 
+from penstock.providers.keys import KeyUse
 from penstock.providers.provider import Sink
 from penstock.types.errors import PenstockError, UpstreamError, WireError
 from penstock.upstream.http1 import Exchange, Origin, Request, ResponseSink, split_url
@@ -88,12 +89,21 @@ class HttpSource:
         "_status",
         "_timer",
         "_turn",
+        "key",
     )
 
     def __init__(
-        self, pool: Opener, request: Request, parse_error: ParseError, *, head_timeout: float | None = None
+        self,
+        pool: Opener,
+        request: Request,
+        parse_error: ParseError,
+        *,
+        head_timeout: float | None = None,
+        key: KeyUse | None = None,
     ) -> None:
-        """``parse_error`` makes an error of a response with status 400 or above (see `Dialect`)."""
+        """``parse_error`` makes an error of a response with status 400 or above (see `Dialect`); ``key`` is
+        the one that ``request`` carries."""
+        self.key = key
         self._pool = pool
         self._request = request
         self._parse_error = parse_error

@@ -75,11 +75,29 @@ class Decoder(Protocol):
         ...
 
 
+class Credential(Protocol):
+    """The key that one request carries (`penstock.providers.keys.KeyUse`)."""
+
+    def worked(self) -> None:
+        """The provider answers."""
+        ...
+
+    def failed(self, error: PenstockError) -> bool:
+        """Say whether ``error`` was the key's, and another one is ready."""
+        ...
+
+
 class Conversation(NamedTuple):
     """One request to one target, not sent yet."""
 
     source: Source
     decoder: Decoder
+
+    @property
+    def key(self) -> Credential | None:
+        """The key that it carries, where its provider has a say in which."""
+        key: Credential | None = getattr(self.source, "key", None)
+        return key
 
 
 class Target(msgspec.Struct, frozen=True):
