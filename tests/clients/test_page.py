@@ -404,6 +404,13 @@ def give(chat, key, *, remember=False):
     chat.press("Use this key")
 
 
+def decline(chat):
+    """Close the dialog, once it is there: before that, Escape means something else."""
+    chat.page.locator("#key").wait_for()
+    chat.page.keyboard.press("Escape")
+    expect(chat.page.locator("#key-dialog")).to_be_hidden()
+
+
 def test_a_gateway_that_wants_a_key_is_given_one(locked, complaints):
     expect(locked.page.locator("#key-dialog")).to_contain_text("This gateway wants an API key.")
     give(locked, "wrong")
@@ -432,10 +439,9 @@ def test_a_key_is_remembered_only_when_that_is_wanted_and_can_be_forgotten(locke
 
 
 def test_who_gives_no_key_is_told_and_keeps_what_they_typed(locked, complaints):
-    locked.page.keyboard.press("Escape")
+    decline(locked)
     locked.ask("hello")
-    locked.page.locator("#key").wait_for()
-    locked.page.keyboard.press("Escape")
+    decline(locked)
     locked.ended()
     expect(locked.ending.locator("code")).to_have_text("missing_api_key")
     assert locked.questions == ["hello"]
