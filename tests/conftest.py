@@ -7,6 +7,7 @@ dropped it. Asyncio's debug mode is on. The guards below add what no warning tel
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -27,6 +28,18 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 # The one wait on the loop's thread that is meant: the journal's write of a tick's batch into the
 # page cache (docs/decisions/0005-embedded-store.md).
 _MAY_BLOCK = {"os.write": ("penstock/streams/journal.py", {"append"})}
+
+
+_WITH_THE_WORLD = {"cli", "clients", "deploy", "faults", "packages"}
+"""Tests here drive browsers, terminals and other processes, which a busy machine keeps waiting."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give those a second try; the summary names each that needed it."""
+    for item in items:
+        place = item.path.relative_to(Path(__file__).parent).parts
+        if place[0] in _WITH_THE_WORLD:
+            item.add_marker(pytest.mark.flaky(reruns=2))
 
 
 @pytest.fixture(scope="session", autouse=True)
