@@ -290,7 +290,7 @@ def _store(config: Config) -> Store:
         Path(store.path),
         EmbeddedSettings(durability=durability, max_streams=store.max_streams, max_bytes=store.max_bytes),
     )
-    return SplitStore(disk, MemoryStore(memory)) if kept & {"none", "memory"} else disk
+    return SplitStore(disk, MemoryStore(memory))  # a client may want its stream kept in memory alone
 
 
 def upstream_config(config: Config, url: str, api_key: str, model: str) -> Config:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from penstock.server import docs, generations, models, reads, streams, ui
+from penstock.server import docs, generations, models, openai_responses, reads, streams, ui
 from penstock.server.context import RECONNECT_QUERIES, Context, new_request_id
 from penstock.server.downstream import ClientGone, Cut, Headers, break_off
 from penstock.server.errors import error_response, speaks_anthropic
@@ -51,6 +51,13 @@ def routes() -> list[Route]:
         # OpenAI Chat
         Route("/v1/chat/completions", generations.chat_completions, methods=["POST"]),
         Route("/v1/chat/completions/{stream}", reads.chat_completion, methods=["GET"]),
+        # OpenAI Responses
+        Route("/v1/responses", openai_responses.create_response, methods=["POST"]),
+        Route("/v1/responses/input_tokens", openai_responses.count_response_tokens, methods=["POST"]),
+        Route("/v1/responses/{stream}", openai_responses.retrieve_response, methods=["GET"]),
+        Route("/v1/responses/{stream}", openai_responses.delete_response, methods=["DELETE"]),
+        Route("/v1/responses/{stream}/cancel", openai_responses.cancel_response, methods=["POST"]),
+        Route("/v1/responses/{stream}/input_items", openai_responses.response_input_items, methods=["GET"]),
         # Anthropic Messages
         Route("/v1/messages", generations.messages, methods=["POST"]),
         Route("/v1/messages/count_tokens", models.count_tokens, methods=["POST"]),

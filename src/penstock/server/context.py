@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from penstock.gateway.counting import Counter
 from penstock.gateway.gateway import Gateway
+from penstock.server.conversations import Conversations
 from penstock.server.files import File
 from penstock.server.guard import Guard
 from penstock.server.links import Links
@@ -81,6 +82,7 @@ class Context:
         self.counter = counter
         self.links = Links(lambda: gateway.store.secret)
         self.renderings = Renderings()
+        self.conversations = Conversations()
         self.heart = Heart(self.settings.heartbeat)
 
     def route(self, name: str) -> RouteSettings:

@@ -1,16 +1,19 @@
 """The formats a stream can be read in: dialect × framing. Adding a dialect adds a line here."""
 
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from penstock.server.renderings import Format
 from penstock.types.errors import ClientError
 from penstock.wire.anthropic_messages import ANTHROPIC_MESSAGES
-from penstock.wire.dialect import Answer, Dialect, EventEncoder
+from penstock.wire.dialect import Answer, Dialect, EventEncoder, Frame
 from penstock.wire.native import NativeEncoder, TextEncoder
 from penstock.wire.openai_chat import OPENAI_CHAT
+from penstock.wire.openai_responses import OPENAI_RESPONSES, ResponsesEncoder
 
 DIALECTS: Final[dict[str, Dialect]] = {
     OPENAI_CHAT.name: OPENAI_CHAT,
+    OPENAI_RESPONSES.name: OPENAI_RESPONSES,
     ANTHROPIC_MESSAGES.name: ANTHROPIC_MESSAGES,
 }
 
@@ -64,6 +67,31 @@ def anthropic_messages(*, with_ids: bool) -> Format:
     )
 
 
+NO_ECHO: Final[Mapping[str, Any]] = {}
+
+
+def openai_responses(echo: Mapping[str, Any] = NO_ECHO, *, with_ids: bool, after: int = -1) -> Format:
+    """Return the Responses format. ``echo``: what the response repeats of its request; ``after``: the number
+    of the last event that the client has."""
+    repeated = dict(echo)
+
+    def encoder(answer: Answer) -> ResponsesEncoder:
+        return ResponsesEncoder(answer, repeated, after)
+
+    def opening(answer: Answer) -> Sequence[Frame]:
+        return encoder(answer).opening()
+
+    return Format(
+        "openai_responses" if after < 0 else f"openai_responses>{after}",
+        EVENT_STREAM,
+        encoder,
+        "sse",
+        with_ids=with_ids,
+        stateless=False,
+        opening=opening,
+    )
+
+
 def by_accept(accept: str) -> Format:
     """Return the format that ``accept`` chooses where it names a single type; else native SSE."""
     types = [part.split(";")[0].strip().lower() for part in accept.split(",")]
@@ -83,10 +111,13 @@ def by_query(dialect: str, accept: str) -> Format:
             return TEXT
         case "openai_chat":
             return openai_chat(include_usage=True, with_ids=True)
+        case "openai_responses":
+            return openai_responses(with_ids=True)
         case "anthropic_messages":
             return anthropic_messages(with_ids=True)
+    known = ", ".join(("native", "text", *DIALECTS))
     raise ClientError(
-        f"'{dialect[:50]}' is no dialect that can be read here: use native, text, {' or '.join(DIALECTS)}.",
+        f"'{dialect[:50]}' is no dialect that can be read here; known: {known}.",
         code="unknown_dialect",
         param="dialect",
     )

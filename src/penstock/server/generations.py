@@ -38,17 +38,14 @@ from penstock.streams.stream import Stream
 from penstock.types.calls import Call, on_disconnect
 from penstock.types.errors import ClientError
 from penstock.types.positions import Cursor
+from penstock.types.principals import Principal
 from penstock.types.requests import GenerationRequest, Message
 from penstock.wire.anthropic_messages import ANTHROPIC_MESSAGES
 from penstock.wire.anthropic_messages_requests import with_headers
+from penstock.wire.bodies import check_metadata
 from penstock.wire.openai_chat import OPENAI_CHAT
 
 MAX_KEY: Final = 255
-MAX_METADATA: Final = 16
-MAX_METADATA_NAME: Final = 64
-MAX_METADATA_VALUE: Final = 512
-"""As OpenAI bounds its own."""
-
 _encode = msgspec.json.Encoder().encode
 
 AnyResponse = Response | Following | Whole
@@ -125,15 +122,7 @@ async def create_stream(request: Request) -> AnyResponse:
         raise ClientError(message, code="unknown_dialect", param="dialect")
     if asked.ttl_s is not None and asked.ttl_s < 0:
         raise ClientError("ttl_s is a number of seconds, 0 or more.", code="invalid_value", param="ttl_s")
-    if len(asked.metadata or {}) > MAX_METADATA or any(
-        len(name) > MAX_METADATA_NAME or len(value) > MAX_METADATA_VALUE
-        for name, value in (asked.metadata or {}).items()
-    ):
-        message = (
-            f"metadata has at most {MAX_METADATA} members, with names of up to {MAX_METADATA_NAME} "
-            f"and values of up to {MAX_METADATA_VALUE} characters."
-        )
-        raise ClientError(message, code="invalid_value", param="metadata")
+    check_metadata(asked.metadata)
     route = ctx.route("streams")
     chosen = asked.on_disconnect or request.headers.get("stream-on-disconnect")
     call = Call(
@@ -278,25 +267,8 @@ async def _create(
     require_json(request.headers)
     body = await read_body(request, ctx.settings)
     generation = parse(body)
-    key = idempotency_key(request.headers.get("idempotency-key", ""))
-    comes_back = can_come_back(request, key)
-    route = ctx.route(dialect)
-    call = Call(
-        principal=principal,
-        route=dialect,
-        request=generation,
-        request_id=new_request_id(),
-        body_sha256=sha256(body),
-        idempotency_key=key,
-        on_disconnect=on_disconnect(
-            request.headers.get("stream-on-disconnect"),
-            route.on_disconnect,
-            "continue" if comes_back else "cancel",
-        ),
-        ttl=route.retention,
-        at_rest=route.at_rest,
-        join=join(request.headers.get("stream-join")),
-    )
+    comes_back = can_come_back(request)
+    call = call_of(request, principal, dialect, generation, body, comes_back=comes_back)
     given = header_cursor(request)
     if given is not None:
         stream = await resumed(ctx, given, call)
@@ -304,12 +276,52 @@ async def _create(
         stream = (await ctx.gateway.start(call)).stream
     if not generation.stream:
         return Whole(ctx, stream, principal, call.request_id)
-    format = format_for(generation, comes_back or request.query_params.get("ids") == "1")
+    format = format_for(generation, wants_ids(request))
     hold = given is None
     return follow(ctx, stream, format, principal, given, request_id=call.request_id, hold=hold)
 
 
-def can_come_back(request: Request, key: str) -> bool:
+def call_of(
+    request: Request,
+    principal: Principal,
+    dialect: str,
+    generation: GenerationRequest,
+    body: bytes,
+    *,
+    comes_back: bool,
+    metadata: dict[str, str] | None = None,
+) -> Call:
+    """Return the call of a dialect's route, with what its headers, its settings and ``store`` say."""
+    route = context(request).route(dialect)
+    at_rest = route.at_rest
+    if generation.store is False and at_rest in ("process", "host"):
+        at_rest = "memory"
+    return Call(
+        principal=principal,
+        route=dialect,
+        request=generation,
+        request_id=new_request_id(),
+        body_sha256=sha256(body),
+        idempotency_key=idempotency_key(request.headers.get("idempotency-key", "")),
+        on_disconnect=on_disconnect(
+            request.headers.get("stream-on-disconnect"),
+            route.on_disconnect,
+            "continue" if comes_back else "cancel",
+        ),
+        ttl=route.retention,
+        at_rest=at_rest,
+        join=join(request.headers.get("stream-join")),
+        metadata=metadata,
+    )
+
+
+def can_come_back(request: Request) -> bool:
     """Say whether the client of a dialect route showed that it can resume."""
-    named = "text/event-stream" in request.headers.get("accept", "")
-    return bool(key or request.headers.get("last-event-id") or named)
+    headers = request.headers
+    named = "text/event-stream" in headers.get("accept", "")
+    return bool(headers.get("idempotency-key") or headers.get("last-event-id") or named)
+
+
+def wants_ids(request: Request) -> bool:
+    """Say whether the client of a dialect route is to be sent cursors."""
+    return can_come_back(request) or request.query_params.get("ids") == "1"

@@ -34,6 +34,7 @@ from penstock.types import events
 from penstock.wire import native
 from penstock.wire.anthropic_messages_requests import TURN_ROLES, MessagesBody, TurnBody
 from penstock.wire.openai_chat_requests import MAX_CHOICES, MessageBody, RequestBody
+from penstock.wire.openai_responses_requests import ITEM_ROLES, MAX_TOP_LOGPROBS, ItemBody, ResponsesBody
 
 TEXT: Final = """\
 A streaming gateway for language models. Each answer is a durable **stream**: an append-only log of entries
@@ -61,7 +62,7 @@ def schemas() -> Json:
         if isinstance(kind, type) and kind.__module__ == shapes.__name__
     ]
     _, made = msgspec.json.schema_components(
-        [*parts, events.AnyEvent, RequestBody, MessageBody, MessagesBody, TurnBody],
+        [*parts, events.AnyEvent, RequestBody, MessageBody, MessagesBody, TurnBody, ResponsesBody, ItemBody],
         ref_template="#/components/schemas/{name}",
     )
     for schema in made.values():
@@ -92,6 +93,7 @@ def schemas() -> Json:
         "ChatRequest": chat,
         "ChatRequestMessage": message,
         **_messages(made.pop("MessagesBody"), made.pop("TurnBody")),
+        **_responses(made.pop("ResponsesBody"), made.pop("ItemBody")),
         "AnyModel": {"anyOf": [_ref("Model"), _ref("AnthropicModel")]},
         "AnyModelList": {"anyOf": [_ref("ModelList"), _ref("AnthropicModelList")]},
         "ChatPart": {
@@ -136,7 +138,7 @@ def schemas() -> Json:
         "NativeEvent": {"description": "One event of a native stream.", "oneOf": [*_native_events()]},
         "DialectEvent": {
             "description": "One event, in the dialect that was asked for.",
-            "anyOf": [_ref("NativeEvent"), _ref("SimpleEvent"), _ref("ChatEvent"), _ref("MessagesEvent")],
+            "anyOf": [_ref(f"{name}Event") for name in ("Native", "Simple", "Chat", "Responses", "Messages")],
         },
         "NativeLine": {"description": "One line.", "oneOf": [*_native_lines()]},
         "SimpleEvent": {
@@ -180,7 +182,10 @@ def _stream_request(described: Json) -> Json:
     about = {"description": "How `request` is to be read."}
     chat = variant({"enum": ["openai_chat"], "default": "openai_chat", **about}, "ChatRequest")
     messages = variant({"enum": ["anthropic_messages"], **about}, "MessagesRequest", "dialect")
-    return {"title": described["title"], "anyOf": [chat, messages]}
+    responses = variant({"enum": ["openai_responses"], **about}, "ResponsesRequest", "dialect")
+    alone = {"properties": {"previous_response_id": {"type": "null"}}}
+    responses["properties"]["request"] = {"allOf": [_ref("ResponsesRequest"), alone]}
+    return {"title": described["title"], "anyOf": [chat, responses, messages]}
 
 
 def _messages(body: Json, turn: Json) -> Json:
@@ -232,6 +237,96 @@ def _messages(body: Json, turn: Json) -> Json:
             "required": ["event", "data"],
         },
     }
+
+
+def _responses(body: Json, message: Json) -> Json:
+    """Return the schemas of Responses' requests and events."""
+    parts = {"type": "array", "items": _ref("ResponsesPart")}
+    message["title"], message["description"] = "ResponsesMessage", "One turn."
+    message["properties"] |= {
+        "type": {"const": "message"},
+        "role": {"enum": [*ITEM_ROLES]},
+        "content": {"anyOf": [_TEXT, parts]},
+    }
+    body["title"] = "ResponsesRequest"
+    body["description"] = (
+        "As OpenAI's. What has no place here is handed on to a provider of the same dialect unchanged."
+    )
+    items = {"type": "array", "items": _ref("ResponsesItem"), "minItems": 1}
+    text = {"type": ["object", "null"], "properties": {"format": _ref("ResponsesFormat")}}
+    probabilities = {"type": ["integer", "null"], "minimum": 0, "maximum": MAX_TOP_LOGPROBS}
+    body["required"] = ["model", "input"]
+    body["properties"] |= {
+        "model": {"type": "string", "minLength": 1, "examples": ["demo"]},
+        "input": {"anyOf": [_TEXT, items], "examples": ["Hello"]},
+        "tools": {"type": ["array", "null"], "items": _ref("ResponsesTool")},
+        "text": text,
+        "top_logprobs": probabilities,
+        "metadata": {"anyOf": [{"type": "null"}, _metadata()]},
+        "conversation": {"type": "null"},
+    }
+    body["not"] = {"properties": {"background": {"const": True}, "store": {"const": False}}} | {
+        "required": ["background", "store"]
+    }
+    output = {"anyOf": [_TEXT, parts]}
+    called = _part("function_call", call_id=_TEXT, name=_TEXT, arguments=_TEXT)
+    custom = _part("custom_tool_call", call_id=_TEXT, name=_TEXT, input=_TEXT)
+    known = ("message", "function_call", "custom_tool_call")
+    answers = ("function_call_output", "custom_tool_call_output")
+    formats = [_part("text"), _part("json_object"), _part("json_schema", schema={"type": "object"})]
+    by_url = _part("input_image", image_url=_TEXT, file_id=_MAYBE_TEXT, detail=_MAYBE_TEXT)
+    by_id = _part("input_image", image_url=_MAYBE_TEXT, file_id=_TEXT, detail=_MAYBE_TEXT)
+    file = _part("input_file", **dict.fromkeys(("file_id", "file_data", "file_url", "filename"), _MAYBE_TEXT))
+    parameters = {"type": ["object", "null"]}
+    named = {"description": _MAYBE_TEXT, "parameters": parameters, "strict": {"type": ["boolean", "null"]}}
+    step = {"type": "object", "properties": {"type": _TEXT}, "required": ["type"]}
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": step}
+    return {
+        "ResponsesRequest": body,
+        "ResponsesMessage": message,
+        "ResponsesItem": {
+            "description": "A turn, a call or its result; of kinds that only the provider knows, any.",
+            "anyOf": [
+                _ref("ResponsesMessage"),
+                called,
+                custom,
+                *(_part(kind, call_id=_TEXT, output=output) for kind in answers),
+                _other(*known, *answers),
+            ],
+        },
+        "ResponsesPart": {
+            "description": "A piece of a message; of kinds that only the provider knows, any.",
+            "anyOf": [
+                *(_part(kind, text=_TEXT) for kind in _TEXT_PARTS),
+                _part("refusal", refusal=_TEXT),
+                by_url,
+                by_id,
+                file,
+                _other(*_TEXT_PARTS, "refusal", "input_image", "input_file"),
+            ],
+        },
+        "ResponsesTool": {
+            "description": "What the model may call; of kinds that only the provider knows, any.",
+            "anyOf": [_part("function", name=_TEXT, **named), _other("function")],
+        },
+        "ResponsesFormat": {
+            "description": "How the answer's text is held.",
+            "anyOf": [*formats, {"type": "null"}],
+        },
+        "ResponsesEvent": {
+            "description": "One event, whose name is its `type`.",
+            "type": "object",
+            "properties": {"event": _TEXT, "data": data, "id": _ref("Cursor")},
+            "required": ["event", "data"],
+        },
+    }
+
+
+_TEXT_PARTS: Final = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
+
+
+def _metadata() -> Json:
+    return msgspec.json.schema(shapes.Metadata)
 
 
 def _ref(name: str, kind: str = "schemas") -> Json:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from penstock.server import docs, generations, models, reads, shapes, streams, ui
+from penstock.server import docs, generations, models, openai_responses, reads, shapes, streams, ui
 from penstock.server.formats import DIALECTS
 from penstock.wire.anthropic_messages import STATUSES
 
@@ -156,6 +156,16 @@ PARAMETERS: Final[Mapping[str, Json]] = {
     "key": _query("key", "As `Idempotency-Key`.", **_KEY),
     "ids": _query("ids", "`1`: send ids, so that the stream can be resumed."),
     "stream": _query("stream", "`true`: as a stream of chunks again."),
+    "responses stream": _query("stream", "`true`: as a stream of events again."),
+    "starting_after": _query(
+        "starting_after",
+        "The `sequence_number` of the last event that you have.",
+        type="string",
+        pattern="^[0-9]{0,9}$",
+    ),
+    "order": _query("order", "`asc`: oldest first.", type="string", enum=["asc", "desc"]),
+    "item limit": _query("limit", "How many.", type="integer", minimum=1, maximum=openai_responses.MAX_PAGE),
+    "after item": _query("after", "The id of the item before the page."),
     "If-None-Match": _header("If-None-Match", "The `ETag` of the copy you have."),
 }
 
@@ -195,6 +205,7 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "ChatRequest": {**_SAID, "stream": True},
     "MessagesRequest": {**_SAID, "max_tokens": 1024, "stream": True},
     "CountRequest": _SAID,
+    "ResponsesRequest": {"model": "demo", "input": "Hello", "stream": True},
     "LinkRequest": {"scope": "read", "ttl_s": 3600},
     "NativeEvent": f"""\
 retry: 1000
@@ -271,6 +282,8 @@ START: Final[Codes] = {
     "overloaded": 503,
     **FOUND,
 }
+EARLIER: Final[Codes] = {"previous_response_not_found": 400, "stream_open": 409}
+"""Of a request that goes on from an earlier response."""
 TOO_LARGE: Final[Codes] = {"answer_too_large": 422}
 UPSTREAM: Final[Codes] = {
     "content_filter": 400,
@@ -480,6 +493,68 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
         [CURSOR, {"stream_open": 409}, FOUND, TOO_LARGE, UPSTREAM, ENDED],
         takes=("stream", "Last-Event-ID", "after", "lastEventId", "token"),
         who="key or link",
+    ),
+    openai_responses.create_response: Operation(
+        "OpenAI Responses",
+        "Responses",
+        {
+            200: Gives(
+                "The answer: as a stream if the body says `stream`, else whole; in the background as it is.",
+                {"application/json": "ResponsesAnswer", "text/event-stream": "ResponsesEvent"},
+                STREAM_HEADERS,
+            )
+        },
+        [BODY, CHAT, CURSOR, START, EARLIER, TOO_LARGE, UPSTREAM, ENDED],
+        "Any OpenAI SDK works, with this gateway as its base URL. With `background` the answer goes on by "
+        "itself. `previous_response_id` goes on from a response whose request is still kept, in memory.",
+        ("Idempotency-Key", "Resume", "Stream-On-Disconnect", "Stream-Join", "ids"),
+        "ResponsesRequest",
+    ),
+    openai_responses.count_response_tokens: Operation(
+        "OpenAI Responses",
+        "Count tokens of a request",
+        {200: _json("How many tokens the request has.", "ResponsesTokenCount", ("x-request-id",))},
+        [BODY, CHAT, {"unasked_request": 403, "model_not_found": 404}, EARLIER, TOO_LARGE, FOUND, UPSTREAM],
+        "Counted by a provider that can; for any other model an estimate, marked so.",
+        body="ResponsesRequest",
+    ),
+    openai_responses.retrieve_response: Operation(
+        "OpenAI Responses",
+        "A response again",
+        {
+            200: Gives(
+                "The response as it is now, or its events from a number on and then live.",
+                {"application/json": "ResponsesAnswer", "text/event-stream": "ResponsesEvent"},
+                STREAM_HEADERS,
+            ),
+        },
+        [CURSOR, VALUE, FOUND, TOO_LARGE],
+        takes=("responses stream", "starting_after", "Last-Event-ID", "ids", "token"),
+        who="key or link",
+    ),
+    openai_responses.cancel_response: Operation(
+        "OpenAI Responses",
+        "Stop a response",
+        {200: _json("The response as it is now.", "ResponsesAnswer", STREAM_HEADERS)},
+        [{"unasked_request": 403}, FOUND, TOO_LARGE],
+        "Reaches the provider at once, keeps what arrived, and every reader sees it. May be repeated.",
+        ("token",),
+        who="key or link",
+    ),
+    openai_responses.delete_response: Operation(
+        "OpenAI Responses",
+        "Erase a response",
+        {200: _json("It is gone.", "ResponseDeleted", ("x-request-id",))},
+        [{"unasked_request": 403}, FOUND],
+        "Stops it if it is open. Its bytes are out of all files within a minute.",
+    ),
+    openai_responses.response_input_items: Operation(
+        "OpenAI Responses",
+        "What a response was asked",
+        {200: _json("A page of items, newest first.", "ResponsesItemList", ("x-request-id",))},
+        [{"unasked_request": 403}, VALUE, FOUND],
+        "As long as it is kept, which is in memory, bounded, and not with `store: false`.",
+        ("item limit", "after item", "order"),
     ),
     generations.messages: Operation(
         "Anthropic Messages",

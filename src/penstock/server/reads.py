@@ -4,7 +4,7 @@ A read never creates anything. It is also how every creating route answers: thos
 the cursor at the start.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import structlog
@@ -162,6 +162,8 @@ def follow(
             return Response(status_code=204, headers=dict_of(stream_headers(stream, None, request_id)[1:]))
         position = Position(position.epoch, max(stream.committed - 1, 0))
         format = format._replace(ends_cleanly=True)  # the reader knows how it ended: it has been there
+    if given is not None and given.reconnects:
+        format = format._replace(opening=None)  # it has that: its id is the cursor that came
     return Following(ctx, stream, format, principal, position, request_id, hold=hold, manner=manner)
 
 
@@ -252,10 +254,15 @@ class Following:
         await down.leave()
 
     def _opening(self) -> bytes:
-        """Return the first event, where the format has one: it names the stream."""
+        """Return the first events, where the format has some: they name the stream."""
+        stream, position = self._stream, self._position
+        if self._format.opening is not None and position == START:
+            answer = Answer(stream.id, int(stream.info.created_at), stream.info.model)
+            id_ = f"{stream.id}~{START}".encode() if self._format.with_ids else b""
+            frames = self._format.opening(answer)
+            return b"".join(sse.encode(data, event=event, id=id_) for event, data in frames)
         if self._format not in (NATIVE, TEXT):
             return b""
-        stream, position = self._stream, self._position
         data = native.opening(
             status=stream.state,
             start=position.entries,
@@ -265,15 +272,27 @@ class Following:
         return sse.encode(data, event=b"stream", id=f"{stream.id}~{position}".encode())
 
 
+Render: TypeAlias = Callable[[Answer, Sequence[AnyEvent]], bytes]
+"""What makes a body of a stream's events."""
+
+
 class Whole:
     """A response that waits for the end of a stream and gives the answer in one piece."""
 
-    def __init__(self, ctx: Context, stream: Stream, principal: Principal, request_id: str) -> None:
-        """The reader is counted while it waits."""
+    def __init__(
+        self,
+        ctx: Context,
+        stream: Stream,
+        principal: Principal,
+        request_id: str,
+        render: Render | None = None,
+    ) -> None:
+        """The reader is counted while it waits. ``render``: see `whole_answer`."""
         self._ctx = ctx
         self._stream = stream
         self._principal = principal
         self._request_id = request_id
+        self._render = render
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Leave it to `serve`."""
@@ -286,7 +305,7 @@ class Whole:
             down = downstream(scope, receive, send, self._ctx.settings.send_timeout)
             async with Present(down):
                 await self._stream.wait_closed()
-            response = await whole_answer(self._ctx, self._stream, self._request_id)
+            response = await whole_answer(self._ctx, self._stream, self._request_id, self._render)
         except ClientGone:
             return
         finally:
@@ -395,21 +414,37 @@ async def chat_completion(request: Request) -> "Response | Following":
     return await whole_answer(ctx, stream, new_request_id())
 
 
-async def whole_answer(ctx: Context, stream: Stream, request_id: str) -> Response:
-    """Return a closed stream as one JSON answer in its dialect; raises how it failed."""
+async def whole_answer(
+    ctx: Context, stream: Stream, request_id: str, render: Render | None = None
+) -> Response:
+    """Return a closed stream as one JSON answer, in its dialect unless ``render`` does it; raises how it
+    failed."""
     if stream.lost:
         raise StorageError
+    collected = await events_of(ctx, stream)
+    closed = collected[-1]
+    if type(closed) is Closed and closed.status != "completed":
+        raise error_of(closed)
+    if render is None:
+        render = DIALECTS.get(stream.info.dialect, DIALECTS["openai_chat"]).render_answer
+    body = render(answer_of(stream), collected)
+    return Response(body, 200, dict_of(stream_headers(stream, None, request_id)))
+
+
+async def events_of(ctx: Context, stream: Stream) -> list[AnyEvent]:
+    """Return what is committed of ``stream``. Raises `ClientError` 422 when that is too much, and 410."""
     collected: list[AnyEvent] = []
-    while len(collected) < stream.committed:
+    upto = stream.committed
+    while len(collected) < upto:
         entries = await read_on(stream, len(collected))
         collected += [entry.event for entry in entries]
         if len(collected) > ctx.settings.max_answer_events:
             message = "The answer has too many parts to be given whole: read it as a stream."
             raise ClientError(message, code="answer_too_large", status=422)
-    closed = collected[-1]
-    if type(closed) is Closed and closed.status != "completed":
-        raise error_of(closed)
+    return collected
+
+
+def answer_of(stream: Stream) -> Answer:
+    """Return what whoever renders a whole answer must know about ``stream``."""
     info = stream.info
-    dialect = DIALECTS.get(info.dialect, DIALECTS["openai_chat"])
-    body = dialect.render_answer(Answer(info.id, int(info.created_at), info.model, True), collected)
-    return Response(body, 200, dict_of(stream_headers(stream, None, request_id)))
+    return Answer(info.id, int(info.created_at), info.model, True)

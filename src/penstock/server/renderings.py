@@ -23,7 +23,8 @@ class Format(NamedTuple):
 
     ``ends_cleanly``: a body in this format may end properly after any terminal entry, because its
     last frame says how it ended; if not, it does so after `completed` only.
-    ``stateless``: an encoder needs no knowledge of earlier entries.
+    ``stateless``: an encoder needs no knowledge of earlier entries. ``opening``: frames that stand before
+    the log's first entry and go out as soon as the status line does.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Format(NamedTuple):
     with_ids: bool = True
     ends_cleanly: bool = True
     stateless: bool = True
+    opening: Callable[[Answer], Sequence[Frame]] | None = None
 
 
 def sse_with_ids(stream: Stream, *, split: bool = False) -> Framing:

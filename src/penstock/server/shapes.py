@@ -9,9 +9,9 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
-from penstock.server.generations import MAX_METADATA, MAX_METADATA_NAME, MAX_METADATA_VALUE
 from penstock.server.links import DEFAULT_TTL, MAX_TTL, LinkScope
 from penstock.types.events import Closed, Fault, FinishReason, Status, UsageReported
+from penstock.wire.bodies import MAX_METADATA, MAX_METADATA_NAME, MAX_METADATA_VALUE
 
 _ID: Final = "s_[0-9a-z]{2}[0-9A-HJKMNP-TV-Z]{26}"
 _POSITION: Final = r"[0-9]{16}(\.[0-9]{1,4})?"
@@ -235,6 +235,49 @@ class ChatChunk(Struct):
     model: str
     choices: list[ChatChunkChoice]
     usage: dict[str, Any] | UnsetType | None = UNSET
+
+
+# --- OpenAI Responses ----------------------------------------------------------------------------------
+
+
+class ResponsesAnswer(Struct):
+    """A response, as OpenAI gives it: whole, or what there is of it."""
+
+    id: str
+    object: Literal["response"]
+    created_at: Seconds
+    status: Literal["completed", "incomplete", "failed", "cancelled", "in_progress"]
+    model: str
+    output: list[dict[str, Any]]
+    error: dict[str, Any] | None
+    incomplete_details: dict[str, Any] | None
+    usage: dict[str, Any] | None
+
+
+class ResponsesTokenCount(Struct):
+    """Tokens of a request; ``estimated`` where nobody counted them."""
+
+    object: Literal["response.input_tokens"]
+    input_tokens: Count
+    estimated: Literal[True] | UnsetType = UNSET
+
+
+class ResponseDeleted(Struct):
+    """That a response is gone."""
+
+    id: str
+    object: Literal["response"]
+    deleted: bool
+
+
+class ResponsesItemList(Struct):
+    """A page of input items."""
+
+    object: Literal["list"]
+    data: list[dict[str, Any]]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
 
 
 # --- Anthropic Messages --------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ provider's address and no framing enters.
 Sources: types and stream helpers of the anthropic SDKs (Python 2.12, TypeScript 1.12).
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -40,6 +39,7 @@ from penstock.types.positions import dialect_id
 from penstock.types.requests import GenerationRequest
 from penstock.wire.anthropic_messages_decoder import MessagesDecoder
 from penstock.wire.anthropic_messages_requests import NAME, parse_request, render_request
+from penstock.wire.arguments import Arguments
 from penstock.wire.dialect import Answer, Frame
 from penstock.wire.native import error_body
 from penstock.wire.provider_errors import error_response
@@ -70,45 +70,6 @@ _REASONS: Final[Mapping[FinishReason, str]] = {
 _OWN_REASONS: Final = frozenset(("stop_sequence", "model_context_window_exceeded", "pause_turn"))
 """Stop reasons of Anthropic's that say more than the canonical one does."""
 
-_BRACES: Final = re.compile(r'\\(?:.|$)|["{}\[\]]', re.DOTALL)
-
-
-class _Arguments:
-    """The arguments of an open call, as far as it must be known whether they are whole.
-
-    Each character is looked at once, and only when another block wants to begin.
-    """
-
-    __slots__ = ("_depth", "_fresh", "_in_text", "_said")
-
-    def __init__(self) -> None:
-        self._fresh: list[str] = []
-        self._depth = 0
-        self._in_text = False
-        self._said = False
-
-    def add(self, piece: str) -> None:
-        if piece:
-            self._fresh.append(piece)
-
-    @property
-    def whole(self) -> bool:
-        """Whether they are an object or a list from its first brace to its last."""
-        text = "".join(self._fresh)
-        self._fresh.clear()
-        for found in _BRACES.finditer(text):
-            match found[0]:
-                case "\\":  # what it escapes is still to come
-                    self._fresh.append("\\")
-                case '"':
-                    self._in_text = not self._in_text
-                case "{" | "[" if not self._in_text:
-                    self._depth += 1
-                    self._said = True
-                case "}" | "]" if not self._in_text:
-                    self._depth -= 1
-        return self._said and self._depth <= 0 and not self._in_text
-
 
 class Layout:
     """Which blocks an answer has, and what happens in them, as a pure function of the log.
@@ -138,7 +99,7 @@ class Layout:
         self._answer = answer
         self._index = -1
         self._started = False
-        self._arguments = _Arguments()
+        self._arguments = Arguments()
         self._waiting: dict[Key, list[AnyEvent]] = {}
         self._called = self._refused = False
         self._closed_calls: set[int] = set()
@@ -273,7 +234,7 @@ class Layout:
             if event.call in self._closed_calls:  # its arguments were whole: what is this?
                 return
             self._called = True
-            self._arguments = _Arguments()
+            self._arguments = Arguments()
             block: Extra = {
                 **((event.extra or {}).get("block") or {}),
                 "type": "tool_use",

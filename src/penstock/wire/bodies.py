@@ -16,6 +16,11 @@ from penstock.types.requests import Extra
 
 _T = TypeVar("_T")
 
+MAX_METADATA: Final = 16
+MAX_METADATA_NAME: Final = 64
+MAX_METADATA_VALUE: Final = 512
+"""Bounds of what a client may note with a stream, as OpenAI has them."""
+
 _MISSING: Final = re.compile(r"Object missing required field `([^`]+)`")
 _EXPECTED: Final = re.compile(r"Expected `([^`]+)`, got `([^`]+)`")
 _WHERE: Final = re.compile(r" - at `\$\.?([^`]*)`$")
@@ -70,6 +75,19 @@ def missing(param: str) -> ClientError:
 def refused(message: str, param: str) -> ClientError:
     """Return the error for a value that cannot be had."""
     return ClientError(message, code="invalid_value", param=param)
+
+
+def check_metadata(given: Mapping[str, Any] | None) -> None:
+    """Refuse metadata above the bounds, and values that are no texts; raises `ClientError`."""
+    if len(given or {}) > MAX_METADATA or any(
+        not isinstance(value, str) or len(name) > MAX_METADATA_NAME or len(value) > MAX_METADATA_VALUE
+        for name, value in (given or {}).items()
+    ):
+        raise refused(
+            f"metadata has at most {MAX_METADATA} members, with names of up to {MAX_METADATA_NAME} "
+            f"and values of up to {MAX_METADATA_VALUE} characters.",
+            "metadata",
+        )
 
 
 def unknown(raw: Mapping[str, Any], kind: type[msgspec.Struct]) -> Extra:
