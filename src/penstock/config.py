@@ -155,6 +155,7 @@ class ModelConfig(Settings, frozen=True):
     targets: list[TargetConfig]
     balance: Literal["order", "weighted", "least_busy", "fastest"] = "order"
     hedge: bool = False
+    on_restart: Literal["interrupt", "continue"] = "interrupt"
     timers: TimersConfig = TimersConfig()
 
 

@@ -4,6 +4,7 @@ They keep the protocols of `penstock.providers.provider` and `penstock.streams.s
 """
 
 import asyncio
+import time
 from types import MappingProxyType
 
 import msgspec
@@ -222,7 +223,9 @@ class House(Gateway):
         timers=PATIENT,
         target=MappingProxyType({}),
         hedged=(),
+        resumed=(),
         policy=None,
+        wall=time.time,
         **settings,
     ):
         self.a, self.b = HandProvider("a"), HandProvider("b")
@@ -231,10 +234,11 @@ class House(Gateway):
         super().__init__(
             store or HandStore(),
             {"a": self.a, "b": self.b},
-            Routing({"m": targets}, hedged=frozenset(hedged)),
+            Routing({"m": targets}, hedged=frozenset(hedged), resumed=frozenset(resumed)),
             GatewaySettings(run=run or RunSettings(), **settings),
             policy=policy,
             clock=loop.time,
+            wall=wall,
         )
 
     async def begin(self, content="hello", **more):

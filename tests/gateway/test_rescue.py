@@ -116,16 +116,27 @@ def test_shown_output_is_continued_by_another_target():
     ("targets", "continuable"),
     [
         ((failed(), FRESH), False),
-        ((failed(),), True),
-        ((failed(), Tried(continues=False)), True),
-        ((failed(), Tried(available=False)), True),
-        ((failed(), failed(KEY)), True),
+        ((failed(limit=1),), True),
+        ((failed(tries=3), Tried(continues=False)), True),
+        ((failed(paid=False), Tried(available=False)), True),
+        ((failed(AWAY),), True),
+        ((failed(available=False),), True),
+        ((failed(continues=False), failed(KEY)), True),
         ((failed(REFUSED), FRESH), True),
         ((failed(LONG), FRESH), True),
     ],
 )
 def test_shown_output_that_cannot_be_continued_ends(targets, continuable):
     assert judge(*targets, shown=True, continuable=continuable) == GiveUp()
+
+
+@pytest.mark.parametrize(
+    "others", [(), (Tried(continues=False),), (Tried(available=False),), (failed(KEY),), (failed(tries=3),)]
+)
+def test_shown_output_is_continued_by_the_same_target_after_a_pause_where_no_other_can(others):
+    assert judge(failed(), *others, shown=True, continuable=True) == Continue(0, 0.25)
+    twice = failed(tries=2, since_first=0.4)
+    assert judge(twice, *others, shown=True, continuable=True) == Continue(0, EARLY - 0.4)
 
 
 @given(st.integers(1, 8), st.floats(0, 100), st.floats(0, 1), st.floats(0, 20))

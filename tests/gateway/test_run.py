@@ -232,6 +232,65 @@ def test_the_end_tells_where_the_time_went():
     played(scene)
 
 
+def test_a_model_that_broke_off_while_it_thought_is_followed_by_another_s_answer():
+    async def scene(house, store):
+        stream, source = await house.begin()
+        source.sink.feed([STARTED, ReasoningDelta("let me")])
+        source.sink.fail(upstream_reset("a"))
+        await turns(10)
+        assert house.b.requests == house.a.requests
+        (other,) = house.b.sources
+        other.sink.feed([STARTED, ReasoningDelta("other thoughts"), TextDelta("4")])
+        other.finish()
+        await stream.wait_closed()
+        kinds = [type(event) for event in logged(store, stream)]
+        assert kinds == [Started, ReasoningDelta, Seam, TextDelta, Finished, Closed]
+
+    played(scene)
+
+
+def test_several_attempts_are_told_apart_in_the_end():
+    async def scene(house, store):
+        stream, source = await house.begin()
+        await asyncio.sleep(1)
+        source.sink.feed([STARTED, UsageReported(5, 0), TextDelta("x" * 40)])
+        await asyncio.sleep(1)
+        source.sink.fail(upstream_reset("a"))
+        await asyncio.sleep(2)
+        house.b.sources[0].sink.feed([TextDelta("y"), UsageReported(15, 1)])
+        house.b.sources[0].finish()
+        await stream.wait_closed()
+        end = closing(store, stream)
+        assert end.usage == UsageReported(15, 1)
+        one, two = end.history
+        assert (one.target, one.code, one.began_ms, one.wait_ms, one.ended_ms) == (
+            "a/m", "upstream_reset", 0, 1000, 2000,
+        )  # fmt: skip
+        assert one.usage == UsageReported(5, 10, estimated=True)
+        assert (two.target, two.code, two.began_ms, two.wait_ms, two.ended_ms) == (
+            "b/m", "", 2000, 2000, 4000,
+        )  # fmt: skip
+        assert two.usage == UsageReported(15, 1)
+
+    played(scene)
+
+
+def test_a_single_attempt_has_no_history_and_one_that_was_cancelled_says_so():
+    async def scene(house, store):
+        stream, source = await house.begin()
+        source.say("hi")
+        source.finish()
+        await stream.wait_closed()
+        assert closing(store, stream).history == ()
+        stream, source = await house.begin()
+        source.sink.fail(upstream_reset("a"))
+        await turns(10)
+        await house.cancel(stream.id, ME)
+        assert [report.code for report in closing(store, stream).history] == ["upstream_reset", "cancelled"]
+
+    played(scene)
+
+
 # --- timers ------------------------------------------------------------------------------------------
 
 

@@ -26,7 +26,12 @@ class Clock:
 
 
 def new_info(
-    principal: str = "alice", *, key: str = "", retention: float = 3600.0, now: float = 1_700_000_000.0
+    principal: str = "alice",
+    *,
+    key: str = "",
+    retention: float = 3600.0,
+    now: float = 1_700_000_000.0,
+    **more: str,
 ) -> StreamInfo:
     return StreamInfo(
         id=new_stream_id(now=now),
@@ -35,6 +40,7 @@ def new_info(
         retention=retention,
         idempotency_key=key,
         metadata={"é": "日本"},
+        **more,
     )
 
 

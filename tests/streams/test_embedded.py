@@ -72,6 +72,11 @@ def contents(path: Path) -> dict[str, bytes]:
     }
 
 
+def catalogue_of(path: Path, query: str) -> list[tuple[object, ...]]:
+    with contextlib.closing(sqlite3.connect(path / "catalogue.db")) as connection:
+        return connection.execute(query).fetchall()
+
+
 def journal_files(path: Path) -> list[int]:
     return sorted(int(file.stem) for file in (path / "journal").glob("*.log"))
 
@@ -329,6 +334,69 @@ async def test_streams_that_a_power_failure_may_have_cut_go_on_under_a_new_epoch
     assert again == orphan
 
 
+@pytest.mark.parametrize("sealed", [False, True])
+async def test_what_is_kept_of_an_open_stream_is_given_to_the_next_writer(opened, tmp_path, sealed):
+    store, _ = await opened(tmp_path / "origin")
+    with contextlib.nullcontext() if sealed else nothing_sealed(tmp_path / "origin"):
+        pens = [await Pen.create(store, new_info(kept=f"to go on {n}")) for n in range(2)]
+        for pen in pens:
+            await pen.write(*(b"%d" % seq for seq in range(300)))
+        await pens[1].end()
+        if sealed:
+            await eventually(lambda: store.statistics().live_streams == 1)
+        copy_folder(tmp_path / "origin", tmp_path / "data")
+    found, (orphan,) = await opened()
+    assert (orphan.id, orphan.kept) == (pens[0].id, "to go on 0")
+    assert (await found.find(orphan.id)).kept == ""
+    assert [info.kept for info in await found.list("alice", "", 10)] == ["", ""]
+    # And to the one after that, until the stream ends.
+    snapshot(tmp_path / "data", tmp_path / "next")
+    again, (orphan,) = await opened(tmp_path / "next")
+    assert orphan.kept == "to go on 0"
+    pen = await Pen.reopen(again, orphan)
+    await pen.end("interrupted")
+    await eventually(lambda: again.statistics().live_streams == 0)
+    assert catalogue_of(tmp_path / "next", "SELECT count(*) FROM kept") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("last", "at_rest", "kept"),
+    [
+        ({}, "process", "to go on"),
+        ({"boot_id": "another"}, "process", ""),
+        ({"boot_id": "another"}, "host", "to go on"),
+        ({"boot_id": "another", "durability": "host"}, "", "to go on"),
+        ({"boot_id": "another", "clean": True}, "process", "to go on"),
+    ],
+)
+async def test_nobody_goes_on_with_a_stream_that_a_power_failure_may_have_cut(
+    opened, tmp_path, last, at_rest, kept
+):
+    store, _ = await opened(tmp_path / "origin", durability="mixed")
+    await (await Pen.create(store, new_info(kept="to go on", at_rest=at_rest))).write(b"x")
+    snapshot(tmp_path / "origin", tmp_path / "data")
+    note_writer(tmp_path / "data", **last)
+    _, (orphan,) = await opened()
+    assert orphan.kept == kept
+    snapshot(tmp_path / "data", tmp_path / "next")
+    _, (again,) = await opened(tmp_path / "next")
+    assert again.kept == kept
+
+
+async def test_a_missing_record_ends_what_was_kept(opened, tmp_path):
+    """A hole in the journal: what came after it was shown, and is lost."""
+    path = tmp_path / "data"
+    store, _ = await opened(tmp_path / "origin", rotate_bytes=2_000)
+    with nothing_sealed(tmp_path / "origin"):
+        pen = await Pen.create(store, new_info(kept="to go on"))
+        for _ in range(6):
+            await pen.write(b"x" * 1_500)
+        copy_folder(tmp_path / "origin", path)
+    (path / "journal" / f"{journal_files(path)[-2]:08}.log").unlink()
+    _, (orphan,) = await opened()
+    assert (orphan.id, orphan.kept) == (pen.id, "")
+
+
 async def test_a_second_power_failure_does_not_make_lost_positions_valid(opened, tmp_path):
     path = tmp_path / "data"
     await used_folder(opened, path)
@@ -450,7 +518,7 @@ async def test_a_deleted_stream_leaves_no_byte(opened, tmp_path):
     store, _ = await opened(sweep_interval=0.02, scrub_interval=0.05)
     secrets = {}
     for name in ("sealed", "fresh", "kept"):
-        pen = await Pen.create(store, new_info(key=f"key of {name}"))
+        pen = await Pen.create(store, new_info(key=f"key of {name}", kept=f"request of {name}"))
         await pen.write(*(f"secret of {name} {n}".encode() for n in range(300)))
         await pen.end()
         secrets[name] = pen
@@ -464,7 +532,10 @@ async def test_a_deleted_stream_leaves_no_byte(opened, tmp_path):
 
     for name in ("sealed", "fresh"):
         await store.delete(secrets[name].id)
-    for text in (b"secret of sealed", b"secret of fresh", b"key of sealed", b"key of fresh"):
+    erased = [
+        f"{what} of {name}".encode() for what in ("secret", "key", "request") for name in ("sealed", "fresh")
+    ]
+    for text in erased:
         await eventually(lambda text=text: not holds(text))
     assert holds(b"secret of kept")
     assert len(await read_all(store, secrets["kept"].id)) == 301

@@ -36,7 +36,8 @@ MAX_OVERLAP: Final = 2_000
 
 
 class Shown(NamedTuple):
-    """What a stream's log says so far. ``sewable``: nothing in it forbids to go on."""
+    """What a stream's log says so far. ``sewable``: nothing in it forbids to go on. Without any text (the
+    model was still thinking) the request is asked as it was, and the new thoughts are left out."""
 
     text: str
     deltas: int
@@ -49,15 +50,17 @@ NOTHING: Final = Shown("", 0, sewable=False)
 def shown(events: Iterable[AnyEvent]) -> Shown:
     """Fold the events of a log."""
     pieces: list[str] = []
-    sewable = True
+    sewable, thought = True, False
     for event in events:
         match event:
             case TextDelta(index=0, part=0, logprobs=None):
                 pieces.append(event.delta)
+            case ReasoningDelta():
+                thought = True
             case TextDelta() | ToolCallDelta() | RefusalDelta() | Finished():
                 sewable = False
     text = "".join(pieces)
-    return Shown(text, len(pieces), sewable and bool(text.strip()))
+    return Shown(text, len(pieces), sewable and bool(text.strip() or (thought and not text)))
 
 
 def may_continue(request: GenerationRequest) -> bool:
@@ -68,6 +71,8 @@ def may_continue(request: GenerationRequest) -> bool:
 
 def continued(request: GenerationRequest, so_far: Shown, mode: Mode) -> GenerationRequest:
     """Return the request that asks for the rest of the answer."""
+    if not so_far.text:
+        return request
     text = so_far.text.rstrip() if mode == "prefill" else so_far.text
     messages = (*request.messages, Message("assistant", text))
     if mode == "prompt":
@@ -88,7 +93,7 @@ class SeamDecoder:
     def __init__(self, decoder: Decoder, so_far: Shown, seam: Seam) -> None:
         """``decoder`` is at its start."""
         self._decoder = decoder
-        self._mode = seam.mode
+        self._prefilled = seam.mode == "prefill"
         self._end = so_far.text[-MAX_OVERLAP:]
         self._gap = so_far.text[len(so_far.text.rstrip()) :]
         self._events: list[AnyEvent] = [seam]
@@ -135,14 +140,14 @@ class SeamDecoder:
         return out
 
     def _undecided(self) -> bool:
-        if self._mode == "prefill":
+        if self._prefilled:
             return len(self._head) < len(self._gap) and self._gap.startswith(self._head)
         return len(self._head) < MAX_OVERLAP and self._head in self._end
 
     def _release(self) -> list[AnyEvent]:
         self._open = False
         head, self._head = self._head, ""
-        if self._mode == "prefill":
+        if self._prefilled:
             head = head.removeprefix(self._gap)
         else:
             head = head[overlap(self._end, head) :]

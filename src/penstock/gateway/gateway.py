@@ -20,9 +20,12 @@ import structlog
 from penstock.gateway.balance import ordered
 from penstock.gateway.health import Health, HealthSettings
 from penstock.gateway.listings import SOON, Listings
+from penstock.gateway.meter import Meter
 from penstock.gateway.recovery import RESTARTED, UNSTORED, Orphans
 from penstock.gateway.router import ModelList, Routing
 from penstock.gateway.run import Run, RunSettings
+from penstock.gateway.takeover import RESTARTED as RESTART
+from penstock.gateway.takeover import Inherited, Step, completed, find_out, keep
 from penstock.policies.chain import Chain, Settlement
 from penstock.policies.policy import Policy
 from penstock.providers.provider import Conversation, Model, Provider, Target
@@ -30,6 +33,7 @@ from penstock.streams.store import KeyTaken, Store, StreamInfo
 from penstock.streams.stream import Stream
 from penstock.types.calls import Call
 from penstock.types.errors import ClientError, GatewayError, StorageError
+from penstock.types.events import Seam
 from penstock.types.outcomes import UNSTARTED
 from penstock.types.positions import new_stream_id
 from penstock.types.principals import Principal
@@ -115,6 +119,7 @@ class Gateway:
         self._runs: dict[str, Run] = {}
         self._orphans = Orphans(store)
         self._closer: asyncio.Task[None] | None = None
+        self._taking: list[asyncio.Task[None]] = []
         self._group = asyncio.TaskGroup()
         self._unnamed: OrderedDict[Equal, tuple[float, Stream]] = OrderedDict()
         self._joinable: dict[Equal, Stream] = {}
@@ -130,9 +135,13 @@ class Gateway:
         self.draining = False
 
     async def __aenter__(self) -> Self:
-        """Open the store, close what the last process left open, be ready for calls."""
+        """Open the store, close what the last process left open or go on with it, be ready for calls."""
+        left = []
         for info in await self.store.open():
-            self._orphans.add(info.id, RESTARTED)
+            if info.kept and self._routing.resumes(info.model):
+                left.append(info)
+            else:
+                self._orphans.add(info.id, RESTARTED)
         try:
             with suppress(StorageError, TimeoutError):  # the disk may be full: then they are closed later
                 async with asyncio.timeout(self.settings.recovery_patience):
@@ -142,6 +151,9 @@ class Gateway:
             await self.store.aclose()
             raise
         self._closer = self._group.create_task(self._orphans.run())
+        self._taking = [self._group.create_task(self._take_up(info)) for info in left]
+        if left:  # so that whoever comes back finds them; what a policy lets wait goes on by itself
+            await asyncio.wait(self._taking, timeout=self.settings.recovery_patience)
         return self
 
     async def __aexit__(
@@ -150,8 +162,9 @@ class Gateway:
         """Interrupt the runs that are left, wait for them, close providers and store."""
         self.draining = True
         try:
-            for run in list(self._runs.values()):
-                run.interrupt("The gateway is shutting down.", "gateway_shutdown")
+            for task in self._taking:
+                task.cancel()
+            self._stop_all()
             if self._closer is not None:
                 self._closer.cancel()
             self._listings.close()
@@ -181,25 +194,28 @@ class Gateway:
         Raises `ClientError` (unknown model; the key was used for another request, 422),
         `GatewayError` (draining or full, 503), `StorageError`, or what a policy refuses with.
         """
+        meter = Meter(self._clock())
         await self._learn(call.request.model)
-        return await self._start_or_join(
-            call, self._joinable.get(_equal(call)) if self._joins(call) else None
-        )
+        equal = self._joinable.get(_equal(call)) if self._joins(call) else None
+        return await self._start_or_join(call, equal, meter)
 
     async def start_or_join(self, call: Call) -> Started:
         """As `start`, but an equal call whose stream was never named to anyone is joined, not paid again.
 
         For clients that repeat a request because they were cut before they learnt its stream's id.
         """
-        await self._learn(call.request.model)
         now = self._clock()
+        meter = Meter(now)
+        await self._learn(call.request.model)
         while self._unnamed and now - next(iter(self._unnamed.values()))[0] > self.settings.join_window:
             self._unnamed.popitem(last=False)
         _, equal = self._unnamed.get(_equal(call), (0.0, None))
         unnamed = None if equal is None or equal.holders else equal
-        return await self._start_or_join(call, unnamed, repeats=True)
+        return await self._start_or_join(call, unnamed, meter, repeats=True)
 
-    async def _start_or_join(self, call: Call, equal: Stream | None, *, repeats: bool = False) -> Started:
+    async def _start_or_join(
+        self, call: Call, equal: Stream | None, meter: Meter, *, repeats: bool = False
+    ) -> Started:
         if call.idempotency_key:
             if known := await self._by_key(call):
                 return Started(known, existing=True)
@@ -224,6 +240,7 @@ class Gateway:
             metadata=call.metadata,
             at_rest=call.at_rest,
         )
+        kept = keep(call) if self._routing.resumes(call.request.model) else ""
         stream = Stream(info, self.store.journal)
         # An equal call may find the stream before this one goes on: it must get this very object, since a
         # second one would never hear of a commit.
@@ -237,10 +254,13 @@ class Gateway:
         held = Settlement()
         try:
             # From here on equal calls find this one, so that of two that have to wait only one is let in.
+            asked = self._clock()
             admitted = await self._policy.admit(call)
+            meter.queued(self._clock() - asked)
             held.add(admitted.settle)
             self._refuse_when_full()  # it may have waited
-            stream.attach(await self.store.journal.create(info, stream.committed_to))
+            stored = msgspec.structs.replace(info, kept=kept) if kept else info
+            stream.attach(await self.store.journal.create(stored, stream.committed_to))
         except KeyTaken as taken:  # somebody was quicker between the look-up and the creation
             held.settle(UNSTARTED)
             self._unmake(stream, call)
@@ -251,7 +271,7 @@ class Gateway:
             raise
         finally:
             self._births.pop(stream.id).set_result(None)
-        self._launch(stream, admitted.call, targets, held)
+        self._launch(stream, admitted.call, targets, held, meter=meter, kept=kept != "")
         return Started(stream, existing=False)
 
     def _joins(self, call: Call) -> bool:
@@ -293,7 +313,43 @@ class Gateway:
                 retry_after=1,
             )
 
-    def _launch(self, stream: Stream, call: Call, targets: Sequence[Target], held: Settlement) -> None:
+    async def _take_up(self, info: StreamInfo) -> None:
+        """Go on with a stream that the last process left open, or see to its end. Never raises."""
+        held = Settlement()
+        try:
+            stream, call, inherited, step = await find_out(info, self.store.journal, self._wall())
+            if step is Step.WHOLE:
+                self._orphans.add(info.id, completed(inherited))
+                return
+            if step is not Step.END:
+                admitted = await self._policy.admit(call)
+                held.add(admitted.settle)
+                targets = self._routing.route(call.request.model, self._listings.known)
+                stream.append(Seam("", "resumed", RESTART))
+                self._streams[stream.id] = stream
+                self._launch(stream, admitted.call, targets, held, kept=True, left=inherited)
+                self._runs[stream.id].attendance.start_alone()
+                log.info("taken_up", stream=info.id, step=step.name.lower(), entries=info.tail)
+                return
+        except asyncio.CancelledError:  # it is the next process's
+            held.settle(UNSTARTED)
+            raise
+        except Exception as error:  # noqa: BLE001  one stream must not keep the gateway from starting
+            held.settle(UNSTARTED)
+            log.warning("not_taken_up", stream=info.id, error=repr(error))
+        self._orphans.add(info.id, RESTARTED)
+
+    def _launch(
+        self,
+        stream: Stream,
+        call: Call,
+        targets: Sequence[Target],
+        held: Settlement,
+        *,
+        meter: Meter | None = None,
+        kept: bool = False,
+        left: Inherited | None = None,
+    ) -> None:
         def prepare(request: GenerationRequest, target: Target) -> Conversation:
             return self._providers[target.provider].converse(request, target.model)
 
@@ -311,6 +367,9 @@ class Gateway:
             hedges=hedges,
             filter=self._policy.filter(call),
             settle=held.settle,
+            meter=meter,
+            kept=kept,
+            left=left,
         )
         self._runs[stream.id] = run
         run.task = self._group.create_task(run.main())
@@ -325,14 +384,14 @@ class Gateway:
         if stream.is_open and not stream.lost:
             stream.follow(lambda _: self._forget(stream))
         else:
-            self._forget(stream)
+            self._forget(stream, orphaned=not run.handed_over)
 
-    def _forget(self, stream: Stream) -> None:
+    def _forget(self, stream: Stream, *, orphaned: bool = True) -> None:
         if stream.is_open and not stream.lost:
             return
         if self._streams.get(stream.id) is stream:
             del self._streams[stream.id]
-            if stream.lost:
+            if stream.lost and orphaned:
                 self._orphans.add(stream.id, UNSTORED)
             closing = stream.closing
             log.info(
@@ -487,14 +546,21 @@ class Gateway:
         return "" if self.store.healthy else "storage_unavailable"
 
     async def drain(self, deadline: float) -> None:
-        """Take no more calls; let runs end for up to ``deadline`` seconds, then interrupt them."""
+        """Take no more calls; let runs end for up to ``deadline`` seconds, then interrupt them, or leave
+        them to the next process where that goes on with them."""
         self.draining = True
         until = self._clock() + deadline
         while self._runs and (left := until - self._clock()) > 0:
             tasks = [run.task for run in self._runs.values() if run.task is not None]
             await asyncio.wait(tasks, timeout=left)
+        self._stop_all()
+
+    def _stop_all(self) -> None:
         for run in list(self._runs.values()):
-            run.interrupt("The gateway is shutting down.", "gateway_shutdown")
+            if run.kept:
+                run.hand_over()
+            else:
+                run.interrupt("The gateway is shutting down.", "gateway_shutdown")
 
 
 def _equal(call: Call) -> Equal:

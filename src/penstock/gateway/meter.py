@@ -1,4 +1,4 @@
-"""The meter of one run: time to first output, the longest gap, usage. Pure over (event, now)."""
+"""The meter of one run: where the time went, the longest gap, usage. Pure over (event, now)."""
 
 from penstock.types.events import AnyEvent, Timing, UsageReported
 
@@ -6,48 +6,84 @@ from penstock.types.events import AnyEvent, Timing, UsageReported
 class Meter:
     """Fed once per step with the events shown and the time; seconds in, milliseconds out."""
 
-    __slots__ = ("began", "first", "last", "max_gap", "sent", "started", "usage")
+    __slots__ = (
+        "_first",
+        "_led",
+        "_max_gap",
+        "_queued",
+        "_ready",
+        "_resumed",
+        "_sent",
+        "last",
+        "started",
+        "usage",
+    )
 
     def __init__(self, now: float) -> None:
         """Start the clock: ``now`` is when the call was accepted."""
-        self.started = now
-        self.began = now
-        self.sent = now
-        self.first: float | None = None
-        self.last = now
-        self.max_gap = 0.0
+        self.started = self.last = now
         self.usage: UsageReported | None = None
+        self._queued = 0.0
+        self._ready = self._led = self._sent = now
+        self._first: float | None = None
+        self._max_gap = 0.0
+        self._resumed = False
+
+    def queued(self, seconds: float) -> None:
+        """Policies let the call wait for so long."""
+        self._queued += seconds
+
+    def begin(self, now: float, *, resumed: bool = False) -> None:
+        """The run begins. ``resumed``: its first output was shown by a process before this one."""
+        self._ready = self._led = self._sent = now
+        self._resumed = resumed
 
     def output(self, now: float) -> None:
         """Output was shown at ``now``."""
-        if self.first is None:
-            self.first = now
-        elif now - self.last > self.max_gap:
-            self.max_gap = now - self.last
+        if self._first is None:
+            self._first = now
+        elif now - self.last > self._max_gap:
+            self._max_gap = now - self.last
         self.last = now
 
     def lead(self, began: float, sent: float) -> None:
         """The attempt that has the first output began and was sent at these times."""
-        if self.first is None:
-            self.began, self.sent = began, sent
+        if self._first is None:
+            self._led, self._sent = began, sent
 
     def report(self, event: AnyEvent) -> None:
         """Remember what ``event`` says of usage; the last report wins."""
         if type(event) is UsageReported:
             self.usage = event
 
+    def age(self, now: float) -> float:
+        """Return the seconds since the call was accepted."""
+        return now - self.started
+
     def timing(self, now: float) -> Timing:
         """Return the figures of the run as it stands at ``now``."""
-        total = milliseconds(now - self.started)
-        if self.first is None:
-            return Timing(total_ms=total)
+        total, queued = now - self.started, self._queued
+        if self._resumed:
+            return Timing(total_ms=milliseconds(total), max_gap_ms=milliseconds(self._max_gap))
+        if self._first is None:
+            ours = self._ready - self.started - queued
+            return Timing(
+                total_ms=milliseconds(total),
+                queue_ms=milliseconds(queued),
+                failed_ms=milliseconds(now - self._ready),
+                gateway_ms=milliseconds(ours),
+            )
+        ours = (self._ready - self.started - queued) + (now - self.last)
         return Timing(
-            first_output_ms=milliseconds(self.first - self.started),
-            total_ms=total,
-            max_gap_ms=milliseconds(self.max_gap),
-            failed_ms=milliseconds(self.began - self.started),
-            connect_ms=milliseconds(self.sent - self.began),
-            wait_ms=milliseconds(self.first - self.sent),
+            first_output_ms=milliseconds(self._first - self.started),
+            total_ms=milliseconds(total),
+            max_gap_ms=milliseconds(self._max_gap),
+            failed_ms=milliseconds(self._led - self._ready),
+            connect_ms=milliseconds(self._sent - self._led),
+            wait_ms=milliseconds(self._first - self._sent),
+            queue_ms=milliseconds(queued),
+            stream_ms=milliseconds(self.last - self._first),
+            gateway_ms=milliseconds(ours),
         )
 
 

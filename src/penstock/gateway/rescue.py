@@ -9,8 +9,8 @@ Before any output was shown, every failure of a provider can be made good unseen
 
 A target that failed by its key, and has another one that is ready, is tried again with that.
 Targets that were not tried yet come next, in their order, at once; when there are none left, those that
-a pause may help are tried again. After output was shown there is nothing to repeat: another target goes
-on from what the reader has, or the answer ends honestly.
+a pause may help are tried again. After output was shown there is nothing to repeat: another target, or
+the same one after a pause, goes on from what the reader has, or the answer ends honestly.
 
 No bound depends on a provider's word: pauses, tries per target and tries in all are limited here, and a
 target's retries are paid from a budget (`penstock.gateway.health`).
@@ -80,9 +80,10 @@ class Try(NamedTuple):
 
 
 class Continue(NamedTuple):
-    """Let the target with this number go on from what was shown."""
+    """Let the target with this number go on from what was shown, after ``delay`` seconds."""
 
     target: int
+    delay: float = 0.0
 
 
 class GiveUp(NamedTuple):
@@ -128,7 +129,8 @@ def decide(
     if helps == "never" or sum(target.tries for target in targets) >= settings.tries_in_all:
         return GiveUp()
     if shown:
-        return _go_on(targets, last, settings) if continuable and helps != "larger" else GiveUp()
+        fit = continuable and helps != "larger"
+        return _go_on(targets, last, settings, chance) if fit else GiveUp()
     tried = targets[last]
     if tried.spare_key and tried.tries < (tried.limit or settings.tries):
         return Try(last, _not_too_early(tried))
@@ -154,18 +156,24 @@ def decide(
     return Try(fresh[0]) if fresh else GiveUp()
 
 
-def _go_on(targets: Sequence[Tried], last: int, settings: RetrySettings) -> Decision:
-    """Another target that has not failed for good; one that was not tried yet, if there is one."""
+def _go_on(
+    targets: Sequence[Tried], last: int, settings: RetrySettings, chance: Callable[[], float]
+) -> Decision:
+    """Another target that has not failed for good; one that was not tried yet, if there is one. Else the
+    same one again, after a pause."""
     fit = [
         number
         for number, target in enumerate(targets)
-        if number != last
-        and target.continues
+        if target.continues
         and target.available
         and target.tries < (target.limit or settings.tries)
         and (target.error is None or remedy(target.error) == "retry")
     ]
-    return Continue(min(fit, key=lambda number: (targets[number].tries, number))) if fit else GiveUp()
+    if others := [number for number in fit if number != last]:
+        return Continue(min(others, key=lambda number: (targets[number].tries, number)))
+    if last in fit and targets[last].paid and (delay := pause(targets[last], settings, chance)) is not None:
+        return Continue(last, delay)
+    return GiveUp()
 
 
 def pause(target: Tried, settings: RetrySettings, chance: Callable[[], float]) -> float | None:

@@ -92,7 +92,7 @@ class Routing(msgspec.Struct, frozen=True):
     listed. ``rest`` takes what is left. ``unlisted`` are providers that are not asked for their models.
     ``balance`` is how calls are spread over the targets of a configured name, where not in their order;
     ``timers`` are those of targets that nobody wrote down; ``hedged`` are names whose slow targets get a
-    rival.
+    rival; ``resumed`` are those whose answers are gone on with after a restart, patterns among them.
     """
 
     models: Mapping[str, tuple[Target, ...]]
@@ -105,6 +105,7 @@ class Routing(msgspec.Struct, frozen=True):
     balance: Mapping[str, Balance] = {}
     timers: Timers = Timers()
     hedged: frozenset[str] = frozenset()
+    resumed: frozenset[str] = frozenset()
 
     @property
     def providers(self) -> Sequence[str]:
@@ -124,6 +125,13 @@ class Routing(msgspec.Struct, frozen=True):
         if not targets:
             raise self.unknown(model, lists)
         return targets
+
+    def resumes(self, model: str) -> bool:
+        """Say whether an answer of ``model`` that was left open by a restart is gone on with."""
+        if model in self.models:
+            return model in self.resumed
+        pattern = next((one.pattern for one in self.patterns if one.matches(model)), "")
+        return pattern in self.resumed
 
     def route_configured(self, model: str) -> Sequence[Target]:
         """Return the targets that the configuration gives ``model``, whatever anybody lists; maybe none."""

@@ -26,6 +26,7 @@ from penstock.gateway.continuation import NOTHING, SeamDecoder, Shown, continued
 from penstock.gateway.health import Health
 from penstock.gateway.meter import Meter
 from penstock.gateway.rescue import Continue, GiveUp, RetrySettings, Tried, Try, decide
+from penstock.gateway.takeover import Inherited, restarted
 from penstock.gateway.tally import Tally, Use
 from penstock.gateway.watch import Progress
 from penstock.policies.policy import EventFilter, FilterStop, nothing
@@ -88,12 +89,14 @@ class Run:
     __slots__ = (
         "_attempt",
         "_attempts",
+        "_begun",
         "_characters",
         "_deadline",
         "_ended",
         "_filter",
         "_health",
         "_hedges",
+        "_left",
         "_meter",
         "_paused",
         "_prepare",
@@ -106,6 +109,8 @@ class Run:
         "attendance",
         "call",
         "clock",
+        "handed_over",
+        "kept",
         "leader",
         "settings",
         "stream",
@@ -122,13 +127,18 @@ class Run:
         health: Health,
         clock: Callable[[], float],
         *,
+        meter: Meter | None = None,
         hedges: bool = False,
         filter: EventFilter | None = None,
         settle: Callable[[Outcome], None] = nothing,
+        kept: bool = False,
+        left: Inherited | None = None,
     ) -> None:
         """``prepare`` renders a request for a target; ``clock`` gives seconds, any origin. ``hedges``: a
-        target that is slower to begin than it mostly is gets a rival. ``filter``: what the answer passes
-        through. ``settle`` is told how it ended, once."""
+        target that is slower to begin than it mostly is gets a rival. ``meter`` runs since the call was
+        accepted. ``filter``: what the answer passes
+        through. ``settle`` is told how it ended, once. ``kept``: another process can go on with it;
+        ``left``: what this one goes on from."""
         self.stream = stream
         self.call = call
         self.settings = settings
@@ -141,7 +151,8 @@ class Run:
         self._health = health
         self._hedges = hedges
         self._racing: list[Attempt] = []
-        self._meter = Meter(clock())
+        self._meter = meter or Meter(clock() - (left.age if left else 0.0))
+        self._meter.begin(clock(), resumed=left is not None and left.output)
         self._characters = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._attempt: Attempt | None = None
@@ -151,7 +162,11 @@ class Run:
         self._ended = False
         self._filter = filter
         self._settle = settle
-        self._tally = Tally(lambda: estimate(call.request))
+        self._tally = Tally(lambda: estimate(call.request), left.uses if left else ())
+        self.kept = kept
+        self.handed_over = False
+        self._left = left
+        self._begun = left is not None and left.begun
         self._using: Use | None = None
         stream.on_failure = self._storage
 
@@ -169,6 +184,8 @@ class Run:
     def lead(self, attempt: Attempt, began: float, sent: float) -> None:
         """``attempt`` has output: from now on only it appends, and its rivals are left."""
         self._using = self._tally.of(attempt.target)
+        if self._using is not None:
+            self._using.first = self.clock()
         self._meter.lead(began, sent)
         self.leader = self._attempt = attempt
         for rival in self._racing:
@@ -204,8 +221,14 @@ class Run:
             else:
                 delta = getattr(event, "delta", "")
                 output = output or has_output(event)
-                if type(event) is Started and not event.provider and self.leader is not None:
-                    event = msgspec.structs.replace(event, provider=self.leader.target.provider)
+                if type(event) is Started:
+                    if self._begun:  # before a restart, of which nothing but this was shown
+                        continue
+                    self._begun = True
+                    if self.leader is not None:
+                        target = self.leader.target
+                        provider = event.provider or target.provider
+                        event = msgspec.structs.replace(event, provider=provider, target=target.name)
                 self._meter.report(event)
                 if self._using is not None:
                     self._using.report(event)
@@ -242,7 +265,8 @@ class Run:
         error: PenstockError | None
         total = self._records[0].target.timers.total
         if total:
-            self._deadline = asyncio.get_running_loop().call_later(total, self._expire, total)
+            left = max(0.0, total - self._meter.age(self.clock()))
+            self._deadline = asyncio.get_running_loop().call_later(left, self._expire, total)
         try:
             try:
                 error = await self._attempt_all()
@@ -252,6 +276,8 @@ class Run:
                 error = self.crashed(bug)
             if error is None:
                 self.close("completed")
+            elif self._left is not None and error.code == restarted().code:
+                self.close("interrupted", error)
             else:
                 self.close("failed", error)
         except Exception as bug:  # noqa: BLE001  not even a log that fails may take the other runs along
@@ -260,7 +286,14 @@ class Run:
 
     async def _attempt_all(self) -> PenstockError | None:
         """Make attempts; return None when the answer is whole, else what the client is told."""
-        number, so_far, broken = 0, None, None
+        number, so_far = 0, None
+        broken: PenstockError | None = None
+        if self._left is not None and self._left.output:
+            so_far, broken = self._left.so_far, restarted()
+            able = [n for n, record in enumerate(self._records) if record.target.continuation != "none"]
+            if not able:
+                return broken
+            number = able[0]
         while True:
             error = await self._attempt_or_race(number, so_far, broken)
             if error is None or self._ended:
@@ -279,7 +312,7 @@ class Run:
                 name = "continuation"
             target, failed = following.target.name, self._records[number].target.name
             log.info(name, stream=self.stream.id, target=target, failed=failed, code=error.code)
-            if isinstance(decision, Try) and decision.delay:
+            if decision.delay:
                 await asyncio.sleep(decision.delay)
             number = decision.target
 
@@ -338,13 +371,13 @@ class Run:
             return refused
         attempt = self._attempt = Attempt(self, target, conversation, trial)
         self._racing.append(attempt)
-        use = self._tally.begin(target)
+        use = self._tally.begin(target, self.clock())
         error = None
         try:
             error = record.error = await self._outcome_of(attempt, use)
         finally:
             self._racing.remove(attempt)
-            use.end(error)
+            use.end(error, self.clock())
             attempt.close(error)
             record.spare_key = attempt.spare_key
         return error
@@ -396,7 +429,7 @@ class Run:
     async def _outcome_of(self, attempt: Attempt, use: Use) -> PenstockError | None:
         try:
             await attempt.open()
-            use.sent = True
+            use.sent = self.clock()
         except PenstockError as error:
             attempt.abort()
             return error
@@ -417,7 +450,7 @@ class Run:
         self._end(status, error.code if error else "")
         if self.stream.lost:
             return
-        attempt = self._attempt
+        attempt, now = self._attempt, self.clock()
         if status == "failed" and self.leader is None:
             self.stream.release_key()  # nothing was shown: the same request may be tried anew
         self.stream.close(
@@ -430,7 +463,8 @@ class Run:
                 attempts=self._attempts,
                 target=attempt.target.name if attempt else "",
                 usage=self._meter.usage,
-                timing=self._meter.timing(self.clock()),
+                timing=self._meter.timing(now),
+                history=self._tally.history(self._meter.started, now, error.code if error else ""),
                 http_status=error.status if error else 0,
                 error_type=error.type if error else "",
                 param=(error.param or "") if error else "",
@@ -497,6 +531,20 @@ class Run:
     def interrupt(self, message: str, code: str) -> None:
         """The gateway has to stop; the reader may try again."""
         self.stop("interrupted", GatewayError(message, code=code, status=503, retryable=True))
+
+    def hand_over(self) -> None:
+        """Stop without an end, and leave the stream to the process after this one."""
+        if self._ended:
+            return
+        self._abort_all()
+        if stopped := self._flush():
+            self.close("failed" if stopped.error else "completed", stopped.error)
+            return
+        self.handed_over = True
+        self._end("lost", "gateway_shutdown")
+        self.stream.abandon()
+        if self.task is not None:
+            self.task.cancel()
 
     def _expire(self, total: float) -> None:
         message = f"The answer was not complete after {total:g} s."

@@ -2,17 +2,18 @@
 
 A provider that refused, or was never reached, wants no money. One that was asked and then broke off, was
 cut off by us, or never said, has read the request and written what it wrote: that is counted from the
-bytes. Pure; told of events once a step.
+bytes. Pure; told of events once a step. Times are of any clock, in seconds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
+from penstock.gateway.meter import milliseconds
 from penstock.providers.provider import Target
 from penstock.types.errors import PenstockError, UpstreamError
 from penstock.types.estimates import tokens_of
-from penstock.types.events import AnyEvent, Started, UsageReported
+from penstock.types.events import AnyEvent, AttemptReport, Started, UsageReported
 from penstock.types.outcomes import AttemptUse
 
 FREE_CODES = frozenset(
@@ -28,21 +29,38 @@ FREE_CODES = frozenset(
 )
 """Of attempts whose request reached nobody."""
 
+SUPERSEDED = "superseded"
+"""What stands for the failure of an attempt that another one was quicker than."""
+
 
 class Use:
     """What one attempt has used so far."""
 
-    __slots__ = ("characters", "code", "free", "input_tokens", "reported", "sent", "target")
+    __slots__ = (
+        "began",
+        "characters",
+        "code",
+        "ended",
+        "first",
+        "free",
+        "input_tokens",
+        "reported",
+        "sent",
+        "target",
+    )
 
-    def __init__(self, target: Target) -> None:
-        """Nothing yet."""
+    def __init__(self, target: Target, now: float) -> None:
+        """Nothing yet; the attempt begins ``now``."""
         self.target = target
+        self.began = now
+        self.first: float | None = None  # when its first output came
+        self.ended: float | None = None
         self.characters = 0
         self.input_tokens = 0
         self.reported: UsageReported | None = None
         self.code = ""
         self.free = False
-        self.sent = False
+        self.sent: float | None = None  # when the request was
 
     def report(self, event: AnyEvent) -> None:
         """Hear what ``event`` says of usage; the last report wins."""
@@ -51,8 +69,9 @@ class Use:
         elif type(event) is Started and event.input_tokens:
             self.input_tokens = event.input_tokens
 
-    def end(self, error: PenstockError | None) -> None:
+    def end(self, error: PenstockError | None, now: float) -> None:
         """The attempt is over; ``error`` is how it failed."""
+        self.ended = now
         if error is None:
             return
         self.code = error.code
@@ -62,7 +81,7 @@ class Use:
     def usage(self, request_tokens: Callable[[], int]) -> UsageReported:
         """Return the counts: exact if they were reported, else estimated."""
         reported = self.reported
-        if self.free or not (self.sent or self.characters):
+        if self.free or (self.sent is None and not self.characters):
             return reported or UsageReported()
         if reported is not None and (reported.output_tokens or not self.characters):
             return reported if not reported.extra else msgspec.structs.replace(reported, extra=None)
@@ -76,16 +95,18 @@ class Use:
 class Tally:
     """The uses of one run."""
 
-    __slots__ = ("_request_tokens", "uses")
+    __slots__ = ("_earlier", "_request_tokens", "uses")
 
-    def __init__(self, request_tokens: Callable[[], int]) -> None:
-        """``request_tokens`` estimates the request; asked at most once an attempt, at the end."""
+    def __init__(self, request_tokens: Callable[[], int], earlier: Sequence[AttemptUse] = ()) -> None:
+        """``request_tokens`` estimates the request; asked at most once an attempt, at the end. ``earlier``
+        attempts were made by a process before this one."""
         self.uses: list[Use] = []
+        self._earlier = tuple(earlier)
         self._request_tokens = request_tokens
 
-    def begin(self, target: Target) -> Use:
+    def begin(self, target: Target, now: float) -> Use:
         """An attempt at ``target`` begins."""
-        self.uses.append(Use(target))
+        self.uses.append(Use(target, now))
         return self.uses[-1]
 
     def of(self, target: Target) -> Use | None:
@@ -94,7 +115,7 @@ class Tally:
 
     def attempts(self) -> tuple[AttemptUse, ...]:
         """Return all attempts as they stand."""
-        return tuple(
+        return self._earlier + tuple(
             AttemptUse(
                 target=use.target.name,
                 provider=use.target.provider,
@@ -103,4 +124,24 @@ class Tally:
                 code=use.code,
             )
             for use in self.uses
+        )
+
+    def history(self, start: float, now: float, code: str) -> tuple[AttemptReport, ...]:
+        """Return all attempts, apart, if there were several. The call was accepted at ``start``, and ends
+        ``now`` with ``code``, which is that of an attempt that still goes on."""
+        if len(self._earlier) + len(self.uses) < 2:
+            return ()
+        before = [AttemptReport(use.target, use.code, usage=use.usage) for use in self._earlier]
+        return (*before, *(self._report(use, start, now, code) for use in self.uses))
+
+    def _report(self, use: Use, start: float, now: float, code: str) -> AttemptReport:
+        why = use.code or (code if use.ended is None else "" if use.first is not None else SUPERSEDED)
+        return AttemptReport(
+            use.target.name,
+            why,
+            began_ms=milliseconds(use.began - start),
+            ended_ms=milliseconds((now if use.ended is None else use.ended) - start),
+            connect_ms=milliseconds(use.sent - use.began) if use.sent is not None else 0.0,
+            wait_ms=milliseconds(use.first - (use.sent or use.began)) if use.first is not None else 0.0,
+            usage=use.usage(self._request_tokens),
         )

@@ -154,6 +154,11 @@ def left_open(connection: sqlite3.Connection) -> Iterator[StreamInfo]:
         yield _info(row)
 
 
+def kept(connection: sqlite3.Connection) -> dict[str, str]:
+    """Return what is kept of open streams, by their ids."""
+    return dict(connection.execute("SELECT stream, kept FROM kept").fetchall())
+
+
 def is_gone(connection: sqlite3.Connection, stream: str) -> bool:
     """Say whether the stream was erased, as far as that is remembered."""
     return connection.execute("SELECT 1 FROM tombstones WHERE id = ?", (stream,)).fetchone() is not None
@@ -233,14 +238,18 @@ def _seal(connection: sqlite3.Connection, seal: Seal) -> None:
         connection.execute(
             f"INSERT INTO streams (id, principal, info, idempotency_key, {', '.join(MOVES)}, expires_at)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (info.id, info.principal, _encode(info), key, *moves, expires_at),
+            (info.id, info.principal, _encode(_plain(info)), key, *moves, expires_at),
         )
+        if info.kept and info.status is None:
+            connection.execute("INSERT OR REPLACE INTO kept VALUES (?, ?)", (info.id, info.kept))
     else:
         connection.execute(
             f"UPDATE streams SET idempotency_key = ?, {', '.join(f'{name} = ?' for name in MOVES)},"
             " expires_at = ? WHERE id = ?",
             (key, *moves, expires_at, info.id),
         )
+        if info.status is not None:
+            drop_kept(connection, info.id)
     if seal.data:
         connection.execute(
             "INSERT OR REPLACE INTO segments VALUES (?, ?, ?, ?)",
@@ -250,6 +259,15 @@ def _seal(connection: sqlite3.Connection, seal: Seal) -> None:
         "UPDATE facts SET streams = streams + ?, bytes = bytes + ?",
         (1, info.bytes) if before is None else (0, info.bytes - before[0]),
     )
+
+
+def _plain(info: StreamInfo) -> StreamInfo:
+    return msgspec.structs.replace(info, kept="") if info.kept else info
+
+
+def drop_kept(connection: sqlite3.Connection, stream: str) -> None:
+    """Forget what is kept of a stream."""
+    connection.execute("DELETE FROM kept WHERE stream = ?", (stream,))
 
 
 def _with_check(seal: Seal) -> bytes:
@@ -267,6 +285,7 @@ def _checked(data: bytes) -> bytes:
 
 def _erase(connection: sqlite3.Connection, stream: str, remember: float) -> None:
     connection.execute("DELETE FROM segments WHERE stream = ?", (stream,))
+    drop_kept(connection, stream)
     row = connection.execute("DELETE FROM streams WHERE id = ? RETURNING bytes", (stream,)).fetchone()
     if row:
         connection.execute("UPDATE facts SET streams = streams - 1, bytes = bytes - ?", row)

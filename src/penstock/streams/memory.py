@@ -197,6 +197,8 @@ class MemoryStore:
                     raise KeyTaken(holder.current())
                 await asyncio.wait([underway])
         self._make_room()
+        if info.kept:  # no other writer will ever come
+            info = msgspec.structs.replace(info, kept="")
         log = MemoryLog(self, info, on_commit)
         if info.idempotency_key:
             self._keys[info.principal, info.idempotency_key] = log

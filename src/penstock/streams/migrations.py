@@ -75,7 +75,12 @@ def m0001_streams(connection: sqlite3.Connection) -> None:
     connection.execute("INSERT INTO facts VALUES (1, 0, 0, 0, 1, 0)")
 
 
-MIGRATIONS: Final[Sequence[Callable[[sqlite3.Connection], None]]] = (m0001_streams,)
+def m0002_kept(connection: sqlite3.Connection) -> None:
+    """What is kept of open streams so that another process can go on with them (`StreamInfo.kept`)."""
+    connection.execute("CREATE TABLE kept (stream TEXT NOT NULL PRIMARY KEY, kept TEXT NOT NULL)")
+
+
+MIGRATIONS: Final[Sequence[Callable[[sqlite3.Connection], None]]] = (m0001_streams, m0002_kept)
 
 
 def schema_version(connection: sqlite3.Connection) -> int:

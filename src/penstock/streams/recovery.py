@@ -8,7 +8,7 @@ stream that may have lost positions goes on under a new epoch, so that none is u
 
 import sqlite3
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -215,25 +215,31 @@ def recover(connection: sqlite3.Connection, folder: Path, *, lossy: bool) -> Rec
         logger.error("journal_damaged", file=str(folder), what="its last file is missing")
         replay.damage()
     open_now = replay.all_open()
+    torn: list[str] = []  # what follows their tails may have been shown: nobody may go on from there
     for found in open_now:
         if lossy or found.suspect:
             info = found.info
             start = min(found.tail, info.epoch_start) if info.epoch else found.tail
             found.info = msgspec.structs.replace(info, epoch=info.epoch + 1, epoch_start=start)
             found.touched = True
+            if found.suspect or info.at_rest != "host":
+                torn.append(info.id)
     epoch = noted.epoch + (lossy or replay.damaged > 0)
     number = max([noted.journal_last, *files])
     with catalogue.Transaction(connection):
         catalogue.apply(connection, replay.changes())
         catalogue.note_journal(connection, number + 1, number)
         catalogue.note_epoch(connection, epoch)
+        for stream in torn:
+            catalogue.drop_kept(connection, stream)
+    kept = catalogue.kept(connection)
     for one in files.values():
         if one.path in damaged:
             one.path.rename(one.path.with_suffix(".damaged"))
         else:
             one.path.unlink()
     return Recovered(
-        open=[_with_tail(found) for found in open_now],
+        open=[_as_left(found, kept) for found in open_now],
         epoch=epoch,
         number=number,
         frames=replay.frames,
@@ -304,6 +310,7 @@ def _nothing(stream: str) -> StreamInfo:
     return StreamInfo(id=stream, principal="", created_at=0.0, retention=0.0)
 
 
-def _with_tail(found: _Found) -> StreamInfo:
-    size = found.info.bytes + sum(len(record.data) for record in found.records)
-    return msgspec.structs.replace(found.info, tail=found.tail, bytes=size)
+def _as_left(found: _Found, kept: Mapping[str, str]) -> StreamInfo:
+    info = found.info
+    size = info.bytes + sum(len(record.data) for record in found.records)
+    return msgspec.structs.replace(info, tail=found.tail, bytes=size, kept=kept.get(info.id, ""))

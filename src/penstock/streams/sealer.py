@@ -239,6 +239,8 @@ class Sealer:
         log.underway = False
         if log.erased:
             return
+        if log.info.kept:  # the catalogue has it
+            log.info = msgspec.structs.replace(log.info, kept="")
         log.sealed += count
         log.sealed_bytes += sealing.size
         log.tail_bytes -= sealing.size

@@ -54,6 +54,9 @@ class StreamInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     writer's: a position of an earlier epoch is valid up to ``epoch_start`` entries, since what
     followed it was lost. ``retention`` is in seconds from the close, ``format`` the version of the
     event vocabulary. ``at_rest`` is empty where the store has only one manner of keeping.
+
+    ``kept`` is what another writer needs to go on with the stream, in whatever form the first one likes;
+    mostly nothing. A store gives it back in `Store.open` only, and forgets it with the stream's end.
     """
 
     id: str
@@ -74,6 +77,7 @@ class StreamInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     tail: int = 0
     bytes: int = 0
     closed_at: float | None = None
+    kept: str = ""
 
 
 class StoreFailure(NamedTuple):
@@ -187,7 +191,10 @@ class Store(Protocol):
         ...
 
     async def open(self) -> Sequence[StreamInfo]:
-        """Take the lease and recover; return the streams that their last writer left open."""
+        """Take the lease and recover; return the streams that their last writer left open.
+
+        Those that may have lost their last entries have nothing ``kept``: nobody may go on with them.
+        """
         ...
 
     async def aclose(self) -> None:

@@ -38,7 +38,8 @@ class Started(Event, frozen=True, tag="started"):
     """The model began to answer; known facts about the answer as a whole.
 
     ``id`` and ``created`` (Unix seconds) are the provider's own; clients are shown the stream's.
-    ``extra`` holds what the provider repeats on every chunk (``system_fingerprint``, …).
+    ``extra`` holds what the provider repeats on every chunk (``system_fingerprint``, …). ``target`` is
+    ours: the one that answers.
     """
 
     model: str = ""
@@ -47,6 +48,7 @@ class Started(Event, frozen=True, tag="started"):
     provider: str = ""
     input_tokens: int = 0
     extra: Extra | None = None
+    target: str = ""
 
 
 class TextDelta(Event, frozen=True, tag="text"):
@@ -140,18 +142,23 @@ class Opaque(Event, frozen=True, tag="opaque"):
 
 
 class Seam(Event, frozen=True, tag="seam"):
-    """Here another target went on with the answer. ``mode`` is how it was asked; ``code`` why."""
+    """Here another attempt went on with the answer. ``mode`` is how its target was asked; ``code`` why.
+
+    The mode ``resumed`` has no target: the gateway was started again here, and took the answer up.
+    """
 
     target: str
-    mode: Literal["prefill", "prompt"]
+    mode: Literal["prefill", "prompt", "resumed"]
     code: str = ""
 
 
 class Timing(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Milliseconds since the call was accepted; the gaps are between events with output.
 
-    Until the first output: ``failed_ms`` went into attempts that failed and the pauses after them,
-    ``connect_ms`` until the request was sent, and ``wait_ms`` until the provider's first output.
+    Where the time went, together ``total_ms``: ``queue_ms`` until policies let the call in, ``failed_ms``
+    into attempts that failed and the pauses after them, ``connect_ms`` until the request was sent,
+    ``wait_ms`` until the provider's first output, ``stream_ms`` from there to its last, and ``gateway_ms``
+    was our own. After a restart only the total and the gap are known.
     """
 
     first_output_ms: float = 0.0
@@ -160,6 +167,26 @@ class Timing(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     failed_ms: float = 0.0
     connect_ms: float = 0.0
     wait_ms: float = 0.0
+    queue_ms: float = 0.0
+    stream_ms: float = 0.0
+    gateway_ms: float = 0.0
+
+
+class AttemptReport(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """One of several attempts. ``code``: why it did not bring the answer to its end; empty when it did.
+
+    It went on from ``began_ms`` to ``ended_ms``, milliseconds since the call was accepted; ``connect_ms``
+    and ``wait_ms`` are as in `Timing`. All are 0 for attempts before a restart. Counts of ``usage`` that
+    no provider reported are estimated.
+    """
+
+    target: str
+    code: str = ""
+    began_ms: float = 0.0
+    ended_ms: float = 0.0
+    connect_ms: float = 0.0
+    wait_ms: float = 0.0
+    usage: UsageReported | None = None
 
 
 class Closed(Event, frozen=True, tag="end"):
@@ -168,7 +195,8 @@ class Closed(Event, frozen=True, tag="end"):
     ``entries`` counts the entries before it; ``sha256`` is over their lines, each followed by LF;
     ``text_sha256`` is over the UTF-8 text of choice 0. ``code`` and ``message`` say why when
     ``status`` is not ``completed``; ``fault`` says whose it was; ``http_status`` and the fields after
-    it are what an error response would have said (`retry_after` in seconds).
+    it are what an error response would have said (`retry_after` in seconds). ``usage`` is the last
+    report; where there were several attempts, ``history`` tells them apart.
     """
 
     status: Status
@@ -187,6 +215,7 @@ class Closed(Event, frozen=True, tag="end"):
     error_type: str = ""
     param: str = ""
     retry_after: float | None = None
+    history: tuple[AttemptReport, ...] = ()
 
 
 AnyEvent: TypeAlias = (
