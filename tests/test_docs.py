@@ -167,6 +167,9 @@ def test_every_setting_is_documented_under_its_part():
         "timers": config.TimersConfig,
         "retry": config.RetryConfig,
         "breaker": config.BreakerConfig,
+        "keys": config.KeyConfig,
+        "jwt": config.IssuerConfig,
+        "ledger": config.LedgerConfig,
         "routes": config.RouteConfig,
     }
     assert parts.keys() == kinds.keys()

@@ -10,14 +10,14 @@ import sys
 from pathlib import Path
 
 PAGE = Path(__file__).parent.parent / "docs" / "guide" / "command-line.md"
-HELP = re.compile(r"<!-- help: penstock ?([\w-]*) -->\n.*?<!-- /help -->", re.DOTALL)
+HELP = re.compile(r"<!-- help: penstock ?([\w -]*) -->\n.*?<!-- /help -->", re.DOTALL)
 
 
 def help_of(command: str) -> str:
     """Return what ``penstock <command> --help`` prints on a terminal of 100 columns."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("PENSTOCK_", "_PENSTOCK"))}
     environ |= {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
-    words = [sys.executable, "-m", "penstock", *([command] if command else []), "--help"]
+    words = [sys.executable, "-m", "penstock", *command.split(), "--help"]
     return subprocess.run(words, env=environ, capture_output=True, text=True, check=True).stdout
 
 

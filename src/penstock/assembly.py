@@ -6,9 +6,10 @@ called before the loop runs.
 """
 
 import os
+import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 from starlette.types import ASGIApp
@@ -30,6 +31,12 @@ from penstock.gateway.health import HealthSettings
 from penstock.gateway.rescue import RetrySettings
 from penstock.gateway.router import Pattern, Routing
 from penstock.gateway.run import RunSettings
+from penstock.policies.access import Access
+from penstock.policies.api_keys import KeyRing
+from penstock.policies.browser_tokens import BrowserTokens
+from penstock.policies.chain import Chain
+from penstock.policies.identities import Identities, TokensOfOthers
+from penstock.policies.jwt_settings import IssuerSettings
 from penstock.providers.anthropic import BASE_URL as ANTHROPIC_URL
 from penstock.providers.anthropic import AnthropicProvider, AnthropicSettings
 from penstock.providers.compatible import CompatibleProvider, CompatibleSettings
@@ -43,7 +50,7 @@ from penstock.providers.scripted import DESCRIPTIONS, ScriptedProvider
 from penstock.server.app import build_app
 from penstock.server.context import Context, RouteSettings, ServerSettings
 from penstock.server.files import read_pages
-from penstock.server.guard import Guard, GuardSettings, hash_key, is_loopback
+from penstock.server.guard import Guard, GuardSettings, is_loopback, normal_origin
 from penstock.server.http import HttpSettings
 from penstock.server.serving import ServingSettings
 from penstock.streams.embedded import EmbeddedSettings, EmbeddedStore
@@ -52,11 +59,17 @@ from penstock.streams.memory import MemorySettings, MemoryStore
 from penstock.streams.split import SplitStore
 from penstock.streams.store import Store
 from penstock.types.calls import on_disconnect
+from penstock.types.keys import KeyRecord, hash_key
+from penstock.types.principals import Grant
 from penstock.types.timers import Timers
 from penstock.upstream.pool import Pool, PoolSettings
 from penstock.wire.anthropic_messages_requests import Preferences as AnthropicPreferences
 from penstock.wire.ollama import Preferences
 from penstock.wire.openai_chat import OPENAI_CHAT
+
+if TYPE_CHECKING:
+    from penstock.ledger.keys import KeyDesk
+    from penstock.ledger.ledger import Ledger
 
 DEMO = "demo"
 
@@ -92,10 +105,20 @@ def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
         ),
         health=HealthSettings(**msgspec.structs.asdict(config.breaker)),
     )
-    gateway = Gateway(_store(config), providers, routing, settings)
+    database, desk = _ledger(config)
+    ring = KeyRing(_keys(config), desk, clock=time.monotonic, wall=time.time)
+    gateway = Gateway(
+        _store(config),
+        providers,
+        routing,
+        settings,
+        policy=Chain([Access(time.time)]),
+        companions=(database, ring),
+    )
+    tokens = BrowserTokens(lambda: gateway.store.secret, time.time)
     context = Context(
         gateway,
-        Guard(_guard(config)),
+        Guard(_guard(config), Identities(ring, _issuers(config), tokens)),
         ServerSettings(
             max_body_bytes=config.listen.max_body_bytes,
             commit_after=config.listen.commit_after,
@@ -106,6 +129,9 @@ def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
         default_model=routing.default_model,
         pages=read_pages(),
         counter=Counter(gateway, providers, routing),
+        desk=desk,
+        minter=tokens,
+        keys_changed=ring.refresh,
     )
     return System(build_app(context, origins=config.listen.allowed_origins), context, gateway)
 
@@ -268,12 +294,54 @@ def _timers(*said: TimersConfig) -> Timers:
 
 
 def _guard(config: Config) -> GuardSettings:
-    hashes = {
-        name: key.removeprefix("sha256:") if key.startswith("sha256:") else hash_key(key)
-        for name, key in config.keys.items()
-    }
     listen = config.listen
-    return GuardSettings(hashes, (*listen.allowed_hosts, listen.host), listen.allowed_origins)
+    return GuardSettings((*listen.allowed_hosts, listen.host), listen.allowed_origins, config.anonymous)
+
+
+def _keys(config: Config) -> list[KeyRecord]:
+    """Return the keys that the configuration has."""
+    return [
+        KeyRecord(
+            f"config.{name}",
+            name,
+            key.removeprefix("sha256:") if key.startswith("sha256:") else hash_key(key),
+            team=said.team,
+            admin=said.admin,
+            grant=Grant(said.models, said.routes, tuple(map(normal_origin, said.origins)), said.addresses),
+        )
+        for name in config.keys
+        for said in [config.key(name)]
+        for key in [said.key]
+    ]
+
+
+def _issuers(config: Config) -> TokensOfOthers | None:
+    if not config.jwt:
+        return None
+    import httpx
+
+    from penstock.policies.jwt import Issuer, Issuers
+
+    made = []
+    for name, said in config.jwt.items():
+        fields = msgspec.structs.asdict(said)
+        file = fields.pop("public_key_file")
+        settings = IssuerSettings(name, public_key=Path(file).read_text() if file else "", **fields)
+        made.append(Issuer(settings, httpx.AsyncClient, clock=time.monotonic, wall=time.time))
+    return Issuers(made)
+
+
+def _ledger(config: Config) -> "tuple[Ledger, KeyDesk]":
+    """Return where usage and keys are kept. Raises `BadConfig`."""
+    from penstock.ledger.database import Database, LedgerUnusable
+    from penstock.ledger.keys import KeyDesk
+    from penstock.ledger.ledger import Ledger
+
+    try:
+        database = Database(config.ledger_url)
+    except LedgerUnusable as error:
+        raise BadConfig([Problem("ledger.url", error.message)]) from None
+    return Ledger(database), KeyDesk(database, time.time)
 
 
 def _store(config: Config) -> Store:

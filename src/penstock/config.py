@@ -15,19 +15,28 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from penstock.config_text import NotYaml, read_text
+from penstock.policies.jwt_settings import ASYMMETRIC, SYMMETRIC
 from penstock.providers.anthropic import BASE_URL as ANTHROPIC_URL
 from penstock.providers.http import parse_base_url
 from penstock.providers.keys import MAX_KEYS
 from penstock.providers.ollama_host import find_address
-from penstock.server.guard import is_loopback
+from penstock.server.guard import is_loopback, is_origin
 from penstock.types.calls import on_disconnect
 from penstock.types.errors import ClientError, GatewayError
+from penstock.types.keys import NAME
+from penstock.types.principals import is_network
 from penstock.wire.anthropic_messages_requests import DEFAULTS
 
 MAX_FILE_BYTES: Final = 1 << 20
 
 NAMED_BY_KEY: Final = ("openai", "anthropic")
 """Providers that join by themselves when the environment has their key: ``OPENAI_API_KEY`` and so on."""
+
+LEDGER_FILE: Final = "ledger.sqlite"
+"""In the data folder."""
+
+MIN_JWT_SECRET: Final = 32
+"""Bytes of a secret that tokens are signed with: those of a hash, as RFC 7518 wants it."""
 
 _GO_DURATION: Final = re.compile(r"-?(\d{1,9}|(\d{1,9}(\.\d{1,9})?(ns|us|ms|s|m|h))+)")
 _HASHED_KEY: Final = re.compile(r"sha256:[0-9a-f]{64}")
@@ -181,6 +190,53 @@ class RoutesConfig(Settings, frozen=True):
     anthropic_messages: RouteConfig = RouteConfig()
 
 
+class KeyConfig(Settings, frozen=True):
+    """A key with more to say of than itself; what is empty is not limited (`penstock.types.principals`)."""
+
+    key: str
+    team: str = ""
+    admin: bool = False
+    models: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Without the key."""
+        return f"KeyConfig({self.team}, admin={self.admin})"
+
+
+class IssuerConfig(Settings, frozen=True):
+    """Whose JSON Web Tokens are taken (`penstock.policies.jwt.IssuerSettings`)."""
+
+    algorithms: tuple[str, ...] = ("RS256", "ES256", "EdDSA")
+    issuer: str = ""
+    audience: tuple[str, ...] = ()
+    secret: str = ""
+    public_key_file: str = ""
+    jwks_url: str = ""
+    leeway: float = 30.0
+    principal: str = "sub"
+    team: str = ""
+    models: str = ""
+    admin: str = ""
+    admin_value: str = "penstock-admin"
+
+    def __repr__(self) -> str:
+        """Without the secret."""
+        return f"IssuerConfig({self.issuer}, {self.algorithms})"
+
+
+class LedgerConfig(Settings, frozen=True):
+    """Where keys and usage are kept. ``url`` is empty for a file in the data folder."""
+
+    url: str = ""
+
+    def __repr__(self) -> str:
+        """Without the password."""
+        return f"LedgerConfig({self.url.rpartition('@')[2]})"
+
+
 class Config(Settings, frozen=True):
     """Everything. ``keys``: API keys of clients by the name of their principal, in plain or `sha256:…`."""
 
@@ -196,7 +252,27 @@ class Config(Settings, frozen=True):
     join: tuple[str, ...] = ()
     demo: bool = True
     discover: bool = True
-    keys: dict[str, str] = {}
+    keys: dict[str, str | KeyConfig] = {}
+    jwt: dict[str, IssuerConfig] = {}
+    anonymous: bool | None = None
+    ledger: LedgerConfig = LedgerConfig()
+
+    def key(self, name: str) -> KeyConfig:
+        """Return what is said of a key, however short it was written."""
+        said = self.keys[name]
+        return KeyConfig(said) if isinstance(said, str) else said
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether somebody must prove who they are, as far as the configuration says."""
+        return (bool(self.keys or self.jwt) and self.anonymous is not True) or self.anonymous is False
+
+    @property
+    def ledger_url(self) -> str:
+        """Where the ledger is; empty where it is gone with the process."""
+        if self.ledger.url or self.store.kind == "memory":
+            return self.ledger.url
+        return f"sqlite:///{os.path.join(self.store.path, LEDGER_FILE)}"
 
     def model(self, name: str) -> ModelConfig:
         """Return what is said of a model, however short it was written."""
@@ -378,11 +454,12 @@ def _problems(config: Config) -> Iterator[Problem]:
         yield Problem("listen.port", "a port is a number from 0 to 65535")
     if not config.listen.heartbeat > 0:
         yield Problem("listen.heartbeat", "write a number of seconds above 0")
-    if not config.keys and not is_loopback(config.listen.host):
+    if not config.has_keys and config.anonymous is None and not is_loopback(config.listen.host):
         yield Problem(
             "listen.host",
             f"listening on {config.listen.host} lets others reach this gateway, and spend your providers' "
-            "money: set a key (--key, PENSTOCK_KEY or `keys:`), or listen on 127.0.0.1",
+            "money: set a key (--key, PENSTOCK_KEY or `keys:`), or `anonymous: false` where `penstock keys` "
+            "makes them, or listen on 127.0.0.1",
         )
     for name in config.routes.__struct_fields__:
         route: RouteConfig = getattr(config.routes, name)
@@ -395,16 +472,12 @@ def _problems(config: Config) -> Iterator[Problem]:
         if config.store.kind == "memory" and route.at_rest in ("process", "host"):
             what = "the store is in memory, where nothing outlives the process: write 'memory' or 'none'"
             yield Problem(f"routes.{name}.at_rest", what)
-    whose: dict[str, str] = {}
-    for name, key in config.keys.items():
-        if (first := whose.setdefault(key, name)) != name:
-            yield Problem(f"keys.{name}", f"this is the key of '{first}' too: give each its own")
-        if key.startswith("sha256:"):
-            if not _HASHED_KEY.fullmatch(key):
-                what = "after 'sha256:' come 64 hex digits in lower case: `printf %s <key> | sha256sum`"
-                yield Problem(f"keys.{name}", what)
-        elif len(key) < 8:
-            yield Problem(f"keys.{name}", "a key has at least 8 characters; `openssl rand -hex 24` makes one")
+    yield from _bad_keys(config)
+    for name, issuer in config.jwt.items():
+        yield from _bad_issuer(f"jwt.{name}", name, issuer)
+    url = config.ledger.url
+    if url and not url.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
+        yield Problem("ledger.url", "write postgresql://user:password@host/name, or sqlite:///path")
     known = set(config.providers) | ({"demo"} if config.demo else set())
     for name, provider in config.providers.items():
         if provider.base_url and not provider.base_url.startswith(("http://", "https://")):
@@ -450,6 +523,67 @@ def _problems(config: Config) -> Iterator[Problem]:
                 yield Problem(f"{at}[{number}].model", what)
     if config.default_model and "*" in config.default_model:
         yield Problem("default_model", "name one model")
+
+
+def _bad_keys(config: Config) -> Iterator[Problem]:
+    whose: dict[str, str] = {}
+    for name in config.keys:
+        said = config.key(name)
+        key = said.key
+        at = f"keys.{name}" if isinstance(config.keys[name], str) else f"keys.{name}.key"
+        if (first := whose.setdefault(key, name)) != name:
+            yield Problem(at, f"this is the key of '{first}' too: give each its own")
+        if key.startswith("sha256:"):
+            if not _HASHED_KEY.fullmatch(key):
+                what = "after 'sha256:' come 64 hex digits in lower case: `printf %s <key> | sha256sum`"
+                yield Problem(at, what)
+        elif len(key) < 8:
+            yield Problem(at, "a key has at least 8 characters; `openssl rand -hex 24` makes one")
+        for number, address in enumerate(said.addresses):
+            if not is_network(address):
+                what = "write an address or a network, such as 10.0.0.0/8"
+                yield Problem(f"keys.{name}.addresses[{number}]", what)
+        for number, origin in enumerate(said.origins):
+            if not is_origin(origin):
+                what = "write an origin as browsers send it, such as https://app.example.com"
+                yield Problem(f"keys.{name}.origins[{number}]", what)
+
+
+def _bad_issuer(where: str, name: str, issuer: IssuerConfig) -> Iterator[Problem]:
+    if not NAME.fullmatch(name):
+        yield Problem(where, "name it in letters, digits and . _ @ : -")
+    for number, algorithm in enumerate(issuer.algorithms):
+        if algorithm not in SYMMETRIC | ASYMMETRIC:
+            known = ", ".join(sorted(SYMMETRIC | ASYMMETRIC))
+            yield Problem(f"{where}.algorithms[{number}]", f"there are: {known}")
+    symmetric = set(issuer.algorithms) & SYMMETRIC
+    if not issuer.algorithms or (symmetric and set(issuer.algorithms) & ASYMMETRIC):
+        what = "name algorithms, with a secret (HS…) or with public keys (the others), not both"
+        yield Problem(f"{where}.algorithms", what)
+    given = [bool(issuer.secret), bool(issuer.public_key_file), bool(issuer.jwks_url)]
+    if sum(given) != 1 or (bool(symmetric) != bool(issuer.secret)):
+        what = "give `secret` for HS algorithms, else one of `public_key_file` and `jwks_url`"
+        yield Problem(where, what)
+    if issuer.secret and len(issuer.secret.encode()) < MIN_JWT_SECRET:
+        what = f"a secret has at least {MIN_JWT_SECRET} bytes; `openssl rand -hex 32` makes one"
+        yield Problem(f"{where}.secret", what)
+    if issuer.public_key_file and not Path(issuer.public_key_file).is_file():
+        yield Problem(f"{where}.public_key_file", f"there is no file {issuer.public_key_file}")
+    if issuer.jwks_url and not issuer.jwks_url.startswith("https://") and not _is_local(issuer.jwks_url):
+        yield Problem(f"{where}.jwks_url", "keys that come by plain HTTP can be anybody's: write https://…")
+    if not 0 <= issuer.leeway <= 600:
+        yield Problem(f"{where}.leeway", "write a number of seconds from 0 to 600")
+    if not issuer.issuer and not issuer.audience:
+        what = "say whom tokens must be from (issuer) or for (audience): otherwise those of others are good"
+        yield Problem(where, what)
+
+
+def _is_local(url: str) -> bool:
+    try:
+        origin, _ = parse_base_url(url)
+    except ValueError:
+        return False
+    return is_loopback(origin.host)
 
 
 def _bad_timers(where: str, timers: TimersConfig) -> Iterator[Problem]:

@@ -151,7 +151,7 @@ class _Fitting:
         made = {}
         for key, name, value in self._members(node, where):
             path = _join(where, name)
-            if isinstance(kind.value_type, inspect.StrType) and _is_empty(value):
+            if _may_be_text(kind.value_type) and _is_empty(value):
                 # The line may well be a bare secret: it is not repeated.
                 self._fault(where, "write 'name: value'; there is a line with no value", _place(key))
                 continue
@@ -280,6 +280,11 @@ def _member(kind: inspect.UnionType, node: yaml.Node) -> inspect.Type:
         case _:
             fitting = [one for one in types if not isinstance(one, (*mapping, *sequence))]
     return (fitting or types)[0]
+
+
+def _may_be_text(kind: inspect.Type) -> bool:
+    types = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
+    return any(isinstance(one, inspect.StrType) for one in types)
 
 
 def _wanted(kind: inspect.Type, default: Any) -> str:

@@ -188,7 +188,7 @@ class Penstock:
             if self._identify is not None:
                 name = self._identify(scope)
                 scope[PRINCIPAL] = Principal(name) if name else None
-            elif not self.config.keys and not _on_loopback(scope):
+            elif not self._wants_key() and not _on_loopback(scope):
                 error = ClientError(
                     "This gateway has no key configured, so it answers on loopback addresses only. "
                     "Configure a key.",
@@ -244,6 +244,9 @@ class Penstock:
         """
         gateway, owner = self._running(), Principal(principal)
         return Generation(gateway, await gateway.find(stream, owner), owner)
+
+    def _wants_key(self) -> bool:
+        return self._system is not None and self._system.context.guard.wants_key
 
     def _default_model(self) -> str:
         return self._system.context.default_model if self._system else ""

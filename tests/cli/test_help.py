@@ -12,7 +12,7 @@ def test_the_guide_says_what_the_program_says():
 
 
 def test_the_guide_has_every_command():
-    assert set(HELP.findall(PAGE.read_text())) == {"", *COMMANDS}
+    assert {name for name in HELP.findall(PAGE.read_text()) if " " not in name} == {"", *COMMANDS}
 
 
 def test_the_guide_has_every_variable_and_exit_code():

@@ -4,9 +4,13 @@ import pytest
 from starlette.routing import Route
 from structlog.testing import capture_logs
 
+from penstock.policies.api_keys import KeyRing
+from penstock.policies.browser_tokens import BrowserTokens
+from penstock.policies.identities import Identities
 from penstock.server.app import routes
-from penstock.server.guard import Guard, GuardSettings, hash_key, is_loopback
+from penstock.server.guard import Guard, GuardSettings, is_loopback
 from penstock.types.errors import ClientError
+from penstock.types.keys import KeyRecord, hash_key
 from tests.server.conftest import config
 from tests.server.raw import connected, request
 
@@ -23,7 +27,16 @@ SPENDING = {
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/messages"),
     ("POST", "/v1/messages/count_tokens"),
+    ("POST", "/v1/responses"),
+    ("POST", "/v1/responses/input_tokens"),
+    ("POST", "/v1/responses/{stream}/cancel"),
+    ("DELETE", "/v1/responses/{stream}"),
+    ("POST", "/v1/tokens"),
+    ("POST", "/v1/admin/keys"),
+    ("POST", "/v1/admin/keys/{key}/rotate"),
+    ("DELETE", "/v1/admin/keys/{key}"),
 }
+ADMIN = "/v1/admin/"
 
 
 def verdict(guard, *, spends=True, **headers):
@@ -38,6 +51,26 @@ def verdict(guard, *, spends=True, **headers):
 
 def guard(**more):
     return Guard(GuardSettings(**more))
+
+
+def keyed(*, anonymous=None, **keys):
+    """A guard that knows these keys, by whose they are."""
+    records = [KeyRecord(f"config.{name}", name, hash_key(key)) for name, key in keys.items()]
+    ring = KeyRing(records, clock=lambda: 0.0, wall=lambda: 0.0)
+    identities = Identities(ring, None, BrowserTokens(lambda: b"secret", lambda: 0.0))
+    return Guard(GuardSettings(anonymous=anonymous), identities)
+
+
+async def verdict_on_key(guard, *, spends=True, **headers):
+    """As `verdict`, once the credential in the headers is looked at."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    found = await guard.identify(named)
+    try:
+        return guard.admit(named, found, spends=spends).id
+    except ClientError as error:
+        if error.status != (401 if "key" in error.code else 403):
+            raise
+        return error.code
 
 
 # --- names -------------------------------------------------------------------------------------------
@@ -211,12 +244,16 @@ def test_a_browser_that_says_nothing_must_show_where_it_comes_from(referer, expe
         {"x_api_key": KEY},
         {"api_key": KEY},
         {"authorization": "Basic dTpw", "x_api_key": KEY},
+        {"x_goog_api_key": KEY},
+        {"sec_websocket_protocol": f"penstock.v1+json, penstock.key.{KEY}"},
+        {"sec_websocket_protocol": f"openai-insecure-api-key.{KEY},realtime"},
     ],
 )
-def test_a_key_is_taken_where_sdks_send_it(headers):
-    guarded = guard(key_hashes={"app": hash_key(KEY), "other": hash_key(OTHER_KEY)})
-    assert verdict(guarded, **headers) == "app"
-    assert verdict(guarded, **headers, host="evil.example", origin="https://evil.example") == "app"
+async def test_a_key_is_taken_where_sdks_send_it(headers):
+    guarded = keyed(app=KEY, other=OTHER_KEY)
+    assert await verdict_on_key(guarded, **headers) == "app"
+    elsewhere = {"host": "evil.example", "origin": "https://evil.example"}
+    assert await verdict_on_key(guarded, **headers, **elsewhere) == "app"
 
 
 @pytest.mark.parametrize(
@@ -234,13 +271,28 @@ def test_a_key_is_taken_where_sdks_send_it(headers):
         ({"x_api_key": "ÿ"}, "invalid_api_key"),
     ],
 )
-def test_no_key_or_another_one_is_refused(headers, expected):
+async def test_no_key_or_another_one_is_refused(headers, expected):
     for spends in (False, True):
-        assert verdict(guard(key_hashes={"app": hash_key(KEY)}), spends=spends, **headers) == expected
+        assert await verdict_on_key(keyed(app=KEY), spends=spends, **headers) == expected
+
+
+async def test_who_has_no_key_is_let_in_where_that_is_configured_and_a_wrong_one_is_still_wrong():
+    for guarded in (keyed(app=KEY, anonymous=True), keyed(anonymous=True)):
+        assert await verdict_on_key(guarded, host="localhost") == "anonymous"
+        assert await verdict_on_key(guarded, host="evil.example") == "host_not_allowed"
+    assert await verdict_on_key(keyed(app=KEY, anonymous=True), x_api_key=KEY) == "app"
+    assert await verdict_on_key(keyed(app=KEY, anonymous=True), x_api_key="other") == "invalid_api_key"
+    # What an SDK sends to a gateway without keys is nobody's.
+    assert await verdict_on_key(keyed(), host="localhost", x_api_key="anything") == "anonymous"
+
+
+async def test_nobody_comes_in_where_that_is_configured_and_there_is_no_key_yet():
+    assert await verdict_on_key(keyed(anonymous=False), host="localhost") == "missing_api_key"
+    assert await verdict_on_key(keyed(anonymous=False), x_api_key="any") == "invalid_api_key"
 
 
 def test_a_guard_shows_no_key():
-    assert KEY not in repr(guard(key_hashes={"app": hash_key(KEY)}).__dict__)
+    assert KEY not in repr(keyed(app=KEY).__dict__)
 
 
 # --- on every route ----------------------------------------------------------------------------------
@@ -256,7 +308,7 @@ GUARDED = [pair for pair in EVERY if pair[1] not in OPEN]
 
 def path(pattern):
     stream = "s_0001ARZ3NDEKTSV4RRFFQ69G5FAV"
-    values = {"{stream}": stream, "{model:path}": "demo", "{file:path}": "index.html"}
+    values = {"{stream}": stream, "{key}": "0123456789", "{model:path}": "demo", "{file:path}": "index.html"}
     for name, value in values.items():
         pattern = pattern.replace(name, value)
     return pattern
@@ -315,7 +367,10 @@ class TestWithKeys:
         assert (without.status_code, without.json()["error"]["code"]) == (401, "missing_api_key")
         assert without.headers["www-authenticate"] == "Bearer"
         assert (wrong.status_code, wrong.json()["error"]["code"]) == (401, "invalid_api_key")
-        assert right.status_code not in (401, 403)
+        if pattern.startswith(ADMIN):
+            assert right.json()["error"]["code"] == "admin_required"
+        else:
+            assert right.status_code not in (401, 403)
         assert KEY not in f"{logs}{without.text}{wrong.text}{right.text}"
 
     @pytest.mark.parametrize(("method", "pattern"), [pair for pair in EVERY if pair[1] in OPEN])

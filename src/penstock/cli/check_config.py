@@ -68,6 +68,7 @@ def _report(draft: Draft, problems: list[Problem]) -> dict[str, Any]:
         report["listen"] = {"host": config.listen.host, "port": config.listen.port}
         report["store"] = {"kind": config.store.kind, "path": config.store.path}
         report["keys"] = sorted(config.keys)
+        report["jwt"] = sorted(config.jwt)
         report["providers"] = {
             name: {"kind": made.kind, "base_url": made.base_url, "has_key": bool(made.api_key)}
             for name, made in config.providers.items()
@@ -86,7 +87,7 @@ def _summary(config: Config) -> list[str]:
     """Return what was understood, in lines; of secrets, whether there are any."""
     rows = [
         ("listen", f"{config.listen.host}:{config.listen.port}"),
-        ("keys", ", ".join(sorted(config.keys)) or "none: for this machine only"),
+        ("keys", _whose(config)),
         ("store", "memory" if config.store.kind == "memory" else f"{config.store.path} (embedded)"),
     ]
     for name, made in config.providers.items():
@@ -102,6 +103,16 @@ def _summary(config: Config) -> list[str]:
         rows.append(("model", f"{name} → {tried}"))
     rows.append(("default", default_model(config)))
     return [f"  {name:<8}  {what}" for name, what in rows]
+
+
+def _whose(config: Config) -> str:
+    """Return who comes in, as far as the configuration says."""
+    named = [*sorted(config.keys), *(f"{name} (tokens)" for name in sorted(config.jwt))]
+    if config.anonymous is False:
+        named.append("those of `penstock keys`")
+    elif config.anonymous or not named:
+        named.append("none: for this machine only" if config.anonymous is None else "none wanted")
+    return ", ".join(named)
 
 
 def default_model(config: Config) -> str:

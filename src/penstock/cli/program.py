@@ -36,6 +36,7 @@ COMMANDS: Final = MappingProxyType(
         "read": Listed("penstock.cli.read:read", "Follow a stream from any point."),
         "verify": Listed("penstock.cli.verify:verify", "Check that a stream is whole."),
         "models": Listed("penstock.cli.models:models", "List the models that can be asked for."),
+        "keys": Listed("penstock.cli.keys:app", "Make, list, replace and end API keys."),
         "check-config": Listed(
             "penstock.cli.check_config:check_config", "Say what is wrong with a configuration."
         ),
@@ -92,7 +93,9 @@ class Commands(TyperGroup):
 
 def load(name: str) -> Any:
     """Return the command called ``name``, as its module defines it."""
-    function: Callable[..., None] = pkgutil.resolve_name(COMMANDS[name].target)
+    function: Callable[..., None] | typer.Typer = pkgutil.resolve_name(COMMANDS[name].target)
+    if isinstance(function, typer.Typer):  # a command with commands of its own
+        return typer.main.get_command(function)
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     single.command(name, context_settings=dict(CONTEXT))(function)
     return typer.main.get_command(single)

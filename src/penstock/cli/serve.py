@@ -159,7 +159,7 @@ def _greet(config: Config, port: int) -> None:
         survives = "a power failure" if config.store.durability == "host" else "a killed process"
         kept = f"{config.store.path} (survives {survives})"
     model = config.default_model or next((m for m in config.models if "*" not in m), "demo")
-    key = ' -H "Authorization: Bearer $PENSTOCK_KEY"' if config.keys else ""
+    key = ' -H "Authorization: Bearer $PENSTOCK_KEY"' if config.has_keys else ""
     print(
         f"Penstock {__version__}\n"
         f"  page    {base}/\n"

@@ -9,10 +9,10 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from fnmatch import fnmatchcase
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Protocol, Self, TypeAlias
 
 import msgspec
 import structlog
@@ -92,6 +92,18 @@ class ModelInfo(msgspec.Struct, frozen=True):
     aliases: tuple[str, ...] = ()
 
 
+class Companion(Protocol):
+    """What lives with the gateway: opened once the store is, closed when no run is left."""
+
+    async def open(self) -> None:
+        """Be ready. Raises `PenstockError` when that cannot be: then nothing starts."""
+        ...
+
+    async def aclose(self) -> None:
+        """Finish what is begun, and let go."""
+        ...
+
+
 class Gateway:
     """See the module's head."""
 
@@ -103,16 +115,19 @@ class Gateway:
         settings: GatewaySettings | None = None,
         *,
         policy: Policy | None = None,
+        companions: Sequence[Companion] = (),
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """``policy`` is asked before a stream is made. ``clock`` measures spans, ``wall`` is Unix time; both
-        in seconds."""
+        """``policy`` is asked before a stream is made; ``companions`` live as long as the gateway. ``clock``
+        measures spans, ``wall`` is Unix time; both in seconds."""
         self.store = store
         self.settings = settings or GatewaySettings()
         self._providers = providers
         self._routing = routing
         self._policy = policy or Chain()
+        self._companions = companions
+        self._around = AsyncExitStack()
         self._clock = clock
         self._wall = wall
         self._streams: dict[str, Stream] = {}
@@ -146,8 +161,12 @@ class Gateway:
             with suppress(StorageError, TimeoutError):  # the disk may be full: then they are closed later
                 async with asyncio.timeout(self.settings.recovery_patience):
                     await self._orphans.close_all()
+            for companion in self._companions:
+                await companion.open()
+                self._around.push_async_callback(companion.aclose)
             await self._group.__aenter__()
         except BaseException:
+            await self._around.aclose()
             await self.store.aclose()
             raise
         self._closer = self._group.create_task(self._orphans.run())
@@ -176,7 +195,10 @@ class Gateway:
                 except TimeoutError:
                     log.warning("provider_not_closed", provider=name)
         finally:
-            await self.store.aclose()
+            try:
+                await self._around.aclose()
+            finally:
+                await self.store.aclose()
 
     @property
     def open_streams(self) -> int:

@@ -1,6 +1,7 @@
 """The ASGI application: the route table, readable as a list, and what becomes of errors."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from urllib.parse import quote
 
 import structlog
@@ -13,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from penstock.server import docs, generations, models, openai_responses, reads, streams, ui
+from penstock.server import admin, docs, generations, models, openai_responses, reads, streams, ui
 from penstock.server.context import RECONNECT_QUERIES, Context, new_request_id
 from penstock.server.downstream import ClientGone, Cut, Headers, break_off
 from penstock.server.errors import error_response, speaks_anthropic
@@ -61,6 +62,12 @@ def routes() -> list[Route]:
         # Anthropic Messages
         Route("/v1/messages", generations.messages, methods=["POST"]),
         Route("/v1/messages/count_tokens", models.count_tokens, methods=["POST"]),
+        # identity
+        Route("/v1/tokens", admin.make_token, methods=["POST"]),
+        Route("/v1/admin/keys", admin.list_keys, methods=["GET"]),
+        Route("/v1/admin/keys", admin.create_key, methods=["POST"]),
+        Route("/v1/admin/keys/{key}", admin.revoke_key, methods=["DELETE"]),
+        Route("/v1/admin/keys/{key}/rotate", admin.rotate_key, methods=["POST"]),
         # models, in OpenAI's form or Anthropic's
         Route("/v1/models", models.list_models, methods=["GET"]),
         Route("/v1/models/{model:path}", models.one_model, methods=["GET"]),
@@ -82,20 +89,23 @@ def build_app(context: Context, *, origins: tuple[str, ...] = ()) -> ASGIApp:
             allow_headers=["*"],
             expose_headers=EXPOSED.split(", "),
         )
-    return Outermost(app, context, describe(table, keys=context.guard.wants_key))
+    return Outermost(app, context, cache(lambda keys: describe(table, keys=keys)))
 
 
 class Outermost:
     """The server's one wide catch, around everything, and the owner of its state."""
 
-    def __init__(self, app: ASGIApp, context: Context, description: Json) -> None:
-        """Wrap ``app``, whose handlers find ``context`` and ``description`` in ``request.app.state``."""
-        self.state = State({"context": context, "description": description})
+    def __init__(self, app: ASGIApp, context: Context, describe: Callable[[bool], Json]) -> None:
+        """Wrap ``app``, whose handlers find the rest in ``request.app.state``. ``describe`` is told whether a
+        key is wanted."""
+        self.state = State({"context": context, "describe": describe})
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve; an exception nobody foresaw is logged, and answered if the head is not out yet."""
         scope["app"] = self
+        if scope["type"] == "websocket":
+            await self.state.context.identify(scope)
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -114,6 +124,7 @@ class Outermost:
             await send(message)
 
         try:
+            await self.state.context.identify(scope)
             await self._app(scope, receive, watch)
             if (deferred := scope.pop(DEFERRED, None)) is not None:
                 response, receive, send_on = deferred

@@ -3,11 +3,14 @@
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Mapping
-from typing import Any, Final, Literal
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
-from starlette.requests import Request
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection, Request
+from starlette.types import Scope
 
 from penstock.gateway.counting import Counter
 from penstock.gateway.gateway import Gateway
@@ -19,6 +22,7 @@ from penstock.server.renderings import Renderings
 from penstock.server.responses import Heart
 from penstock.types.calls import AtRest, OnDisconnect
 from penstock.types.errors import ClientError
+from penstock.types.keys import KeyOrder, KeyRecord, NewKey, Token, TokenOrder
 from penstock.types.principals import Principal
 
 CURSOR_QUERIES: Final = ("lastEventId", "last_event_id", "after", "starting_after", "offset")
@@ -26,6 +30,13 @@ RECONNECT_QUERIES: Final = ("lastEventId", "last_event_id")
 
 PRINCIPAL: Final = "penstock.principal"
 """Where in the scope an application around us says who is calling; None for nobody."""
+
+
+FOUND: Final = "penstock.found"
+"""Where in the scope it stands whose credential came with the request, until it is admitted."""
+
+ADMITTED: Final = "penstock.admitted"
+"""Where in the scope it stands who was admitted."""
 
 
 class RouteSettings(msgspec.Struct, frozen=True):
@@ -60,6 +71,34 @@ class ServerSettings(msgspec.Struct, frozen=True):
     routes: Mapping[str, RouteSettings] = {}
 
 
+class Desk(Protocol):
+    """Where keys are kept."""
+
+    async def keys(self) -> Sequence[KeyRecord]:
+        """Return all keys, oldest first."""
+        ...
+
+    async def create(self, order: KeyOrder) -> NewKey:
+        """Make a key."""
+        ...
+
+    async def rotate(self, key_id: str, grace: float) -> NewKey:
+        """Make its successor. Raises `ClientError` 404, 409."""
+        ...
+
+    async def revoke(self, key_id: str) -> KeyRecord:
+        """End it. Raises `ClientError` 404."""
+        ...
+
+
+class Minter(Protocol):
+    """Who makes tokens for pages."""
+
+    def make(self, maker: Principal, order: TokenOrder) -> Token:
+        """Raises `ClientError` 403."""
+        ...
+
+
 class Context:
     """Built once by the assembly; the app's state."""
 
@@ -72,14 +111,26 @@ class Context:
         default_model: str = "",
         pages: Mapping[str, File] | None = None,
         counter: Counter,
+        desk: Desk | None = None,
+        minter: Minter | None = None,
+        keys_changed: Callable[[], Awaitable[None]] | None = None,
+        wall: Callable[[], float] = time.time,
     ) -> None:
-        """Hold the parts. ``default_model`` is for ``GET /stream`` without one; ``pages``: see `files`."""
+        """Hold the parts. ``default_model`` is for ``GET /stream`` without one; ``pages``: see `files`.
+
+        ``desk`` keeps keys, ``minter`` makes tokens for pages, ``keys_changed`` is told when there are other
+        keys; ``wall`` is Unix time.
+        """
         self.gateway = gateway
         self.guard = guard
         self.settings = settings or ServerSettings()
         self.default_model = default_model
         self.pages = pages or {}
         self.counter = counter
+        self.desk = desk
+        self.minter = minter
+        self.wall = wall
+        self._keys_changed = keys_changed
         self.links = Links(lambda: gateway.store.secret)
         self.renderings = Renderings()
         self.conversations = Conversations()
@@ -89,17 +140,45 @@ class Context:
         """Return the settings of the route ``name``."""
         return self.settings.routes.get(name, EVERY_ROUTE)
 
-    def admit(self, request: Request, *, spends: bool) -> Principal:
+    async def keys_changed(self) -> None:
+        """Have the guard know the keys as they are now."""
+        if self._keys_changed is not None:
+            await self._keys_changed()
+
+    async def identify(self, scope: Scope) -> None:
+        """Find out whose credential came with a request or a WebSocket, for `admit`; once, before routing."""
+        if PRINCIPAL not in scope:
+            scope[FOUND] = await self.guard.identify(Headers(scope=scope), _address(scope))
+
+    def admit(self, request: HTTPConnection, *, spends: bool) -> Principal:
         """See `Guard.admit`; whom an application around us has identified needs no key of ours."""
-        if PRINCIPAL in request.scope:
-            return self.guard.admit_identified(request.scope[PRINCIPAL], request.headers, spends=spends)
-        return self.guard.admit(request.headers, spends=spends)
+        scope, headers = request.scope, request.headers
+        if PRINCIPAL in scope:
+            principal = self.guard.admit_identified(scope[PRINCIPAL], headers, spends=spends)
+        else:
+            address = _address(scope)
+            principal = self.guard.admit(headers, scope.get(FOUND), spends=spends, address=address)
+        scope[ADMITTED] = principal
+        return principal
+
+    def admit_admin(self, request: HTTPConnection) -> Principal:
+        """As `admit`, of administrators alone. Raises `ClientError` 403 `admin_required`."""
+        principal = self.admit(request, spends=True)
+        if not principal.admin:
+            message = "This is for administrators: use a key that was made with --admin."
+            raise ClientError(message, code="admin_required", status=403)
+        return principal
 
 
 def context(request: Request) -> Context:
     """Return the context of the app that serves ``request``."""
     found: Context = request.app.state.context
     return found
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else ""
 
 
 def new_request_id() -> str:

@@ -31,7 +31,8 @@ VIEWER_POLICY: Final = "; ".join(
 
 async def document(request: Request) -> Response:
     """``GET /openapi.json``: the description, with this server's address as it was called."""
-    described = {**request.app.state.description, "servers": [{"url": address(request)}]}
+    wants_key = context(request).guard.wants_key
+    described = {**request.app.state.describe(wants_key), "servers": [{"url": address(request)}]}
     headers = {"cache-control": "no-cache", "x-content-type-options": "nosniff"}
     return Response(msgspec.json.encode(described), 200, headers, "application/json")
 

@@ -1,36 +1,61 @@
-"""Who may come in: keys, and what keeps web pages from spending through a gateway without keys.
+"""Who may come in: credentials, and what keeps web pages from spending through a gateway without keys.
 
-Without a key configured, the server is for this machine's user alone: it takes requests for its own
-names only (a page elsewhere can point its DNS name at 127.0.0.1), from its own pages or configured
-origins only, and creating bodies as JSON only. With a key, every route that touches streams wants
-it. Keys are kept as SHA-256 hashes.
+Without a key known, the server is for this machine's user alone: it takes requests for its own names
+only (a page elsewhere can point its DNS name at 127.0.0.1), from its own pages or configured origins
+only, and creating bodies as JSON only. With a key, every route that touches streams wants one. Whose a
+credential is, `Identifies` knows; where it stands in a request is known here.
 """
 
-import hashlib
-import hmac
 import ipaddress
+import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Protocol, TypeAlias
 
 import msgspec
 
-from penstock.types.errors import ClientError
-from penstock.types.principals import ANONYMOUS, Principal
+from penstock.types.errors import ClientError, PenstockError
+from penstock.types.principals import ANONYMOUS, Principal, Whence
+
+Found: TypeAlias = Principal | PenstockError | None
+"""Who came with a credential, or what is wrong with it; None where there was none."""
+
+SUBPROTOCOLS: Final = ("penstock.key.", "openai-insecure-api-key.")
+"""What a credential stands behind among the subprotocols of a WebSocket: browsers can send no header."""
+
+MAX_CREDENTIAL: Final = 16_384
 
 LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 
 
-class GuardSettings(msgspec.Struct, frozen=True):
-    """``key_hashes``: SHA-256 in hex, by principal id. ``hosts`` and ``origins``: beyond our own."""
+def is_origin(text: str) -> bool:
+    """Say whether ``text`` is an origin, but for its capitals and a slash at the end."""
+    return bool(re.fullmatch(r"https?://[^/\s?#@]{1,255}/?", text))
 
-    key_hashes: Mapping[str, str] = {}
+
+class GuardSettings(msgspec.Struct, frozen=True):
+    """``hosts`` and ``origins``: beyond our own. ``anonymous``: whether somebody without a credential may
+    come in; None for as long as there is no key."""
+
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    anonymous: bool | None = None
 
 
-def hash_key(key: str) -> str:
-    """Return what is kept of an API key."""
-    return hashlib.sha256(key.encode()).hexdigest()
+class Identifies(Protocol):
+    """What the guard needs of whoever knows credentials."""
+
+    @property
+    def any(self) -> bool:
+        """Whether somebody could come in with something."""
+        ...
+
+    async def fresh(self) -> None:
+        """Hear of keys that were made elsewhere, if that is due."""
+        ...
+
+    async def identify(self, credential: str, whence: Whence) -> Principal:
+        """Return who comes with ``credential``. Raises `PenstockError`."""
+        ...
 
 
 def is_loopback(host: str) -> bool:
@@ -51,39 +76,63 @@ def normal_origin(origin: str) -> str:
 class Guard:
     """Admits requests; immutable."""
 
-    def __init__(self, settings: GuardSettings) -> None:
-        """See the module's head."""
-        self._keys = {hashed: Principal(name) for name, hashed in settings.key_hashes.items()}
+    def __init__(self, settings: GuardSettings, identities: Identifies | None = None) -> None:
+        """Without ``identities`` there are no keys."""
+        self._identities = identities
+        self._anonymous = settings.anonymous
         self._hosts = LOCAL_NAMES | {host.lower() for host in settings.hosts}
         self._origins = frozenset(map(normal_origin, settings.origins))
 
     @property
     def wants_key(self) -> bool:
-        """Say whether a key is configured, without which nobody comes in."""
-        return bool(self._keys)
+        """Say whether nobody comes in without a credential."""
+        if self._anonymous is None:
+            return self._identities is not None and self._identities.any
+        return not self._anonymous
 
-    def admit(self, headers: Mapping[str, str], *, spends: bool) -> Principal:
-        """Return who is calling. ``spends``: the request may start or stop a generation.
+    async def identify(self, headers: Mapping[str, str], address: str = "") -> Found:
+        """Return whose the credential in ``headers`` is. Never raises; see `admit`."""
+        if self._identities is None:
+            return None
+        await self._identities.fresh()  # the first key closes the door
+        credential = presented(headers)
+        if not credential or not (self._identities.any or self.wants_key):
+            return None
+        return await self.authenticate(credential, headers, address)
 
-        Raises `ClientError`: 401 `missing_api_key` or `invalid_api_key`, 403 `host_not_allowed`,
+    async def authenticate(self, credential: str, headers: Mapping[str, str], address: str = "") -> Found:
+        """As `identify`, for a credential that came in another way, such as a WebSocket's first message."""
+        if self._identities is None:
+            return None
+        if len(credential) > MAX_CREDENTIAL:
+            return ClientError("This is no API key.", code="invalid_api_key", status=401)
+        try:
+            return await self._identities.identify(credential, Whence(address, _origin_of(headers)))
+        except PenstockError as error:
+            return error
+
+    def admit(
+        self, headers: Mapping[str, str], found: Found = None, *, spends: bool, address: str = ""
+    ) -> Principal:
+        """Return who is calling; ``found`` is from `identify`. ``spends``: the request may start or stop a
+        generation.
+
+        Raises `ClientError`: 401 `missing_api_key` or what `found` says, 403 `host_not_allowed`,
         `origin_not_allowed`, `cross_site_request` or `unasked_request`.
         """
-        if not self._keys:
-            self._check_host(headers.get("host", ""))
-            if spends:
-                self._check_asked(headers)
-            if spends or not _opens_page(headers):
-                self._check_origin(headers)
-            return ANONYMOUS
-        key = _presented_key(headers)
-        if not key:
+        if isinstance(found, PenstockError):
+            raise found
+        if found is not None:
+            return found
+        if self.wants_key:
             message = "This gateway wants an API key: send it as 'Authorization: Bearer <key>'."
             raise ClientError(message, code="missing_api_key", status=401)
-        hashed = hash_key(key)
-        for known, principal in self._keys.items():
-            if hmac.compare_digest(known, hashed):
-                return principal
-        raise ClientError("This API key is not known.", code="invalid_api_key", status=401)
+        self._check_host(headers.get("host", ""))
+        if spends:
+            self._check_asked(headers)
+        if spends or not _opens_page(headers):
+            self._check_origin(headers)
+        return msgspec.structs.replace(ANONYMOUS, address=address) if address else ANONYMOUS
 
     def admit_identified(
         self, principal: Principal | None, headers: Mapping[str, str], *, spends: bool
@@ -104,7 +153,7 @@ class Guard:
 
     def check_host(self, headers: Mapping[str, str]) -> None:
         """Without keys, refuse names that are not ours, also to the bearer of a link."""
-        if not self._keys:
+        if not self.wants_key:
             self._check_host(headers.get("host", ""))
 
     def _check_host(self, host: str) -> None:
@@ -161,8 +210,25 @@ def _cross_site() -> ClientError:
     return ClientError(message, code="cross_site_request", status=403)
 
 
-def _presented_key(headers: Mapping[str, str]) -> str:
+def presented(headers: Mapping[str, str]) -> str:
+    """Return the credential that a request carries, wherever its dialect puts it; empty without one."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and token:
+    if scheme.lower() == "bearer" and token.strip():
         return token.strip()
-    return headers.get("x-api-key", "") or headers.get("api-key", "")
+    for name in ("x-api-key", "api-key", "x-goog-api-key"):
+        if key := headers.get(name, ""):
+            return key
+    for protocol in headers.get("sec-websocket-protocol", "").split(","):
+        for prefix in SUBPROTOCOLS:
+            if protocol.strip().startswith(prefix):
+                return protocol.strip().removeprefix(prefix)
+    return ""
+
+
+def _origin_of(headers: Mapping[str, str]) -> str:
+    """Return the origin of the page that sent a request; browsers leave it out of their own pages' reads."""
+    origin = headers.get("origin", "")
+    if not origin and headers.get("sec-fetch-site") == "same-origin":
+        scheme, _, rest = headers.get("referer", "").partition("://")
+        return f"{scheme}://{rest.partition('/')[0]}"
+    return origin

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from starlette.routing import Route
 
-from penstock.server import shapes
+from penstock.server import admin, shapes
 from penstock.server.operations import (
     ANY,
     EXAMPLES,
@@ -51,6 +51,10 @@ Server-sent events are described by `x-itemSchema`, which is what OpenAPI 3.2 ca
 """
 
 
+ASKED: Final = (admin.KeyRequest, admin.RotateRequest, admin.TokenRequest)
+"""Bodies that are decoded into the very types that describe them."""
+
+
 # --- schemas -------------------------------------------------------------------------------------------
 
 
@@ -62,7 +66,17 @@ def schemas() -> Json:
         if isinstance(kind, type) and kind.__module__ == shapes.__name__
     ]
     _, made = msgspec.json.schema_components(
-        [*parts, events.AnyEvent, RequestBody, MessageBody, MessagesBody, TurnBody, ResponsesBody, ItemBody],
+        [
+            *parts,
+            *ASKED,
+            events.AnyEvent,
+            RequestBody,
+            MessageBody,
+            MessagesBody,
+            TurnBody,
+            ResponsesBody,
+            ItemBody,
+        ],
         ref_template="#/components/schemas/{name}",
     )
     for schema in made.values():

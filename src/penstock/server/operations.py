@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from penstock.server import docs, generations, models, openai_responses, reads, shapes, streams, ui
+from penstock.server import admin, docs, generations, models, openai_responses, reads, shapes, streams, ui
 from penstock.server.formats import DIALECTS
 from penstock.wire.anthropic_messages import STATUSES
 
@@ -170,6 +170,7 @@ PARAMETERS: Final[Mapping[str, Json]] = {
 }
 
 PLACES: Final[Mapping[str, str]] = {
+    "key": "The id of a key: what stands after `pk_`.",
     "stream": "The id of a stream; a dialect's id of it (`chatcmpl-…`) does as well.",
     "model": "A model's name, slashes included.",
     "file": "The name of a file of the page.",
@@ -207,6 +208,9 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "CountRequest": _SAID,
     "ResponsesRequest": {"model": "demo", "input": "Hello", "stream": True},
     "LinkRequest": {"scope": "read", "ttl_s": 3600},
+    "TokenRequest": {"user": "alice", "models": ["demo"], "spend_usd": 0.05, "ttl_s": 600},
+    "KeyRequest": {"name": "web-app", "team": "shop", "models": ["demo*"], "ttl_s": 7776000},
+    "RotateRequest": {"grace_s": 86400},
     "NativeEvent": f"""\
 retry: 1000
 event: stream
@@ -251,9 +255,19 @@ id: {_HELLO}4
 
 # --- what is refused -----------------------------------------------------------------------------------
 
-KEY: Final[Codes] = {"missing_api_key": 401, "invalid_api_key": 401}
+KEY: Final[Codes] = {
+    "missing_api_key": 401,
+    "invalid_api_key": 401,
+    "expired_api_key": 401,
+    "invalid_token": 401,
+    "expired_token": 401,
+    "address_not_allowed": 403,
+    "origin_not_allowed": 403,
+    "keys_unavailable": 503,
+}
 LOCAL: Final[Codes] = {"host_not_allowed": 403, "origin_not_allowed": 403, "cross_site_request": 403}
 """Who may, with keys and without: one of the two holds."""
+ADMIN: Final[Codes] = {"admin_required": 403, "ledger_unavailable": 503}
 LINK: Final[Codes] = {"invalid_link": 403, "link_expired": 403}
 NOWHERE: Final[Codes] = {"not_found": 404}
 """Of a path with a place for a name, when the name makes another path of it."""
@@ -272,6 +286,9 @@ BODY: Final[Codes] = {
 }
 CHAT: Final[Codes] = {"invalid_type": 400, "missing_required_parameter": 400}
 START: Final[Codes] = {
+    "model_not_allowed": 403,
+    "route_not_allowed": 403,
+    "preset_not_allowed": 403,
     "cursor_incomplete": 400,
     "unasked_request": 403,
     "model_not_found": 404,
@@ -584,6 +601,50 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
         ("anthropic-version", "anthropic-beta"),
         "CountRequest",
         statuses=STATUSES,
+    ),
+    admin.make_token: Operation(
+        "Identity",
+        "Make a token for a page",
+        {201: _json("The token, this once.", "TokenMade", ("x-request-id", "Cache-Control"))},
+        [
+            BODY,
+            {
+                "unasked_request": 403,
+                "key_required": 403,
+                "model_not_allowed": 403,
+                "preset_not_allowed": 403,
+            },
+        ],
+        "A back end exchanges its key for a token that is bound to models or a preset, to what it may cost "
+        "and to a time, so that no key ever reaches a page.",
+        body="TokenRequest",
+    ),
+    admin.list_keys: Operation(
+        "Identity",
+        "List the keys",
+        {200: _json("All that are kept, oldest first.", "KeyList", ("x-request-id", "Cache-Control"))},
+        [ADMIN, {"unasked_request": 403}],
+    ),
+    admin.create_key: Operation(
+        "Identity",
+        "Make a key",
+        {201: _json("The key, this once.", "KeyMade", ("x-request-id", "Cache-Control"))},
+        [BODY, ADMIN, {"unasked_request": 403, "too_many_keys": 409}],
+        body="KeyRequest",
+    ),
+    admin.rotate_key: Operation(
+        "Identity",
+        "Replace a key",
+        {201: _json("Its successor, this once.", "KeyMade", ("x-request-id", "Cache-Control"))},
+        [BODY, ADMIN, {"unasked_request": 403, "key_not_found": 404, "key_not_active": 409}],
+        "The new one may what the old one may; the old one ends, after a grace if that is wanted.",
+        body="RotateRequest",
+    ),
+    admin.revoke_key: Operation(
+        "Identity",
+        "End a key",
+        {200: _json("It works no more.", "Key", ("x-request-id", "Cache-Control"))},
+        [ADMIN, {"unasked_request": 403, "key_not_found": 404}],
     ),
     models.list_models: Operation(
         "Models",

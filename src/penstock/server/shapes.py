@@ -322,6 +322,48 @@ class AnthropicModelList(Struct):
     last_id: str | None
 
 
+# --- identity ------------------------------------------------------------------------------------------
+
+
+class Key(Struct):
+    """A key as it is kept: everything but the key."""
+
+    id: str
+    name: str
+    state: Literal["active", "expired", "revoked"]
+    created_at: Seconds
+    team: str | UnsetType = UNSET
+    admin: bool | UnsetType = UNSET
+    models: list[str] | UnsetType = UNSET
+    routes: list[str] | UnsetType = UNSET
+    origins: list[str] | UnsetType = UNSET
+    addresses: list[str] | UnsetType = UNSET
+    expires_at: Seconds | UnsetType = UNSET
+    revoked_at: Seconds | UnsetType = UNSET
+    replaced_by: str | UnsetType = UNSET
+
+
+class KeyMade(Key, kw_only=True):
+    """A new key, for the only time that it is told."""
+
+    key: str
+
+
+class KeyList(Struct):
+    """All keys, oldest first."""
+
+    object: Literal["list"]
+    data: list[Key]
+
+
+class TokenMade(Struct):
+    """A token for a page, and whose streams those are that it starts."""
+
+    token: str
+    principal: str
+    expires_at: Seconds
+
+
 # --- models, errors, probes ------------------------------------------------------------------------------
 
 

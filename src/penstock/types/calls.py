@@ -45,7 +45,7 @@ class Call(msgspec.Struct, frozen=True):
     ``route`` names where it came in, ``body_sha256`` is of the request as it came, and
     ``idempotency_key`` is empty when the client gave none. ``ttl`` is in seconds. ``join``: an equal
     call that is running and wanted it too may answer this one; None for as the model's setting says.
-    ``at_rest`` is empty for as the store does by itself.
+    ``at_rest`` is empty for as the store does by itself. ``preset`` names what made the request.
     """
 
     principal: Principal
@@ -58,4 +58,5 @@ class Call(msgspec.Struct, frozen=True):
     ttl: float | None = None
     join: bool | None = None
     at_rest: AtRest | Literal[""] = ""
+    preset: str = ""
     metadata: dict[str, str] | None = None

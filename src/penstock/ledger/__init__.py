@@ -1,0 +1,1 @@
+"""What is at rest about money and identity: usage by attempt, and API keys. SQLite, or PostgreSQL."""

@@ -1,0 +1,38 @@
+"""What the bearer of a credential may ask for: models, routes, and for how long."""
+
+from collections.abc import Callable
+
+from penstock.policies.policy import Admission, EventFilter
+from penstock.types.calls import Call
+from penstock.types.errors import ClientError
+
+
+class Access:
+    """A `Policy`: holds calls against their principal's grant."""
+
+    def __init__(self, wall: Callable[[], float]) -> None:
+        """``wall`` is Unix time."""
+        self._wall = wall
+
+    async def admit(self, call: Call) -> Admission:
+        """Raises `ClientError` 403 `model_not_allowed`, `route_not_allowed`, `preset_not_allowed`."""
+        principal, grant = call.principal, call.principal.grant
+        if principal.stream:
+            raise ClientError("A link starts nothing.", code="invalid_link", status=403)
+        if grant.ends_at is not None and self._wall() >= grant.ends_at:
+            raise ClientError("This token has expired: get a new one.", code="expired_token", status=401)
+        if not grant.allows_route(call.route):
+            message = f"Your key may not be used on this route ({call.route})."
+            raise ClientError(message, code="route_not_allowed", status=403)
+        if grant.preset and call.preset != grant.preset:
+            message = f"Your token is for the preset '{grant.preset}': POST /v1/presets/{grant.preset}."
+            raise ClientError(message, code="preset_not_allowed", status=403)
+        # Whoever may use a preset may use the model that it names, which the caller cannot choose.
+        if not grant.preset and not grant.allows_model(call.request.model):
+            message = f"Your key may not use the model '{call.request.model[:100]}'."
+            raise ClientError(message, code="model_not_allowed", status=403, param="model")
+        return Admission(call)
+
+    def filter(self, call: Call) -> EventFilter | None:
+        """Nothing is filtered."""
+        return None
