@@ -22,7 +22,10 @@ STREAMS = 5
 DOOMED = (doomed.__file__,)
 
 
-def asking(chance: random.Random, **script: object) -> dict:
+MODELS = {"durable": {"targets": [{"provider": "demo", "model": "demo-long"}], "on_restart": "continue"}}
+
+
+def asking(chance: random.Random, model: str = "demo-long", **script: object) -> dict:
     """The body of a creation: answers of 10 to 600 tokens, at some hundred a second."""
     pace = {
         "tokens": chance.choice([10, 50, 200, 600]),
@@ -30,7 +33,7 @@ def asking(chance: random.Random, **script: object) -> dict:
         "first_token_delay": chance.choice([0, 0.05]),
     }
     message = {"role": "user", "content": f"Tell me {chance.random()}"}
-    request = {"model": "demo-long", "messages": [message], "penstock_script": {**pace, **script}}
+    request = {"model": model, "messages": [message], "penstock_script": {**pace, **script}}
     return {"request": request}
 
 
@@ -47,8 +50,8 @@ class Crowd:
         self.tasks: list[asyncio.Task] = []
         self.cancelled: set[str] = set()
 
-    def create(self, **script: object) -> Reader:
-        body, key = asking(self.chance, **script), secrets.token_hex(8)
+    def create(self, model: str = "demo-long", **script: object) -> Reader:
+        body, key = asking(self.chance, model, **script), secrets.token_hex(8)
         creator = Reader(self.gateway, self.ledger, create=body, key=key)
         creator.named = self._join
         self.creators[key] = creator, body
@@ -176,6 +179,28 @@ async def test_whatever_was_shown_is_in_the_log_after_a_kill_at_any_instant(tmp_
     assert len(ends) == KILLS * STREAMS
     assert ends.count("interrupted") > KILLS
     assert ends.count("completed") >= KILLS / 2
+
+
+@pytest.mark.timeout(60 + 10 * KILLS)
+async def test_answers_that_are_gone_on_with_are_whole_after_a_kill_at_any_instant(tmp_path):
+    """As above, but no answer is lost either: the next process takes up what the last one left."""
+    chance = random.Random(SEED)
+    everything, ends = Ledger(), []
+    kills = max(2, KILLS // 4)
+
+    async def live(crowd: Crowd) -> None:
+        for _ in range(STREAMS):
+            crowd.create("durable")
+        await asyncio.sleep(chance.choice([0.02, 0.2, 0.8]) * chance.random())
+        gateway.kill()
+
+    with Gateway(tmp_path, models=MODELS) as gateway:
+        await gateway.start()
+        for _ in range(kills):
+            ends += await one_life(gateway, live, chance, everything)
+        await judge(gateway, everything)
+        assert ends == ["completed"] * (kills * STREAMS)
+        assert len(gateway.log("taken_up")) > kills
 
 
 POINTS = [
