@@ -263,6 +263,7 @@ def _routing(config: Config, providers: Mapping[str, Provider], found: Collectio
         unlisted=frozenset(name for name, p in config.providers.items() if not p.list_models),
         balance=balance,
         hedged=frozenset(name for name in config.models if config.model(name).hedge),
+        veiled=frozenset(n for n in config.models if config.model(n).show_model == "asked"),
         resumed=frozenset(n for n in config.models if config.model(n).on_restart == "continue"),
         timers=usual,
     )

@@ -15,6 +15,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from penstock.config_text import NotYaml, read_text
+from penstock.gateway.rescue import RetrySettings
 from penstock.policies.jwt_settings import ASYMMETRIC, SYMMETRIC
 from penstock.providers.anthropic import BASE_URL as ANTHROPIC_URL
 from penstock.providers.http import parse_base_url
@@ -131,6 +132,7 @@ class RetryConfig(Settings, frozen=True):
     base_delay: float = 0.5
     max_delay: float = 8.0
     max_retry_after: float = 10.0
+    restart_mark: str = RetrySettings().restart_mark
 
 
 class BreakerConfig(Settings, frozen=True):
@@ -154,7 +156,7 @@ class TargetConfig(Settings, frozen=True):
     context: int = 0
     weight: float = 1.0
     tries: int = 0
-    continuation: Literal["", "prefill", "prompt", "none"] = ""
+    continuation: Literal["", "prefill", "prompt", "restart", "none"] = ""
     timers: TimersConfig = TimersConfig()
 
 
@@ -165,6 +167,7 @@ class ModelConfig(Settings, frozen=True):
     balance: Literal["order", "weighted", "least_busy", "fastest"] = "order"
     hedge: bool = False
     on_restart: Literal["interrupt", "continue"] = "interrupt"
+    show_model: Literal["answered", "asked"] = "answered"
     timers: TimersConfig = TimersConfig()
 
 

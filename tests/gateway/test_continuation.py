@@ -161,3 +161,17 @@ def test_rest_may_be_as_long_as_was_left():
     so_far = shown([TextDelta("word ")] * 30)
     assert continued(request(max_output_tokens=100), so_far, "prefill").max_output_tokens == 70
     assert continued(request(max_output_tokens=20), so_far, "prefill").max_output_tokens == 1
+
+
+def test_after_a_restart_the_text_is_what_came_behind_the_mark():
+    seam = Seam("b", "restart")
+    assert shown([TextDelta("old"), seam, TextDelta("[mark]"), TextDelta("new")]).text == "new"
+    assert shown([ReasoningDelta("hm"), seam, TextDelta("new")]).text == "new"
+
+
+@pytest.mark.parametrize(("so_far", "marked"), [([TextDelta("old")], True), ([ReasoningDelta("hm")], False)])
+def test_a_restart_is_marked_where_there_is_text_before_it(so_far, marked):
+    decoder = SeamDecoder(Pieces(), shown(so_far), Seam("b", "restart"), "[mark]")
+    events = [*decoder.feed([Started("m"), TextDelta("old and new")]), *decoder.feed([Finished("stop")])]
+    texts = [event.delta for event in events if type(event) is TextDelta]
+    assert texts == (["[mark]", "old and new"] if marked else ["old and new"])

@@ -49,6 +49,10 @@ def settings():
         target("cut", 12, continuation="prefill"),
         target(continuation="prefill"),
     ]
+    models["anew"] = [target("cut", 9), target(continuation="restart")]
+    models["anew, then on"] = [target("cut", 9), target("cut", 5, continuation="restart"), target()]
+    models["veiled"] = {"targets": [target("cut", 0), target()], "show_model": "asked"}
+    models["lost"] = [target("error", 0), target("overloaded", 0)]
     models["refused"] = [target("cut", 3), {"provider": "demo", "model": "demo-refusal"}]
     return config(models=models, timers=TIMERS, retry=RETRY, breaker={"failures": 1_000, "share": 1.0})
 
@@ -116,6 +120,70 @@ async def test_a_snapshot_and_digests_take_in_the_seam(gateway):
     assert (await gateway.client.get(f"/v1/streams/{stream}")).json()["text"] == TEXT
     again = await collect(gateway.client, "GET", f"/v1/streams/{stream}/events")
     assert again.events[1:] == read.events[1:]
+
+
+async def test_an_answer_may_begin_anew_behind_a_mark(gateway):
+    read = await ask(gateway, "anew")
+    before, mark, after = read.text.partition("[The answer broke off here and starts over.]")
+    assert mark
+    assert (TEXT.startswith(before.strip()), after.strip()) == (True, TEXT)
+    assert [event.data["mode"] for event in read.events if event.name == "seam"] == ["restart"]
+    assert read.events[-1].data["status"] == "completed"
+
+
+async def test_what_began_anew_is_gone_on_with_from_its_own_beginning(gateway):
+    read = await ask(gateway, "anew, then on")
+    assert read.text.partition("starts over.]")[2].strip() == TEXT
+    assert [event.data["mode"] for event in read.events if event.name == "seam"] == ["restart", "prefill"]
+
+
+def spans(headers):
+    parts = (part.partition(";dur=") for part in headers["server-timing"].split(", "))
+    return {name: float(value) for name, _, value in parts}
+
+
+@pytest.mark.parametrize("route", ["/v1/chat/completions", "/v1/messages"])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_headers_say_who_answered_at_which_attempt_and_where_the_time_went(gateway, route, stream):
+    body = {"model": case("cut", "before output", "prefill"), "max_tokens": 100, "stream": stream}
+    body["messages"] = [{"role": "user", "content": TEXT}]
+    response = await gateway.client.post(route, json=body)
+    assert response.status_code == 200
+    assert response.headers["stream-target"] == "demo/demo-echo"
+    assert response.headers["stream-attempts"] == "2"
+    found = spans(response.headers)
+    total = found.pop("total")
+    assert sum(found.values()) == pytest.approx(total, abs=0.1)
+    assert {"queue", "connect", "wait", "stream", "gateway"} <= found.keys()
+    assert "Stream-Target" in response.headers["access-control-expose-headers"]
+    end = await ended(gateway, response.headers["stream-id"])
+    assert (end["target"], end["attempts"]) == ("demo/demo-echo", 2)
+    assert [report.get("code", "") for report in end["history"]] == ["upstream_reset", ""]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_errors_say_whom_they_are_from(gateway, stream):
+    body = {"model": "lost", "messages": [{"role": "user", "content": TEXT}], "stream": stream}
+    response = await gateway.client.post("/v1/chat/completions", json=body)
+    assert response.status_code >= 500
+    assert response.headers["stream-attempts"] == "2"
+    assert response.headers["stream-target"].startswith("demo/demo-echo")
+
+
+@pytest.mark.parametrize(("model", "shown"), [("veiled", "veiled"), ("both", "demo-echo")])
+async def test_the_model_that_clients_see_is_a_setting(gateway, model, shown):
+    messages = [{"role": "user", "content": TEXT}]
+    body = {"model": model, "messages": messages, "max_tokens": 100}
+    whole = (await gateway.client.post("/v1/chat/completions", json=body)).json()
+    anthropic = (await gateway.client.post("/v1/messages", json=body)).json()
+    streamed = await ask(gateway, model, "openai_chat")
+    names = [whole["model"], anthropic["model"], streamed.events[0].data["model"]]
+    assert [name.partition("?")[0] for name in names] == [shown] * 3
+
+
+async def ended(gateway, stream):
+    read = await collect(gateway.client, "GET", f"/v1/streams/{stream}/events")
+    return read.events[-1].data
 
 
 @pytest.fixture

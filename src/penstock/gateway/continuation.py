@@ -3,7 +3,8 @@
 *Prefill*: the text stands as the beginning of the assistant's turn, and the model goes on from it;
 nothing is trimmed, but for white space that some providers refuse at a prefill's end. *Prompt*: the text
 stands as an answer that was cut off, and the model is asked for the rest; models like to repeat the last
-words, so an overlap with what was shown is cut away when it is long enough not to be chance.
+words, so an overlap with what was shown is cut away when it is long enough not to be chance. *Restart*:
+the model is asked as if nothing had been, and its answer follows a mark that says so to the reader.
 
 Only plain text is continued: several choices, log probabilities, JSON by a schema, and half-made tool
 calls cannot be sewn together. Pure; the run reads the log and decides when.
@@ -27,7 +28,7 @@ from penstock.types.events import (
 )
 from penstock.types.requests import GenerationRequest, Message
 
-Mode: TypeAlias = Literal["prefill", "prompt"]
+Mode: TypeAlias = Literal["prefill", "prompt", "restart"]
 
 MIN_OVERLAP: Final = 12
 """Characters that the new text must repeat of the old before they are taken for a repetition."""
@@ -50,9 +51,13 @@ NOTHING: Final = Shown("", 0, sewable=False)
 def shown(events: Iterable[AnyEvent]) -> Shown:
     """Fold the events of a log."""
     pieces: list[str] = []
-    sewable, thought = True, False
+    sewable, thought, marked = True, False, False
     for event in events:
         match event:
+            case Seam(mode="restart"):
+                pieces, marked = [], bool(pieces)
+            case TextDelta(index=0, part=0, logprobs=None) if marked:
+                marked = False  # that is the mark
             case TextDelta(index=0, part=0, logprobs=None):
                 pieces.append(event.delta)
             case ReasoningDelta():
@@ -71,7 +76,7 @@ def may_continue(request: GenerationRequest) -> bool:
 
 def continued(request: GenerationRequest, so_far: Shown, mode: Mode) -> GenerationRequest:
     """Return the request that asks for the rest of the answer."""
-    if not so_far.text:
+    if not so_far.text or mode == "restart":
         return request
     text = so_far.text.rstrip() if mode == "prefill" else so_far.text
     messages = (*request.messages, Message("assistant", text))
@@ -90,13 +95,17 @@ class SeamDecoder:
     what repeats the end of what was shown.
     """
 
-    def __init__(self, decoder: Decoder, so_far: Shown, seam: Seam) -> None:
-        """``decoder`` is at its start."""
+    def __init__(self, decoder: Decoder, so_far: Shown, seam: Seam, mark: str = "") -> None:
+        """``decoder`` is at its start; ``mark`` stands before an answer that begins anew."""
+        if seam.mode == "restart":
+            so_far, anew = NOTHING, bool(so_far.text and mark)
+        else:
+            anew = False
         self._decoder = decoder
         self._prefilled = seam.mode == "prefill"
         self._end = so_far.text[-MAX_OVERLAP:]
         self._gap = so_far.text[len(so_far.text.rstrip()) :]
-        self._events: list[AnyEvent] = [seam]
+        self._events: list[AnyEvent] = [seam, TextDelta(mark)] if anew else [seam]
         self._head = ""
         self._open = True  # whether the head may still be a repetition
 

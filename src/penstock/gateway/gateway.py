@@ -389,6 +389,7 @@ class Gateway:
             hedges=hedges,
             filter=self._policy.filter(call),
             settle=held.settle,
+            asked_model=call.request.model if self._routing.veils(call.request.model) else "",
             meter=meter,
             kept=kept,
             left=left,

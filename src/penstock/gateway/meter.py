@@ -60,12 +60,19 @@ class Meter:
         """Return the seconds since the call was accepted."""
         return now - self.started
 
+    def opening(self, now: float) -> Timing:
+        """Return the figures at the moment of the first output, which comes ``now``."""
+        return self._timing(now, now, now)
+
     def timing(self, now: float) -> Timing:
         """Return the figures of the run as it stands at ``now``."""
+        return self._timing(now, self._first, self.last)
+
+    def _timing(self, now: float, first: float | None, last: float) -> Timing:
         total, queued = now - self.started, self._queued
         if self._resumed:
             return Timing(total_ms=milliseconds(total), max_gap_ms=milliseconds(self._max_gap))
-        if self._first is None:
+        if first is None:
             ours = self._ready - self.started - queued
             return Timing(
                 total_ms=milliseconds(total),
@@ -73,16 +80,16 @@ class Meter:
                 failed_ms=milliseconds(now - self._ready),
                 gateway_ms=milliseconds(ours),
             )
-        ours = (self._ready - self.started - queued) + (now - self.last)
+        ours = (self._ready - self.started - queued) + (now - last)
         return Timing(
-            first_output_ms=milliseconds(self._first - self.started),
+            first_output_ms=milliseconds(first - self.started),
             total_ms=milliseconds(total),
             max_gap_ms=milliseconds(self._max_gap),
             failed_ms=milliseconds(self._led - self._ready),
             connect_ms=milliseconds(self._sent - self._led),
-            wait_ms=milliseconds(self._first - self._sent),
+            wait_ms=milliseconds(first - self._sent),
             queue_ms=milliseconds(queued),
-            stream_ms=milliseconds(self.last - self._first),
+            stream_ms=milliseconds(last - first),
             gateway_ms=milliseconds(ours),
         )
 

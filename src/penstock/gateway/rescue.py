@@ -41,7 +41,8 @@ class RetrySettings(msgspec.Struct, frozen=True):
     """How much trying is allowed. Seconds and counts.
 
     ``tries`` is per target, ``tries_in_all`` over all of them. ``max_retry_after``: a provider that asks
-    for a longer pause is not waited for.
+    for a longer pause is not waited for. ``restart_mark`` is what a reader is shown where an answer that
+    broke off begins anew.
     """
 
     tries: int = 3
@@ -49,6 +50,7 @@ class RetrySettings(msgspec.Struct, frozen=True):
     base_delay: float = 0.5
     max_delay: float = 8.0
     max_retry_after: float = 10.0
+    restart_mark: str = "\n\n[The answer broke off here and starts over.]\n\n"
 
 
 class Tried(NamedTuple):

@@ -92,7 +92,8 @@ class Routing(msgspec.Struct, frozen=True):
     listed. ``rest`` takes what is left. ``unlisted`` are providers that are not asked for their models.
     ``balance`` is how calls are spread over the targets of a configured name, where not in their order;
     ``timers`` are those of targets that nobody wrote down; ``hedged`` are names whose slow targets get a
-    rival; ``resumed`` are those whose answers are gone on with after a restart, patterns among them.
+    rival; ``resumed`` are those whose answers are gone on with after a restart, ``veiled`` those whose
+    clients see the name that they asked for; patterns among both.
     """
 
     models: Mapping[str, tuple[Target, ...]]
@@ -106,6 +107,7 @@ class Routing(msgspec.Struct, frozen=True):
     timers: Timers = Timers()
     hedged: frozenset[str] = frozenset()
     resumed: frozenset[str] = frozenset()
+    veiled: frozenset[str] = frozenset()
 
     @property
     def providers(self) -> Sequence[str]:
@@ -128,10 +130,17 @@ class Routing(msgspec.Struct, frozen=True):
 
     def resumes(self, model: str) -> bool:
         """Say whether an answer of ``model`` that was left open by a restart is gone on with."""
+        return self._rule(model) in self.resumed
+
+    def veils(self, model: str) -> bool:
+        """Say whether clients see ``model``, which they asked for, and not who answers."""
+        return self._rule(model) in self.veiled
+
+    def _rule(self, model: str) -> str:
+        """Return the configured name or pattern that takes ``model``; empty if none does."""
         if model in self.models:
-            return model in self.resumed
-        pattern = next((one.pattern for one in self.patterns if one.matches(model)), "")
-        return pattern in self.resumed
+            return model
+        return next((one.pattern for one in self.patterns if one.matches(model)), "")
 
     def route_configured(self, model: str) -> Sequence[Target]:
         """Return the targets that the configuration gives ``model``, whatever anybody lists; maybe none."""

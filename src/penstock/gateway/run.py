@@ -32,7 +32,7 @@ from penstock.gateway.watch import Progress
 from penstock.policies.policy import EventFilter, FilterStop, nothing
 from penstock.providers.provider import Conversation, Target
 from penstock.streams.store import StoreFailure
-from penstock.streams.stream import Stream
+from penstock.streams.stream import Standing, Stream
 from penstock.types.calls import Call
 from penstock.types.errors import ClientError, GatewayError, PenstockError, UpstreamError
 from penstock.types.estimates import estimate
@@ -87,6 +87,7 @@ class Run:
     """Produces one stream. Made by the gateway, which also owns its task."""
 
     __slots__ = (
+        "_asked_model",
         "_attempt",
         "_attempts",
         "_begun",
@@ -131,13 +132,15 @@ class Run:
         hedges: bool = False,
         filter: EventFilter | None = None,
         settle: Callable[[Outcome], None] = nothing,
+        asked_model: str = "",
         kept: bool = False,
         left: Inherited | None = None,
     ) -> None:
         """``prepare`` renders a request for a target; ``clock`` gives seconds, any origin. ``hedges``: a
         target that is slower to begin than it mostly is gets a rival. ``meter`` runs since the call was
         accepted. ``filter``: what the answer passes
-        through. ``settle`` is told how it ended, once. ``kept``: another process can go on with it;
+        through. ``settle`` is told how it ended, once. ``asked_model`` stands for the one that
+        answers, where clients are to see that. ``kept``: another process can go on with it;
         ``left``: what this one goes on from."""
         self.stream = stream
         self.call = call
@@ -166,6 +169,7 @@ class Run:
         self.kept = kept
         self.handed_over = False
         self._left = left
+        self._asked_model = asked_model
         self._begun = left is not None and left.begun
         self._using: Use | None = None
         stream.on_failure = self._storage
@@ -187,6 +191,8 @@ class Run:
         if self._using is not None:
             self._using.first = self.clock()
         self._meter.lead(began, sent)
+        opening = self._meter.opening(self.clock())
+        self.stream.standing = Standing(attempt.target.name, self._attempts, opening)
         self.leader = self._attempt = attempt
         for rival in self._racing:
             if rival is not attempt:
@@ -228,7 +234,10 @@ class Run:
                     if self.leader is not None:
                         target = self.leader.target
                         provider = event.provider or target.provider
-                        event = msgspec.structs.replace(event, provider=provider, target=target.name)
+                        model = self._asked_model or event.model
+                        event = msgspec.structs.replace(
+                            event, model=model, provider=provider, target=target.name
+                        )
                 self._meter.report(event)
                 if self._using is not None:
                     self._using.report(event)
@@ -389,7 +398,8 @@ class Run:
             return self._prepare(request, target)
         seam = Seam(target.name, mode, broken.code if broken else "")
         conversation = self._prepare(continued(request, so_far, mode), target)
-        return conversation._replace(decoder=SeamDecoder(conversation.decoder, so_far, seam))
+        mark = self.settings.retry.restart_mark
+        return conversation._replace(decoder=SeamDecoder(conversation.decoder, so_far, seam, mark))
 
     def _decide(self, last: int, so_far: Shown | None) -> Try | Continue | GiveUp:
         continuable = so_far is not None and so_far.sewable and may_continue(self.call.request)

@@ -114,7 +114,7 @@ class Target(msgspec.Struct, frozen=True):
     context: int = 0
     weight: float = 1.0
     tries: int = 0
-    continuation: Literal["prefill", "prompt", "none"] = "prompt"
+    continuation: Literal["prefill", "prompt", "restart", "none"] = "prompt"
     timers: Timers = Timers()
 
 

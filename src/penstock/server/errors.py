@@ -32,7 +32,7 @@ def error_response(error: Exception, request_id: str, scope: Scope | None = None
         log.error("request_crashed", request_id=request_id, exc_info=error)
         message = f"The gateway failed to serve this request. Quote {request_id} when you report it."
         error = GatewayError(message, code="internal_error")
-    headers = {"x-request-id": request_id, "cache-control": "no-store"}
+    headers = {**error.headers, "x-request-id": request_id, "cache-control": "no-store"}
     if error.retry_after is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after))
     if error.status == 401:

@@ -184,6 +184,15 @@ HEADERS: Final[Mapping[str, Json]] = {
         "description": "Its tail, unless what the given cursor had read is lost.",
         "schema": {"$ref": "#/components/schemas/Cursor"},
     },
+    "Stream-Target": {"description": "Who answers, once that is known.", "schema": {"type": "string"}},
+    "Stream-Attempts": {
+        "description": "How many attempts that took.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "Server-Timing": {
+        "description": "Where the time went until now, in milliseconds.",
+        "schema": {"type": "string"},
+    },
     "Location": {"description": "Where the stream is.", "schema": {"type": "string"}},
     "x-request-id": {"description": "This request, for reports.", "schema": {"type": "string"}},
     "Cache-Control": {"description": "Nothing may keep or change it.", "schema": {"type": "string"}},
@@ -194,8 +203,19 @@ HEADERS: Final[Mapping[str, Json]] = {
     },
     "WWW-Authenticate": {"description": "What is wanted.", "schema": {"type": "string", "const": "Bearer"}},
 }
-OPTIONAL: Final = frozenset({"Retry-After", "Stream-Cursor"})
-STREAM_HEADERS: Final = ("Stream-Id", "Stream-Status", "Location", "x-request-id", "Cache-Control")
+OPTIONAL: Final = frozenset(
+    {"Retry-After", "Stream-Cursor", "Stream-Target", "Stream-Attempts", "Server-Timing"}
+)
+STREAM_HEADERS: Final = (
+    "Stream-Id",
+    "Stream-Status",
+    "Location",
+    "x-request-id",
+    "Cache-Control",
+    "Stream-Target",
+    "Stream-Attempts",
+    "Server-Timing",
+)
 
 
 _SAID: Final[Json] = {"model": "demo", "messages": [{"role": "user", "content": "Hello"}]}

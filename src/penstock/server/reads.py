@@ -6,6 +6,7 @@ the cursor at the start.
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, TypeAlias
+from urllib.parse import quote
 
 import structlog
 from starlette.requests import Request
@@ -25,9 +26,9 @@ from penstock.server.formats import DIALECTS, NATIVE, TEXT, by_query, openai_cha
 from penstock.server.links import LinkScope
 from penstock.server.renderings import Format
 from penstock.server.responses import AS_IT_COMES, DEFERRED, Manner, Reader
-from penstock.streams.stream import READ_ENTRIES, Stream
+from penstock.streams.stream import READ_ENTRIES, Standing, Stream
 from penstock.types.errors import ClientError, GatewayError, PenstockError, StorageError, UpstreamError
-from penstock.types.events import AnyEvent, Closed, Entry
+from penstock.types.events import AnyEvent, Closed, Entry, Timing
 from penstock.types.positions import START, Cursor, Position, parse_cursor, stream_of
 from penstock.types.principals import Principal
 from penstock.wire import native, sse
@@ -35,7 +36,10 @@ from penstock.wire.dialect import Answer
 
 log = structlog.get_logger(__name__)
 
-EXPOSED: Final = "Stream-Id, Stream-Status, Stream-Cursor, Location, x-request-id, retry-after"
+EXPOSED: Final = (
+    "Stream-Id, Stream-Status, Stream-Cursor, Stream-Target, Stream-Attempts, Server-Timing, Location, "
+    "x-request-id, retry-after"
+)
 
 MIN_PACE: Final = 1.0
 MAX_PACE: Final = 100_000.0
@@ -112,9 +116,37 @@ def at_end(stream: Stream, position: Position) -> bool:
     return not stream.is_open and position.entries >= stream.committed
 
 
-def stream_headers(stream: Stream, format: Format | None, request_id: str) -> list[tuple[bytes, bytes]]:
-    """Return the headers of every create and read."""
+def answer_headers(closed: Closed | None, standing: Standing | None = None) -> dict[str, str]:
+    """Return what is known of who answered: by the end, else by the writer's word."""
+    if closed is not None and closed.target:
+        standing = Standing(closed.target, closed.attempts, closed.timing or Timing())
+    if standing is None:
+        return {}
+    timing = standing.timing
+    spans = {
+        "queue": timing.queue_ms,
+        "failed": timing.failed_ms,
+        "connect": timing.connect_ms,
+        "wait": timing.wait_ms,
+        "stream": timing.stream_ms,
+        "gateway": timing.gateway_ms,
+        "total": timing.total_ms,
+    }
+    target = quote(standing.target, safe="/:@,;=+$&()*'!~")
+    return {
+        "stream-target": target,
+        "stream-attempts": str(standing.attempts),
+        "server-timing": ", ".join(f"{name};dur={span:g}" for name, span in spans.items()),
+    }
+
+
+def stream_headers(
+    stream: Stream, format: Format | None, request_id: str, closed: Closed | None = None
+) -> list[tuple[bytes, bytes]]:
+    """Return the headers of every create and read; ``closed`` where the end was read."""
+    answered = answer_headers(closed or stream.closing, stream.standing)
     return [
+        *((name.encode(), value.encode()) for name, value in answered.items()),
         (b"content-type", format.media_type if format else b"application/json"),
         (b"stream-id", stream.id.encode()),
         (b"stream-status", stream.state.encode()),
@@ -159,7 +191,9 @@ def follow(
         return Response(body, 200, dict_of(stream_headers(stream, format, request_id)))
     if at_end(stream, position):
         if given is not None and given.reconnects and may_204:
-            return Response(status_code=204, headers=dict_of(stream_headers(stream, None, request_id)[1:]))
+            headers = dict_of(stream_headers(stream, None, request_id))
+            del headers["content-type"]
+            return Response(status_code=204, headers=headers)
         position = Position(position.epoch, max(stream.committed - 1, 0))
         format = format._replace(ends_cleanly=True)  # the reader knows how it ended: it has been there
     if given is not None and given.reconnects:
@@ -342,6 +376,7 @@ def error_of(closed: Closed) -> PenstockError:
     error.type = closed.error_type
     error.retryable = closed.retryable
     error.retry_after = closed.retry_after
+    error.headers = answer_headers(closed)
     return error
 
 
@@ -428,7 +463,8 @@ async def whole_answer(
     if render is None:
         render = DIALECTS.get(stream.info.dialect, DIALECTS["openai_chat"]).render_answer
     body = render(answer_of(stream), collected)
-    return Response(body, 200, dict_of(stream_headers(stream, None, request_id)))
+    end = closed if type(closed) is Closed else None
+    return Response(body, 200, dict_of(stream_headers(stream, None, request_id, end)))
 
 
 async def events_of(ctx: Context, stream: Stream) -> list[AnyEvent]:

@@ -12,14 +12,14 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
 from penstock.streams.state import State, advance
 from penstock.streams.store import ENTRY, TERMINAL, Journal, Log, StoreFailure, StreamInfo
 from penstock.types.errors import LogDamaged
-from penstock.types.events import AnyEvent, Closed, Entry, TextDelta, decode_line, encode_line
+from penstock.types.events import AnyEvent, Closed, Entry, TextDelta, Timing, decode_line, encode_line
 from penstock.types.positions import Position
 
 Follower: TypeAlias = Callable[[Sequence[Entry]], None]
@@ -29,6 +29,14 @@ READ_ENTRIES = 256
 
 HASH_ENTRIES = 32
 """How many entries are hashed at a time."""
+
+
+class Standing(NamedTuple):
+    """Who answers, at which attempt, and where the time went so far."""
+
+    target: str
+    attempts: int
+    timing: Timing
 
 
 def _no_writer(seq: int, kind: int, data: bytes) -> None:
@@ -56,6 +64,7 @@ class Stream:
         "info",
         "lost",
         "on_failure",
+        "standing",
         "state",
     )
 
@@ -69,6 +78,7 @@ class Stream:
         self.lost = False
         self.failure: StoreFailure | None = None
         self.on_failure: Callable[[StoreFailure | None], None] | None = None
+        self.standing: Standing | None = None  # its writer's word, from the first output on
         self.holders = 0  # clients that may know one of its ids
         self._journal = journal
         self._log: Log | None = None

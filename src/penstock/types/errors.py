@@ -12,6 +12,8 @@
 are listed in docs/protocol.md. ``status`` is the HTTP status that a client should be given.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar, Final
 
 from penstock.types.events import Fault
@@ -21,6 +23,8 @@ class PenstockError(Exception):
     """Base of all errors that may be shown to a caller."""
 
     fault: ClassVar[Fault] = "gateway"
+    headers: Mapping[str, str] = MappingProxyType({})
+    """What a response that says this error says besides; only the server knows which names there are."""
 
     def __init__(
         self,

@@ -144,11 +144,12 @@ class Opaque(Event, frozen=True, tag="opaque"):
 class Seam(Event, frozen=True, tag="seam"):
     """Here another attempt went on with the answer. ``mode`` is how its target was asked; ``code`` why.
 
-    The mode ``resumed`` has no target: the gateway was started again here, and took the answer up.
+    After ``restart`` the answer begins anew, with a mark in its text. The mode ``resumed`` has no target:
+    the gateway was started again here, and took the answer up.
     """
 
     target: str
-    mode: Literal["prefill", "prompt", "resumed"]
+    mode: Literal["prefill", "prompt", "restart", "resumed"]
     code: str = ""
 
 
