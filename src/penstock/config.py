@@ -184,13 +184,14 @@ class RouteConfig(Settings, frozen=True):
 
 class RoutesConfig(Settings, frozen=True):
     """The routes that create streams: ``GET /stream``, ``POST /v1/streams``, OpenAI's chat completions and
-    responses, Anthropic's messages."""
+    responses, Anthropic's messages, Gemini's contents."""
 
     stream: RouteConfig = RouteConfig()
     streams: RouteConfig = RouteConfig()
     openai_chat: RouteConfig = RouteConfig()
     openai_responses: RouteConfig = RouteConfig()
     anthropic_messages: RouteConfig = RouteConfig()
+    gemini: RouteConfig = RouteConfig()
 
 
 class KeyConfig(Settings, frozen=True):

@@ -185,7 +185,8 @@ class TestWithKeys:
     async def test_it_says_so_and_nothing_else_of_the_operator(self, gateway):
         response = await gateway.client.get("/openapi.json")
         document = response.json()
-        assert set(document["components"]["securitySchemes"]) == {"bearer", "x-api-key", "api-key", "link"}
+        schemes = {"bearer", "x-api-key", "api-key", "x-goog-api-key", "link"}
+        assert set(document["components"]["securitySchemes"]) == schemes
         assert {"bearer": []} in document["paths"]["/v1/streams"]["post"]["security"]
         assert document["paths"]["/healthz"]["get"]["security"] == []
         assert "401" in document["paths"]["/v1/streams"]["get"]["responses"]

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from penstock.server import admin, docs, generations, models, openai_responses, reads, streams, ui
+from penstock.server import admin, docs, gemini, generations, models, openai_responses, reads, streams, ui
 from penstock.server.context import RECONNECT_QUERIES, Context, new_request_id
 from penstock.server.downstream import ClientGone, Cut, Headers, break_off
 from penstock.server.errors import error_response, speaks_anthropic
@@ -68,7 +68,19 @@ def routes() -> list[Route]:
         Route("/v1/admin/keys", admin.create_key, methods=["POST"]),
         Route("/v1/admin/keys/{key}", admin.revoke_key, methods=["DELETE"]),
         Route("/v1/admin/keys/{key}/rotate", admin.rotate_key, methods=["POST"]),
-        # models, in OpenAI's form or Anthropic's
+        # Gemini
+        *(
+            Route(f"/{version}/models/{{model:path}}:{method}", handler, methods=["POST"])
+            for version in ("v1beta", "v1")
+            for method, handler in (
+                ("generateContent", gemini.generate_content),
+                ("streamGenerateContent", gemini.stream_generate_content),
+                ("countTokens", gemini.gemini_count_tokens),
+            )
+        ),
+        Route("/v1beta/models", gemini.list_gemini_models, methods=["GET"]),
+        Route("/v1beta/models/{model:path}", gemini.one_gemini_model, methods=["GET"]),
+        # models, in OpenAI's form, Anthropic's or Google's
         Route("/v1/models", models.list_models, methods=["GET"]),
         Route("/v1/models/{model:path}", models.one_model, methods=["GET"]),
     ]

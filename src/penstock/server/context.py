@@ -8,13 +8,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, QueryParams
 from starlette.requests import HTTPConnection, Request
 from starlette.types import Scope
 
 from penstock.gateway.counting import Counter
 from penstock.gateway.gateway import Gateway
 from penstock.server.conversations import Conversations
+from penstock.server.errors import speaks_gemini
 from penstock.server.files import File
 from penstock.server.guard import Guard
 from penstock.server.links import Links
@@ -148,7 +149,10 @@ class Context:
     async def identify(self, scope: Scope) -> None:
         """Find out whose credential came with a request or a WebSocket, for `admit`; once, before routing."""
         if PRINCIPAL not in scope:
-            scope[FOUND] = await self.guard.identify(Headers(scope=scope), _address(scope))
+            headers: Mapping[str, str] = Headers(scope=scope)
+            if speaks_gemini(scope) and (key := QueryParams(scope["query_string"]).get("key", "")):
+                headers = {**headers, "x-goog-api-key": headers.get("x-goog-api-key") or key}
+            scope[FOUND] = await self.guard.identify(headers, _address(scope))
 
     def admit(self, request: HTTPConnection, *, spends: bool) -> Principal:
         """See `Guard.admit`; whom an application around us has identified needs no key of ours."""

@@ -13,8 +13,21 @@ from starlette.types import Scope
 from penstock.types.errors import GatewayError, PenstockError
 from penstock.wire import native
 from penstock.wire.anthropic_messages import ANTHROPIC_MESSAGES, error_status
+from penstock.wire.gemini import GEMINI
 
 log = structlog.get_logger(__name__)
+
+
+def speaks_gemini(scope: Scope) -> bool:
+    """Say whether a request is one of Google's clients'; the list of models is theirs by a header."""
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    if path.startswith("/v1beta/"):
+        return True
+    if not path.startswith("/v1/models"):
+        return False
+    if any(name == b"x-goog-api-key" for name, _ in scope["headers"]):
+        return True
+    return scope.get("method") == "POST" and ":" in path
 
 
 def speaks_anthropic(scope: Scope) -> bool:
@@ -27,7 +40,7 @@ def speaks_anthropic(scope: Scope) -> bool:
 
 def error_response(error: Exception, request_id: str, scope: Scope | None = None) -> Response:
     """Return the response for ``error``, in the shape of the client that ``scope`` is from: OpenAI's
-    ``{"error": {message, type, param, code, …}}``, or Anthropic's."""
+    ``{"error": {message, type, param, code, …}}``, Anthropic's or Google's."""
     if not isinstance(error, PenstockError):
         log.error("request_crashed", request_id=request_id, exc_info=error)
         message = f"The gateway failed to serve this request. Quote {request_id} when you report it."
@@ -37,7 +50,16 @@ def error_response(error: Exception, request_id: str, scope: Scope | None = None
         headers["retry-after"] = str(math.ceil(error.retry_after))
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
+    if scope is not None and speaks_gemini(scope):
+        return Response(_gemini(error, scope), error.status, headers, "application/json")
     if scope is not None and speaks_anthropic(scope):
         body = ANTHROPIC_MESSAGES.render_error(error, request_id)
         return Response(body, error_status(error), headers, "application/json")
     return Response(native.render_error(error), error.status, headers, "application/json")
+
+
+def _gemini(error: PenstockError, scope: Scope) -> bytes:
+    """Return Google's error object; where an array would have been the answer, it is in one."""
+    body = GEMINI.render_error(error)
+    streams = scope["path"].endswith(":streamGenerateContent")
+    return b"[%b]" % body if streams and b"alt=sse" not in scope.get("query_string", b"") else body

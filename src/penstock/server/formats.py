@@ -7,6 +7,7 @@ from penstock.server.renderings import Format
 from penstock.types.errors import ClientError
 from penstock.wire.anthropic_messages import ANTHROPIC_MESSAGES
 from penstock.wire.dialect import Answer, Dialect, EventEncoder, Frame
+from penstock.wire.gemini import GEMINI, GeminiEncoder
 from penstock.wire.native import NativeEncoder, TextEncoder
 from penstock.wire.openai_chat import OPENAI_CHAT
 from penstock.wire.openai_responses import OPENAI_RESPONSES, ResponsesEncoder
@@ -15,6 +16,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
     OPENAI_CHAT.name: OPENAI_CHAT,
     OPENAI_RESPONSES.name: OPENAI_RESPONSES,
     ANTHROPIC_MESSAGES.name: ANTHROPIC_MESSAGES,
+    GEMINI.name: GEMINI,
 }
 
 EVENT_STREAM: Final = b"text/event-stream; charset=utf-8"
@@ -67,6 +69,25 @@ def anthropic_messages(*, with_ids: bool) -> Format:
     )
 
 
+def gemini(*, thoughts: bool = True, array: bool = False) -> Format:
+    """Return Gemini's format, events or one ``array``; ``thoughts``: whether the client asked for them.
+
+    Google's clients take neither ids nor comments.
+    """
+
+    def encoder(answer: Answer) -> GeminiEncoder:
+        return GeminiEncoder(answer, thoughts=thoughts, array=array)
+
+    return Format(
+        "gemini" + "+thoughts" * thoughts + "+array" * array,
+        b"application/json; charset=utf-8" if array else EVENT_STREAM,
+        encoder,
+        "array" if array else "sse",
+        with_ids=False,
+        stateless=False,
+    )
+
+
 NO_ECHO: Final[Mapping[str, Any]] = {}
 
 
@@ -115,6 +136,8 @@ def by_query(dialect: str, accept: str) -> Format:
             return openai_responses(with_ids=True)
         case "anthropic_messages":
             return anthropic_messages(with_ids=True)
+        case "gemini":
+            return gemini()
     known = ", ".join(("native", "text", *DIALECTS))
     raise ClientError(
         f"'{dialect[:50]}' is no dialect that can be read here; known: {known}.",

@@ -26,6 +26,7 @@ from penstock.server.formats import DIALECTS, NATIVE, TEXT, anthropic_messages, 
 from penstock.server.reads import (
     Following,
     Given,
+    Render,
     Whole,
     dict_of,
     follow,
@@ -232,12 +233,12 @@ def _simple_format(name: str, accept: str) -> Format:
 
 async def chat_completions(request: Request) -> AnyResponse:
     """``POST /v1/chat/completions``: OpenAI Chat. Whether it streams is what the body says."""
-    return await _create(request, OPENAI_CHAT.name, OPENAI_CHAT.parse_request, _chat_format)
+    return await create(request, OPENAI_CHAT.name, OPENAI_CHAT.parse_request, _chat_format)
 
 
 async def messages(request: Request) -> AnyResponse:
     """``POST /v1/messages``: Anthropic Messages. Whether it streams is what the body says."""
-    return await _create(request, ANTHROPIC_MESSAGES.name, anthropic_request(request), _messages_format)
+    return await create(request, ANTHROPIC_MESSAGES.name, anthropic_request(request), _messages_format)
 
 
 def anthropic_request(request: Request) -> Callable[[bytes], GenerationRequest]:
@@ -255,13 +256,15 @@ def _messages_format(generation: GenerationRequest, with_ids: bool) -> Format:
     return anthropic_messages(with_ids=with_ids)
 
 
-async def _create(
+async def create(
     request: Request,
     dialect: str,
     parse: Callable[[bytes], GenerationRequest],
     format_for: Callable[[GenerationRequest, bool], Format],
+    render: Render | None = None,
 ) -> AnyResponse:
-    """Create, or resume, on the route of ``dialect``; ``format_for`` is told whether ids are sent."""
+    """Create, or resume, on the route of ``dialect``; ``format_for`` is told whether ids are sent, and
+    ``render`` makes a whole answer where that depends on the request."""
     ctx = context(request)
     principal = ctx.admit(request, spends=True)
     require_json(request.headers)
@@ -275,7 +278,7 @@ async def _create(
     else:
         stream = (await ctx.gateway.start(call)).stream
     if not generation.stream:
-        return Whole(ctx, stream, principal, call.request_id)
+        return Whole(ctx, stream, principal, call.request_id, render)
     format = format_for(generation, wants_ids(request))
     hold = given is None
     return follow(ctx, stream, format, principal, given, request_id=call.request_id, hold=hold)

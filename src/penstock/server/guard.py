@@ -24,6 +24,9 @@ SUBPROTOCOLS: Final = ("penstock.key.", "openai-insecure-api-key.")
 
 MAX_CREDENTIAL: Final = 16_384
 
+KEY_HEADERS: Final = ("x-api-key", "api-key", "x-goog-api-key")
+"""Where a key may stand besides ``Authorization``."""
+
 LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 
 
@@ -215,7 +218,7 @@ def presented(headers: Mapping[str, str]) -> str:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
-    for name in ("x-api-key", "api-key", "x-goog-api-key"):
+    for name in KEY_HEADERS:
         if key := headers.get(name, ""):
             return key
     for protocol in headers.get("sec-websocket-protocol", "").split(","):

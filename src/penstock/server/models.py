@@ -9,8 +9,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from penstock.gateway.gateway import ModelInfo
+from penstock.server import gemini
 from penstock.server.context import context, new_request_id, read_body, require_json
-from penstock.server.errors import speaks_anthropic
+from penstock.server.errors import speaks_anthropic, speaks_gemini
 from penstock.server.generations import anthropic_request
 from penstock.types.errors import ClientError
 
@@ -21,7 +22,10 @@ PAGE: Final = 20
 
 async def list_models(request: Request) -> Response:
     """``GET /v1/models``: in OpenAI's form, with ``description`` where the provider gives one; to clients
-    that send ``anthropic-version`` in Anthropic's, page by page."""
+    that send ``anthropic-version`` in Anthropic's, to those that send ``x-goog-api-key`` in Google's, page
+    by page."""
+    if speaks_gemini(request.scope):
+        return await gemini.list_gemini_models(request)
     ctx = context(request)
     ctx.admit(request, spends=False)
     limit = _limit(request.query_params.get("limit", ""))
@@ -34,6 +38,8 @@ async def list_models(request: Request) -> Response:
 
 async def one_model(request: Request) -> Response:
     """``GET /v1/models/{model}``, also by a name that is not listed and means the same."""
+    if speaks_gemini(request.scope):
+        return await gemini.one_gemini_model(request)
     ctx = context(request)
     ctx.admit(request, spends=False)
     name = request.path_params["model"]

@@ -13,6 +13,7 @@ import msgspec
 from starlette.routing import Route
 
 from penstock.server import admin, shapes
+from penstock.server.guard import KEY_HEADERS
 from penstock.server.operations import (
     ANY,
     EXAMPLES,
@@ -33,6 +34,7 @@ from penstock.server.operations import (
 from penstock.types import events
 from penstock.wire import native
 from penstock.wire.anthropic_messages_requests import TURN_ROLES, MessagesBody, TurnBody
+from penstock.wire.gemini_requests import MAX_CANDIDATES, GenerateBody
 from penstock.wire.openai_chat_requests import MAX_CHOICES, MessageBody, RequestBody
 from penstock.wire.openai_responses_requests import ITEM_ROLES, MAX_TOP_LOGPROBS, ItemBody, ResponsesBody
 
@@ -76,6 +78,7 @@ def schemas() -> Json:
             TurnBody,
             ResponsesBody,
             ItemBody,
+            GenerateBody,
         ],
         ref_template="#/components/schemas/{name}",
     )
@@ -108,8 +111,9 @@ def schemas() -> Json:
         "ChatRequestMessage": message,
         **_messages(made.pop("MessagesBody"), made.pop("TurnBody")),
         **_responses(made.pop("ResponsesBody"), made.pop("ItemBody")),
-        "AnyModel": {"anyOf": [_ref("Model"), _ref("AnthropicModel")]},
-        "AnyModelList": {"anyOf": [_ref("ModelList"), _ref("AnthropicModelList")]},
+        **_gemini(made.pop("GenerateBody")),
+        "AnyModel": {"anyOf": [_ref("Model"), _ref("AnthropicModel"), _ref("GeminiModel")]},
+        "AnyModelList": {"anyOf": [_ref("ModelList"), _ref("AnthropicModelList"), _ref("GeminiModelList")]},
         "ChatPart": {
             "description": "A piece of a message; of kinds that only the provider knows, any.",
             "anyOf": [
@@ -152,7 +156,10 @@ def schemas() -> Json:
         "NativeEvent": {"description": "One event of a native stream.", "oneOf": [*_native_events()]},
         "DialectEvent": {
             "description": "One event, in the dialect that was asked for.",
-            "anyOf": [_ref(f"{name}Event") for name in ("Native", "Simple", "Chat", "Responses", "Messages")],
+            "anyOf": [
+                _ref(f"{name}Event")
+                for name in ("Native", "Simple", "Chat", "Responses", "Messages", "Gemini")
+            ],
         },
         "NativeLine": {"description": "One line.", "oneOf": [*_native_lines()]},
         "SimpleEvent": {
@@ -199,7 +206,10 @@ def _stream_request(described: Json) -> Json:
     responses = variant({"enum": ["openai_responses"], **about}, "ResponsesRequest", "dialect")
     alone = {"properties": {"previous_response_id": {"type": "null"}}}
     responses["properties"]["request"] = {"allOf": [_ref("ResponsesRequest"), alone]}
-    return {"title": described["title"], "anyOf": [chat, responses, messages]}
+    google = variant({"enum": ["gemini"], **about}, "GeminiRequest", "dialect")
+    named = {"properties": {"model": {"type": "string", "minLength": 1}}, "required": ["model"]}
+    google["properties"]["request"] = {"allOf": [_ref("GeminiRequest"), named]}
+    return {"title": described["title"], "anyOf": [chat, responses, messages, google]}
 
 
 def _messages(body: Json, turn: Json) -> Json:
@@ -336,6 +346,56 @@ def _responses(body: Json, message: Json) -> Json:
     }
 
 
+def _gemini(body: Json) -> Json:
+    """Return the schemas of Gemini's requests and events."""
+    parts = {"type": "array", "items": _ref("GeminiPart")}
+    content = {"type": "object", "properties": {"role": _MAYBE_TEXT, "parts": parts}, "required": ["parts"]}
+    count = {"type": ["integer", "null"], "minimum": 1, "maximum": MAX_CANDIDATES}
+    limit = {"type": ["integer", "null"]}
+    config = {"candidateCount": count, "maxOutputTokens": limit, "temperature": {"type": ["number", "null"]}}
+    function = {"name": _TEXT, "description": _MAYBE_TEXT, "parameters": {"type": ["object", "null"]}}
+    functions = {"type": "array", "items": _object(**function)}
+    body["title"] = "GeminiRequest"
+    body["description"] = (
+        "As Google's; the model stands in the URL. What has no place here is handed on to a Gemini unchanged."
+    )
+    body["properties"] |= {
+        "contents": {"type": "array", "items": _ref("GeminiContent"), "minItems": 1},
+        "systemInstruction": {"anyOf": [{"type": "null"}, _ref("GeminiContent")]},
+        "generationConfig": {"type": ["object", "null"], "properties": config},
+        "tools": {
+            "type": ["array", "null"],
+            "items": {"type": "object", "properties": {"functionDeclarations": functions}},
+        },
+    }
+    chunk = {"type": "object", "properties": {"candidates": {"type": "array"}}}
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": chunk}
+    return {
+        "GeminiRequest": body,
+        "GeminiContent": {"description": "One turn.", **content},
+        "GeminiPart": {
+            "description": "A piece of a turn; of kinds that only Google knows, any.",
+            "type": "object",
+            "properties": {"text": _TEXT},
+            "required": ["text"],
+        },
+        "GeminiChunks": {"description": "Chunks, in one array.", "type": "array", "items": chunk},
+        "GeminiErrors": {
+            "description": "An error; alone in an array, where an array would have been the answer.",
+            "anyOf": [
+                _ref("GeminiError"),
+                {"type": "array", "items": _ref("GeminiError"), "minItems": 1, "maxItems": 1},
+            ],
+        },
+        "GeminiEvent": {
+            "description": "One chunk.",
+            "type": "object",
+            "properties": {"data": data},
+            "required": ["data"],
+        },
+    }
+
+
 _TEXT_PARTS: Final = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
 
 
@@ -419,17 +479,22 @@ def _native_lines() -> Iterable[Json]:
 def describe(routes: Iterable[Route], *, keys: bool) -> Json:
     """Return the description of ``routes`` without ``servers``. ``keys``: whether a key is wanted."""
     paths: dict[str, Json] = {}
+    names: dict[str, int] = {}
     for route in routes:
         operation = OPERATIONS.get(route.endpoint)
         if operation is None:
             continue
         path = re.sub(r":\w+}", "}", route.path)
         item = paths.setdefault(path, {"parameters": _places(path)} if "{" in path else {})
+        name = route.endpoint.__name__
+        names[name] = names.get(name, 0) + 1
+        if names[name] > 1:  # the same at another address
+            name += f"_{names[name]}"
         for method in sorted(route.methods or ()):
             if method != "HEAD":
-                item[method.lower()] = _operation(path, route.endpoint.__name__, operation, keys=keys)
+                item[method.lower()] = _operation(path, name, operation, keys=keys)
             elif operation.heads:
-                item["head"] = _head(path, route.endpoint.__name__, operation, keys=keys)
+                item["head"] = _head(path, name, operation, keys=keys)
     groups = dict.fromkeys(operation.group for operation in OPERATIONS.values())
     return {
         "openapi": "3.1.1",
@@ -466,6 +531,7 @@ def _schemes(*, keys: bool) -> Json:
         "bearer": {"type": "http", "scheme": "bearer"},
         "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
         "api-key": {"type": "apiKey", "in": "header", "name": "api-key"},
+        "x-goog-api-key": {"type": "apiKey", "in": "header", "name": "x-goog-api-key"},
         "link": link,
     }
 
@@ -486,7 +552,7 @@ def _places(path: str) -> list[Json]:
 def _security(operation: Operation, *, keys: bool) -> list[Json]:
     if operation.who == "anybody":
         return []
-    wanted: list[Json] = [{"bearer": []}, {"x-api-key": []}, {"api-key": []}] if keys else []
+    wanted: list[Json] = [{"bearer": []}, *({name: []} for name in KEY_HEADERS)] if keys else []
     if operation.who == "key or link":
         wanted += [{"link": []}] if keys else [{}, {"link": []}]
     return wanted
@@ -513,7 +579,7 @@ def _refused(path: str, operation: Operation, *, keys: bool) -> dict[int, list[s
 def _operation(path: str, name: str, operation: Operation, *, keys: bool) -> Json:
     answers = {str(status): _given(gives) for status, gives in operation.gives.items()}
     for status, codes in _refused(path, operation, keys=keys).items():
-        answers.setdefault(str(status), _error(status, codes))
+        answers.setdefault(str(status), _error(status, codes, operation.errors))
     described: Json = {
         "operationId": name,
         "summary": operation.summary,
@@ -562,11 +628,12 @@ def _content(kind: str, schema: str) -> Json:
     return {"schema": _ref(schema)}
 
 
-def _error(status: int, codes: list[str]) -> Json:
+def _error(status: int, codes: list[str], schema: str) -> Json:
     headers = ["x-request-id", "Cache-Control", "Retry-After"] + ["WWW-Authenticate"] * (status == 401)
     code = {"properties": {"error": {"properties": {"code": {"enum": codes}}}}}
+    described = {"allOf": [_ref("Error"), code]} if schema == "Error" else _ref(schema)
     return {
         "description": ", ".join(f"`{code}`" for code in codes),
         "headers": {name: _ref(name, "headers") for name in headers},
-        "content": {"application/json": {"schema": {"allOf": [_ref("Error"), code]}}},
+        "content": {"application/json": {"schema": described}},
     }

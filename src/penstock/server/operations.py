@@ -10,7 +10,18 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from penstock.server import admin, docs, generations, models, openai_responses, reads, shapes, streams, ui
+from penstock.server import (
+    admin,
+    docs,
+    gemini,
+    generations,
+    models,
+    openai_responses,
+    reads,
+    shapes,
+    streams,
+    ui,
+)
 from penstock.server.formats import DIALECTS
 from penstock.wire.anthropic_messages import STATUSES
 
@@ -31,6 +42,8 @@ class Operation(msgspec.Struct, frozen=True):
     """What one handler does. ``takes`` names `PARAMETERS`, ``body`` a schema; ``statuses`` are of codes
     that have others in its dialect.
 
+    ``errors`` names the schema of what it refuses with.
+
     ``who``: ``anybody``, or whoever has a key; for some a link does instead. ``heads``: a HEAD says
     something of its own.
     """
@@ -45,6 +58,7 @@ class Operation(msgspec.Struct, frozen=True):
     who: Literal["anybody", "key", "key or link"] = "key"
     heads: bool = False
     statuses: Codes = {}
+    errors: str = "Error"
 
 
 # --- parameters, headers -------------------------------------------------------------------------------
@@ -157,6 +171,9 @@ PARAMETERS: Final[Mapping[str, Json]] = {
     "ids": _query("ids", "`1`: send ids, so that the stream can be resumed."),
     "stream": _query("stream", "`true`: as a stream of chunks again."),
     "responses stream": _query("stream", "`true`: as a stream of events again."),
+    "alt": _query("alt", "`sse`: as events; without, the chunks are one JSON array.", type="string"),
+    "pageSize": _query("pageSize", "How many.", type="integer", minimum=1, maximum=gemini.MAX_PAGE),
+    "pageToken": _query("pageToken", "From the page before."),
     "starting_after": _query(
         "starting_after",
         "The `sequence_number` of the last event that you have.",
@@ -226,6 +243,7 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "ChatRequest": {**_SAID, "stream": True},
     "MessagesRequest": {**_SAID, "max_tokens": 1024, "stream": True},
     "CountRequest": _SAID,
+    "GeminiRequest": {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]},
     "ResponsesRequest": {"model": "demo", "input": "Hello", "stream": True},
     "LinkRequest": {"scope": "read", "ttl_s": 3600},
     "TokenRequest": {"user": "alice", "models": ["demo"], "spend_usd": 0.05, "ttl_s": 600},
@@ -665,6 +683,56 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
         "End a key",
         {200: _json("It works no more.", "Key", ("x-request-id", "Cache-Control"))},
         [ADMIN, {"unasked_request": 403, "key_not_found": 404}],
+    ),
+    gemini.generate_content: Operation(
+        "Gemini",
+        "Generate content",
+        {200: _json("The answer, whole.", "GeminiAnswer", STREAM_HEADERS)},
+        [BODY, CHAT, CURSOR, START, TOO_LARGE, UPSTREAM, ENDED],
+        "Google's GenAI SDKs work, with this gateway as their base URL.",
+        ("Idempotency-Key", "Resume", "Stream-On-Disconnect", "Stream-Join"),
+        "GeminiRequest",
+        errors="GeminiError",
+    ),
+    gemini.stream_generate_content: Operation(
+        "Gemini",
+        "Generate content, live",
+        {
+            200: Gives(
+                "The answer in chunks, each a part of a response.",
+                {"text/event-stream": "GeminiEvent", "application/json": "GeminiChunks"},
+                STREAM_HEADERS,
+            )
+        },
+        [BODY, CHAT, CURSOR, START, TOO_LARGE, UPSTREAM, ENDED],
+        "Thoughts are sent to those who ask for them (`includeThoughts`).",
+        ("alt", "Idempotency-Key", "Resume", "Stream-On-Disconnect", "Stream-Join"),
+        "GeminiRequest",
+        errors="GeminiErrors",
+    ),
+    gemini.gemini_count_tokens: Operation(
+        "Gemini",
+        "Count tokens",
+        {200: _json("How many tokens the request has.", "GeminiTokenCount", ("x-request-id",))},
+        [BODY, CHAT, {"unasked_request": 403, "model_not_found": 404}, UPSTREAM],
+        "Counted by a provider that can; for any other model an estimate, marked so.",
+        body="GeminiRequest",
+        errors="GeminiError",
+    ),
+    gemini.list_gemini_models: Operation(
+        "Gemini",
+        "List the models, in Google's form",
+        {200: _json("A page of them.", "GeminiModelList", ("x-request-id",))},
+        [VALUE],
+        takes=("pageSize", "pageToken"),
+        errors="GeminiError",
+    ),
+    gemini.one_gemini_model: Operation(
+        "Gemini",
+        "See a model, in Google's form",
+        {200: _json("It can be asked for.", "GeminiModel")},
+        [{"model_not_found": 404}],
+        errors="GeminiError",
     ),
     models.list_models: Operation(
         "Models",

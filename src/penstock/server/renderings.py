@@ -7,7 +7,7 @@ same encoder state, so a reader that has caught up joins the one that is there a
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from penstock.streams.stream import Stream
 from penstock.types.events import Closed, Entry, TextDelta, encode_line
@@ -30,7 +30,7 @@ class Format(NamedTuple):
     name: str
     media_type: bytes
     encoder: Callable[[Answer], EventEncoder]
-    framing: str  # "sse" | "text" | "ndjson" | "plain"
+    framing: str  # "sse" | "text" | "ndjson" | "plain" | "array"
     with_ids: bool = True
     ends_cleanly: bool = True
     stateless: bool = True
@@ -89,6 +89,19 @@ def plain_text(seq: int, frames: Sequence[Frame]) -> bytes:
     return b"".join(data for event, data in frames if not event)
 
 
+_ARRAY: Final = {
+    b"first": (b"[", b""),
+    b"next": (b",\n", b""),
+    b"last": (b",\n", b"]"),
+    b"only": (b"[", b"]"),
+}
+
+
+def json_array(seq: int, frames: Sequence[Frame]) -> bytes:
+    """Elements of one array; their names say where in it they stand."""
+    return b"".join(data.join(_ARRAY[event]) for event, data in frames)
+
+
 def framing(format: Format, stream: Stream) -> Framing:
     """Return the framing of ``format`` for ``stream``."""
     match format.framing:
@@ -96,6 +109,8 @@ def framing(format: Format, stream: Stream) -> Framing:
             return ndjson_lines(stream)
         case "plain":
             return plain_text
+        case "array":
+            return json_array
         case "text":
             return sse_with_ids(stream, split=True)
     return sse_with_ids(stream) if format.with_ids else sse_without_ids

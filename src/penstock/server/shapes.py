@@ -364,6 +364,58 @@ class TokenMade(Struct):
     expires_at: Seconds
 
 
+# --- Gemini --------------------------------------------------------------------------------------------
+
+
+class GeminiAnswer(Struct):
+    """A whole answer, as Google gives it."""
+
+    modelVersion: str
+    responseId: str
+    candidates: list[dict[str, Any]] | UnsetType = UNSET
+    usageMetadata: dict[str, Any] | UnsetType = UNSET
+
+
+class GeminiProblem(Struct):
+    """What went wrong: ``message`` is for whoever must act, ``details`` for programs."""
+
+    code: int
+    message: str
+    status: str
+    details: list[dict[str, Any]]
+
+
+class GeminiError(Struct):
+    """Every answer that is none, as Google gives it."""
+
+    error: GeminiProblem
+
+
+class GeminiTokenCount(Struct):
+    """Tokens of a request; ``estimated`` where nobody counted them."""
+
+    totalTokens: Count
+    estimated: Literal[True] | UnsetType = UNSET
+
+
+class GeminiModel(Struct):
+    """What can be asked for, as Google lists it."""
+
+    name: str
+    baseModelId: str
+    version: str
+    displayName: str
+    description: str
+    supportedGenerationMethods: list[str]
+
+
+class GeminiModelList(Struct):
+    """A page of them."""
+
+    models: list[GeminiModel]
+    nextPageToken: str | UnsetType = UNSET
+
+
 # --- models, errors, probes ------------------------------------------------------------------------------
 
 
