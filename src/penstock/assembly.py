@@ -124,6 +124,7 @@ def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
             commit_after=config.listen.commit_after,
             heartbeat=config.listen.heartbeat,
             send_timeout=config.listen.send_timeout,
+            max_rids=config.listen.max_rids,
             routes={name: _route(config, name) for name in config.routes.__struct_fields__},
         ),
         default_model=routing.default_model,
@@ -139,7 +140,12 @@ def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
 def serving(config: Config) -> ServingSettings:
     """Return the server's part of ``config``."""
     listen = config.listen
-    http = HttpSettings(max_connections=listen.max_connections, send_timeout=listen.send_timeout)
+    http = HttpSettings(
+        max_connections=listen.max_connections,
+        max_websockets=listen.max_websockets,
+        ping=listen.ping,
+        send_timeout=listen.send_timeout,
+    )
     return ServingSettings(host=listen.host, port=listen.port, drain=listen.drain, http=http)
 
 

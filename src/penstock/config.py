@@ -60,6 +60,9 @@ class Listen(Settings, frozen=True):
     drain: float = 20.0
     max_body_bytes: int = 32 << 20
     max_connections: int = 20_000
+    max_websockets: int = 20_000
+    max_rids: int = 256
+    ping: float = 20.0
     commit_after: float = 10.0
     heartbeat: float = 15.0
     send_timeout: float = 30.0
@@ -456,8 +459,9 @@ def check(config: Config) -> list[Problem]:
 def _problems(config: Config) -> Iterator[Problem]:
     if not 0 <= config.listen.port <= 65535:
         yield Problem("listen.port", "a port is a number from 0 to 65535")
-    if not config.listen.heartbeat > 0:
-        yield Problem("listen.heartbeat", "write a number of seconds above 0")
+    for name in ("heartbeat", "ping"):
+        if not getattr(config.listen, name) > 0:
+            yield Problem(f"listen.{name}", "write a number of seconds above 0")
     if not config.has_keys and config.anonymous is None and not is_loopback(config.listen.host):
         yield Problem(
             "listen.host",

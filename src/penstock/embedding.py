@@ -25,6 +25,7 @@ from penstock.config import Config, read_file, with_environment
 from penstock.gateway.gateway import Gateway
 from penstock.server.context import PRINCIPAL, new_request_id
 from penstock.server.errors import error_response
+from penstock.server.sockets import refuse
 from penstock.streams.stream import Stream
 from penstock.types.calls import Call, OnDisconnect
 from penstock.types.errors import ClientError, StorageError
@@ -184,7 +185,7 @@ class Penstock:
         if self._system is None:  # cannot be while it runs
             raise RuntimeError
         scope = dict(scope)  # what we put into it is not the host's
-        if scope["type"] == "http":
+        if scope["type"] in ("http", "websocket"):
             if self._identify is not None:
                 name = self._identify(scope)
                 scope[PRINCIPAL] = Principal(name) if name else None
@@ -195,7 +196,10 @@ class Penstock:
                     code="host_not_allowed",
                     status=403,
                 )
-                await error_response(error, new_request_id())(scope, receive, send)
+                if scope["type"] == "websocket":
+                    await refuse(error, scope, receive, send)
+                else:
+                    await error_response(error, new_request_id())(scope, receive, send)
                 return
         await self._system.app(scope, receive, send)
 

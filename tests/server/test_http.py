@@ -343,11 +343,32 @@ async def test_the_absolute_form_of_a_url_is_understood(gateway):
     assert client.statuses == [200]
 
 
-async def test_a_websocket_is_told_that_there_is_none(gateway, capfd):
-    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec_WebSocket_Version": "13"}
-    client = await answered(gateway, request("GET", "/v1/ws", Sec_WebSocket_Key="x" * 24, **upgrade))
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec_WebSocket_Version": "13",
+    "Sec_WebSocket_Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}
+
+
+async def test_a_websocket_where_there_is_none_is_told_so(gateway):
+    client = await answered(gateway, request("GET", "/v1/streams", **UPGRADE))
     assert client.statuses == [404]
-    assert "WebSocket library" not in "".join(capfd.readouterr())
+    assert b'"code":"not_found"' in client.got
+
+
+async def test_a_websocket_cannot_begin_before_an_answer_has_ended(gateway):
+    async with connected(gateway.port) as client:
+        client.send(
+            request("GET", "/stream?content=x&model=demo-stall") + request("GET", "/v1/ws", **UPGRADE)
+        )
+        await client.to_end()
+    assert b"101 Switching" not in client.got
+
+
+async def test_another_protocol_is_not_switched_to(gateway):
+    client = await answered(gateway, request("GET", "/healthz", Connection="Upgrade", Upgrade="h2c"))
+    assert client.statuses == [200]
 
 
 # --- clients that end their side ---------------------------------------------------------------------

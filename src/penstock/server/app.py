@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from typing import Final
 from urllib.parse import quote
 
 import structlog
@@ -14,7 +15,18 @@ from starlette.responses import Response
 from starlette.routing import Match, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from penstock.server import admin, docs, gemini, generations, models, openai_responses, reads, streams, ui
+from penstock.server import (
+    admin,
+    docs,
+    gemini,
+    generations,
+    models,
+    openai_responses,
+    reads,
+    sessions,
+    streams,
+    ui,
+)
 from penstock.server.context import RECONNECT_QUERIES, Context, new_request_id
 from penstock.server.downstream import ClientGone, Cut, Headers, break_off
 from penstock.server.errors import error_response, speaks_anthropic
@@ -24,6 +36,7 @@ from penstock.server.openapi import describe
 from penstock.server.operations import Json
 from penstock.server.reads import EXPOSED
 from penstock.server.responses import DEFERRED
+from penstock.server.sockets import refuse
 from penstock.types.errors import ClientError, PenstockError
 
 log = structlog.get_logger(__name__)
@@ -86,6 +99,10 @@ def routes() -> list[Route]:
     ]
 
 
+SOCKETS: Final = {"/v1/ws": sessions.connect}
+"""The same for WebSockets."""
+
+
 def build_app(context: Context, *, origins: tuple[str, ...] = ()) -> ASGIApp:
     """Return the application. ``origins``: whose pages may call it from elsewhere (CORS)."""
     table = routes()
@@ -118,8 +135,10 @@ class Outermost:
         scope["app"] = self
         if scope["type"] == "websocket":
             await self.state.context.identify(scope)
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            if (serve := SOCKETS.get(scope["path"].removeprefix(scope.get("root_path", "")))) is not None:
+                await serve(self.state.context, scope, receive, send)
+            else:
+                await refuse(_nothing_at(scope["path"]), scope, receive, send)
             return
         started = False
         root = quote(scope.get("root_path", ""))
@@ -193,9 +212,12 @@ async def _unrouted(request: Request, error: Exception) -> Response:
         response = error_response(refusal, new_request_id())
         response.headers["allow"] = ", ".join(sorted(_methods(request.scope)))
         return response
-    message = f"There is nothing at {request.url.path[:200]}. GET /openapi.json describes what there is."
-    missing = ClientError(message, code="not_found", status=status)
-    return error_response(missing, new_request_id(), request.scope)
+    return error_response(_nothing_at(request.url.path, status), new_request_id(), request.scope)
+
+
+def _nothing_at(path: str, status: int = 404) -> ClientError:
+    message = f"There is nothing at {path[:200]}. GET /openapi.json describes what there is."
+    return ClientError(message, code="not_found", status=status)
 
 
 def _methods(scope: Scope) -> set[str]:

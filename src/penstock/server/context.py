@@ -60,6 +60,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
 
     ``commit_after``: how long a dialect route keeps its status line back while the provider is silent.
     ``heartbeat``: the silence after which a reader gets one; event-source-polyfill gives up after 45.
+    ``auth_timeout``: how long a WebSocket may be nobody's; ``max_rids``: generations that one follows.
     """
 
     max_body_bytes: int = 32 << 20
@@ -67,6 +68,8 @@ class ServerSettings(msgspec.Struct, frozen=True):
     commit_after: float = 10.0
     heartbeat: float = 15.0
     send_timeout: float = 30.0
+    auth_timeout: float = 5.0
+    max_rids: int = 256
     max_answer_events: int = 1_000_000
     max_snapshot_chars: int = 16_000_000
     routes: Mapping[str, RouteSettings] = {}

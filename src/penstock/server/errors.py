@@ -1,7 +1,7 @@
 """Errors as responses: each in the dialect of the route it happened on, with what to do about it.
 
-The server's one wide catch is `error_response` for anything that is not a `PenstockError`: it is
-logged with its trace, and the client is told no more than that it was our fault.
+The server's one wide catch is `told`, for anything that is not a `PenstockError`: it is logged with its
+trace, and the client is told no more than that it was our fault.
 """
 
 import math
@@ -38,13 +38,19 @@ def speaks_anthropic(scope: Scope) -> bool:
     return path.startswith("/v1/models") and any(name == b"anthropic-version" for name, _ in scope["headers"])
 
 
+def told(error: Exception, request_id: str) -> PenstockError:
+    """Return ``error`` as a client may be told of it; what nobody foresaw is logged."""
+    if isinstance(error, PenstockError):
+        return error
+    log.error("request_crashed", request_id=request_id, exc_info=error)
+    message = f"The gateway failed to serve this request. Quote {request_id} when you report it."
+    return GatewayError(message, code="internal_error")
+
+
 def error_response(error: Exception, request_id: str, scope: Scope | None = None) -> Response:
     """Return the response for ``error``, in the shape of the client that ``scope`` is from: OpenAI's
     ``{"error": {message, type, param, code, …}}``, Anthropic's or Google's."""
-    if not isinstance(error, PenstockError):
-        log.error("request_crashed", request_id=request_id, exc_info=error)
-        message = f"The gateway failed to serve this request. Quote {request_id} when you report it."
-        error = GatewayError(message, code="internal_error")
+    error = told(error, request_id)
     headers = {**error.headers, "x-request-id": request_id, "cache-control": "no-store"}
     if error.retry_after is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after))

@@ -41,6 +41,7 @@ def _openai_chat_with_usage(answer: Answer) -> EventEncoder:
 NATIVE: Final = Format("native", EVENT_STREAM, _native, "sse")
 TEXT: Final = Format("text", EVENT_STREAM, _text, "text")
 NDJSON: Final = Format("ndjson", b"application/x-ndjson", _native, "ndjson")
+ENVELOPE: Final = Format("envelope", b"application/json", _native, "envelope")
 PLAIN: Final = Format("plain", b"text/plain; charset=utf-8", _text, "plain", ends_cleanly=False)
 
 

@@ -106,6 +106,43 @@ def header_cursor(request: Request) -> Given | None:
 # --- native ------------------------------------------------------------------------------------------
 
 
+def native_call(
+    ctx: Context,
+    principal: Principal,
+    asked: NativeCreate,
+    *,
+    key: str = "",
+    leaving: str | None = None,
+    joining: str | None = None,
+) -> Call:
+    """Return what ``asked`` means, with the idempotency ``key`` and what headers say of leaving and joining.
+
+    By HTTP and by WebSocket it is the same call: a key that was used here is known there. Raises
+    `ClientError`.
+    """
+    dialect = DIALECTS.get(asked.dialect)
+    if dialect is None:
+        message = f"'{asked.dialect[:50]}' is no known dialect; known: {', '.join(DIALECTS)}."
+        raise ClientError(message, code="unknown_dialect", param="dialect")
+    if asked.ttl_s is not None and asked.ttl_s < 0:
+        raise ClientError("ttl_s is a number of seconds, 0 or more.", code="invalid_value", param="ttl_s")
+    check_metadata(asked.metadata)
+    route = ctx.route("streams")
+    return Call(
+        principal=principal,
+        route="streams",
+        request=dialect.parse_request(bytes(asked.request)),
+        request_id=new_request_id(),
+        body_sha256=sha256(_encode(asked)),
+        idempotency_key=idempotency_key(key),
+        on_disconnect=on_disconnect(asked.on_disconnect or leaving, route.on_disconnect, "continue"),
+        ttl=route.retention if asked.ttl_s is None else asked.ttl_s,
+        at_rest=route.at_rest,
+        join=join(joining),
+        metadata=asked.metadata,
+    )
+
+
 async def create_stream(request: Request) -> AnyResponse:
     """``POST /v1/streams``: start a generation; its first event names the stream before any upstream call."""
     ctx = context(request)
@@ -117,27 +154,13 @@ async def create_stream(request: Request) -> AnyResponse:
         asked = _decode_create(body)
     except msgspec.ValidationError as error:
         raise ClientError(f"The body does not fit: {error}.", code="invalid_request") from None
-    dialect = DIALECTS.get(asked.dialect)
-    if dialect is None:
-        message = f"'{asked.dialect[:50]}' is no known dialect; known: {', '.join(DIALECTS)}."
-        raise ClientError(message, code="unknown_dialect", param="dialect")
-    if asked.ttl_s is not None and asked.ttl_s < 0:
-        raise ClientError("ttl_s is a number of seconds, 0 or more.", code="invalid_value", param="ttl_s")
-    check_metadata(asked.metadata)
-    route = ctx.route("streams")
-    chosen = asked.on_disconnect or request.headers.get("stream-on-disconnect")
-    call = Call(
-        principal=principal,
-        route="streams",
-        request=dialect.parse_request(bytes(asked.request)),
-        request_id=new_request_id(),
-        body_sha256=sha256(body),
-        idempotency_key=idempotency_key(request.headers.get("idempotency-key", "")),
-        on_disconnect=on_disconnect(chosen, route.on_disconnect, "continue"),
-        ttl=route.retention if asked.ttl_s is None else asked.ttl_s,
-        at_rest=route.at_rest,
-        join=join(request.headers.get("stream-join")),
-        metadata=asked.metadata,
+    call = native_call(
+        ctx,
+        principal,
+        asked,
+        key=request.headers.get("idempotency-key", ""),
+        leaving=request.headers.get("stream-on-disconnect"),
+        joining=request.headers.get("stream-join"),
     )
     format = by_accept(request.headers.get("accept", ""))
     if given := header_cursor(request):

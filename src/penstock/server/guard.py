@@ -137,6 +137,13 @@ class Guard:
             self._check_origin(headers)
         return msgspec.structs.replace(ANONYMOUS, address=address) if address else ANONYMOUS
 
+    def check_origin(self, headers: Mapping[str, str]) -> None:
+        """Refuse pages of other sites, whoever they say they are: for what CORS does not hold back.
+
+        Raises `ClientError` 403 `origin_not_allowed` or `cross_site_request`.
+        """
+        self._check_origin(headers)
+
     def admit_identified(
         self, principal: Principal | None, headers: Mapping[str, str], *, spends: bool
     ) -> Principal:

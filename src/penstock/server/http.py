@@ -39,12 +39,14 @@ TOO_SLOW: Final = (b"408 Request Timeout", b"The request head took too long.")
 
 
 class HttpSettings(msgspec.Struct, frozen=True):
-    """Bounds of a client connection. Seconds and bytes."""
+    """Bounds of a client connection. Seconds and bytes. ``ping``: between pings of a WebSocket."""
 
     head_timeout: float = 10.0
     idle_timeout: float = 75.0
     max_head_bytes: int = 64 << 10
     max_connections: int = 20_000
+    max_websockets: int = 20_000
+    ping: float = 20.0
     send_buffer: int = 64 << 10
     send_timeout: float = 30.0
 
@@ -246,13 +248,24 @@ class HttpProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            # Served as if it had not asked (RFC 9110, section 7.8), but what follows cannot be parsed.
-            self.cycle.keep_alive = False
+            self._upgrade()
         except httptools.HttpParserError:
             self._refuse(*self._refusal)
         else:
             if not self._in_body and self._head_bytes > self.settings.max_head_bytes:
                 self._refuse(*TOO_LARGE)
+
+    def _upgrade(self) -> None:
+        """The request wants another protocol: WebSocket, if nothing else is being answered."""
+        self._stop_head_timer()
+        if not self._should_upgrade():
+            # Served as if it had not asked (RFC 9110, section 7.8), but what follows cannot be parsed.
+            self.cycle.keep_alive = False
+        elif self._connection is not None and not self._connection.answered:
+            self._refuse(*BAD_REQUEST)
+        else:
+            self._connection = None
+            self.handle_websocket_upgrade()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client sends no more: answer what was asked, unless writing shows that it has left.

@@ -48,6 +48,8 @@ that any number of readers can read, live or later, from any point.
   lost connection send the last one as `Last-Event-ID`, and nothing is lost or repeated.
 * **Stop** it with `POST /v1/streams/{stream}/cancel`. A lost connection alone stops nothing, unless that is
   what you asked for.
+* Many at a time go over one **WebSocket**, `GET /v1/ws`, with the subprotocol `penstock.v1+json`: JSON
+  messages such as `{"type": "create", "rid": "1", "request": {…}}`, which OpenAPI cannot describe.
 
 Server-sent events are described by `x-itemSchema`, which is what OpenAPI 3.2 calls `itemSchema`.
 """

@@ -379,7 +379,17 @@ ENDED: Final[Codes] = {
     "gateway_shutdown": 503,
 }
 """Of an answer that others ended."""
-NEVER_ANSWERED: Final = frozenset({"method_not_allowed", "not_identified", "bad_config"})
+SOCKET: Final[Codes] = {
+    "unknown_subprotocol": 400,
+    "other_principal": 401,
+    "unknown_rid": 404,
+    "slow": 408,
+    "input_not_possible": 409,
+    "too_many_rids": 429,
+}
+"""Told by messages of a WebSocket, which OpenAPI cannot describe."""
+
+NEVER_ANSWERED: Final = frozenset({"method_not_allowed", "not_identified", "bad_config", *SOCKET})
 """Codes with a status that no operation lists: of no operation, or of an application around us."""
 
 

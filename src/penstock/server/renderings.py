@@ -1,8 +1,9 @@
 """Renderings: one stream in one format, encoded once and shared by all readers at the tail.
 
-A format is a dialect's encoder plus a framing (SSE with or without ids, NDJSON, plain text). A
-rendering is a pure function of the log: at a given position, every rendering of one format holds the
-same encoder state, so a reader that has caught up joins the one that is there and drops its own.
+A format is a dialect's encoder plus a framing (SSE with or without ids, NDJSON, WebSocket messages,
+plain text). A rendering is a pure function of the log: at a given position, every rendering of one
+format holds the same encoder state, so a reader that has caught up joins the one that is there and
+drops its own.
 """
 
 import copy
@@ -11,7 +12,7 @@ from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from penstock.streams.stream import Stream
 from penstock.types.events import Closed, Entry, TextDelta, encode_line
-from penstock.wire import ndjson, sse
+from penstock.wire import envelope, ndjson, sse
 from penstock.wire.dialect import Answer, EventEncoder, Frame
 
 Framing: TypeAlias = Callable[[int, Sequence[Frame]], bytes]
@@ -30,7 +31,7 @@ class Format(NamedTuple):
     name: str
     media_type: bytes
     encoder: Callable[[Answer], EventEncoder]
-    framing: str  # "sse" | "text" | "ndjson" | "plain" | "array"
+    framing: str  # "sse" | "text" | "ndjson" | "plain" | "array" | "envelope"
     with_ids: bool = True
     ends_cleanly: bool = True
     stateless: bool = True
@@ -84,6 +85,16 @@ def ndjson_lines(stream: Stream) -> Framing:
     return frame
 
 
+def envelopes(stream: Stream) -> Framing:
+    """What all readers of a WebSocket are sent, each behind its own rid; a line a message."""
+    epoch = f"{stream.id}~{stream.info.epoch:04d}".encode()
+
+    def frame(seq: int, frames: Sequence[Frame]) -> bytes:
+        return b"".join(envelope.line(b"%b%012d" % (epoch, seq), event, data) for event, data in frames)
+
+    return frame
+
+
 def plain_text(seq: int, frames: Sequence[Frame]) -> bytes:
     """The text and nothing else."""
     return b"".join(data for event, data in frames if not event)
@@ -107,6 +118,8 @@ def framing(format: Format, stream: Stream) -> Framing:
     match format.framing:
         case "ndjson":
             return ndjson_lines(stream)
+        case "envelope":
+            return envelopes(stream)
         case "plain":
             return plain_text
         case "array":

@@ -271,7 +271,7 @@ class Reader:
     def _heartbeat(self, quiet: float) -> bytes:
         """Return what says after ``quiet`` seconds that we are still here."""
         self._idle += quiet
-        if self._format.framing == "plain":
+        if self._format.framing in ("plain", "envelope"):
             return b""
         if self._format.framing == "ndjson":
             return b'{"ev":"heartbeat"}\n'

@@ -23,6 +23,8 @@ from uvicorn.server import ServerState
 from penstock.gateway.gateway import Gateway
 from penstock.server.http import HttpProtocol, HttpSettings, protocol_class, tune
 from penstock.server.responses import Heart
+from penstock.server.sockets import FIRST_MESSAGE
+from penstock.server.websocket import websocket_class
 
 log = structlog.get_logger(__name__)
 
@@ -104,7 +106,11 @@ class Server:
         self._config = Config(
             app,
             http=protocol_class(settings.http),
-            ws="none",
+            ws=websocket_class(settings.http),
+            ws_max_size=FIRST_MESSAGE,
+            ws_ping_interval=settings.http.ping,
+            ws_ping_timeout=settings.http.send_timeout,
+            ws_per_message_deflate=False,  # 40 KB a connection, and no answer shorter than itself
             lifespan="off",
             log_config=None,
             access_log=False,
