@@ -61,7 +61,7 @@ from penstock.streams.store import Store
 from penstock.types.calls import on_disconnect
 from penstock.types.keys import KeyRecord, hash_key
 from penstock.types.principals import Grant
-from penstock.types.timers import Timers
+from penstock.types.timers import THINKING, USUAL, Timers
 from penstock.upstream.pool import Pool, PoolSettings
 from penstock.wire.anthropic_messages_requests import Preferences as AnthropicPreferences
 from penstock.wire.ollama import Preferences
@@ -230,6 +230,11 @@ def _routing(config: Config, providers: Mapping[str, Provider], found: Collectio
     patterns: list[Pattern] = []
     balance: dict[str, Balance] = {}
     usual = _timers(config.timers)
+    thinking = _timers(config.timers, usual=THINKING)
+
+    def anything(provider: str) -> Target:
+        return Target(provider, provider, "*", timers=usual, thinking=thinking)
+
     for name in config.models:
         said = config.model(name)
         made = tuple(_target(config, target, said.timers) for target in said.targets)
@@ -245,17 +250,15 @@ def _routing(config: Config, providers: Mapping[str, Provider], found: Collectio
             own = Target(f"{DEMO}/{name}", DEMO, name, tries=1, continuation="prefill", timers=usual)
             models.setdefault(name, (own,))
     reached = [name for name, provider in config.providers.items() if provider.kind != "scripted"]
-    patterns.extend(
-        Pattern(f"{name}/*", (Target(name, name, "*", timers=usual),), strip=f"{name}/") for name in reached
-    )
+    patterns.extend(Pattern(f"{name}/*", (anything(name),), strip=f"{name}/") for name in reached)
     # Nothing said about models: Claude is Anthropic's, and what else is not known by name goes to the first
     # real provider.
     claude = [name for name in reached if config.providers[name].kind == "anthropic"]
     if claude and not config.models:
-        patterns.append(Pattern("claude-*", (Target(claude[0], claude[0], "*", timers=usual),)))
+        patterns.append(Pattern("claude-*", (anything(claude[0]),)))
     rest = None
     if reached and not config.models:
-        rest = Pattern("*", (Target(reached[0], reached[0], "*", timers=usual),))
+        rest = Pattern("*", (anything(reached[0]),))
     own_names = [name for name, provider in config.providers.items() if provider.kind == "ollama"]
     named = next((name for name in config.models if "*" not in name), "")
     default = config.default_model or named or (DEMO if config.demo else "")
@@ -272,6 +275,7 @@ def _routing(config: Config, providers: Mapping[str, Provider], found: Collectio
         veiled=frozenset(n for n in config.models if config.model(n).show_model == "asked"),
         resumed=frozenset(n for n in config.models if config.model(n).on_restart == "continue"),
         timers=usual,
+        thinking=thinking,
     )
 
 
@@ -286,18 +290,19 @@ def _target(config: Config, target: TargetConfig, of_model: TimersConfig) -> Tar
         tries=target.tries or int(scripted),  # what it was told to do it would do again
         continuation=target.continuation or ("prefill" if scripted else "prompt"),
         timers=_timers(config.timers, of_model, target.timers),
+        thinking=_timers(config.timers, of_model, target.timers, usual=THINKING),
     )
 
 
-def _timers(*said: TimersConfig) -> Timers:
-    """Return the timers that are said last, or nowhere."""
+def _timers(*said: TimersConfig, usual: Timers = USUAL) -> Timers:
+    """Return the timers that are said last; ``usual`` are those that are said nowhere."""
     given = {
         name: value
         for one in said
         for name, value in msgspec.structs.asdict(one).items()
         if value is not None
     }
-    return Timers(**given)
+    return msgspec.structs.replace(usual, **given)
 
 
 def _guard(config: Config) -> GuardSettings:

@@ -120,6 +120,8 @@ class TimersConfig(Settings, frozen=True):
     """Seconds (`min_rate`: characters a second) after which a provider has failed; 0 for never, and what is
     left out is as the model's, or everybody's. See `penstock.types.timers.Timers`."""
 
+    connect: float | None = None
+    head: float | None = None
     first_output: float | None = None
     stall: float | None = None
     min_rate: float | None = None

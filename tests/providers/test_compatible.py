@@ -333,6 +333,14 @@ async def test_a_head_that_does_not_come_is_a_timeout(server, pool):
     assert error.code == "upstream_timeout"
 
 
+async def test_a_target_s_own_timers_replace_those_of_its_provider(server, pool):
+    server.say()
+    settings = CompatibleSettings(server.url, KEY, head_timeout=100)
+    sink = ask(CompatibleProvider("local", settings, pool, OPENAI_CHAT))
+    sink.source.limit(None, 0.02)
+    assert (await sink.play()).code == "upstream_timeout"
+
+
 async def test_models_are_asked_for(provider, server):
     server.answer(200, b'{"object":"list","data":[{"id":"b"},{"id":"a","created":7},{"id":"b"}]}')
     assert await provider.models() == (Model("b"), Model("a", created=7))

@@ -430,6 +430,9 @@ async def test_connecting_is_bounded(make_pool):
         with pytest.raises(UpstreamError) as caught:
             await make_pool(connect_timeout=0.05).open(Request("GET", origin, "/", ()), Recorder())
         assert (caught.value.code, caught.value.status) == ("upstream_connect_timeout", 504)
+        with pytest.raises(UpstreamError) as caught:
+            await make_pool().open(Request("GET", origin, "/", ()), Recorder(), connect_timeout=0.05)
+        assert caught.value.code == "upstream_connect_timeout"
 
 
 async def test_handshake_is_bounded_with_connecting(make_pool):

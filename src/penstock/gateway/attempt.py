@@ -19,6 +19,7 @@ from penstock.gateway.watch import Progress, Watch
 from penstock.providers.provider import Conversation, Target
 from penstock.types.errors import GatewayError, PenstockError, UpstreamError
 from penstock.types.events import AnyEvent, has_output
+from penstock.types.timers import Timers
 
 LINGER = 1.0
 """Seconds that a finished answer's connection may take to end by itself, so that it can be reused."""
@@ -63,6 +64,7 @@ class Attempt:
         "_linger",
         "_owner",
         "_sent",
+        "_timers",
         "_trial",
         "_watch",
         "outcome",
@@ -71,8 +73,11 @@ class Attempt:
         "target",
     )
 
-    def __init__(self, owner: Owner, target: Target, conversation: Conversation, trial: Trial) -> None:
+    def __init__(
+        self, owner: Owner, target: Target, conversation: Conversation, trial: Trial, timers: Timers
+    ) -> None:
         """Nothing is sent yet; see `open`. ``trial`` is told how it goes."""
+        self._timers = timers
         self.target = target
         self.source = conversation.source
         self.outcome: asyncio.Future[PenstockError | None] = asyncio.get_running_loop().create_future()
@@ -89,7 +94,10 @@ class Attempt:
     async def open(self) -> None:
         """Send the request; the rest comes through the sink's methods."""
         self._began = self._sent = self._owner.clock()
-        self._watch = Watch(self.target.timers, self._progress, self.fail, self._owner.clock)
+        timers = self._timers
+        if timers.connect is not None or timers.head is not None:
+            self.source.limit(timers.connect, timers.head)
+        self._watch = Watch(timers, self._progress, self.fail, self._owner.clock)
         await self.source.open(self)
         self._sent = self._owner.clock()
 

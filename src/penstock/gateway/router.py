@@ -91,9 +91,9 @@ class Routing(msgspec.Struct, frozen=True):
     ``found``, which no configuration names, are also behind ``provider/``, and nowhere while they are not
     listed. ``rest`` takes what is left. ``unlisted`` are providers that are not asked for their models.
     ``balance`` is how calls are spread over the targets of a configured name, where not in their order;
-    ``timers`` are those of targets that nobody wrote down; ``hedged`` are names whose slow targets get a
-    rival; ``resumed`` are those whose answers are gone on with after a restart, ``veiled`` those whose
-    clients see the name that they asked for; patterns among both.
+    ``timers`` and ``thinking`` are those of targets that nobody wrote down; ``hedged`` are names whose
+    slow targets get a rival; ``resumed`` are those whose answers are gone on with after a restart,
+    ``veiled`` those whose clients see the name that they asked for; patterns among both.
     """
 
     models: Mapping[str, tuple[Target, ...]]
@@ -105,6 +105,7 @@ class Routing(msgspec.Struct, frozen=True):
     unlisted: frozenset[str] = frozenset()
     balance: Mapping[str, Balance] = {}
     timers: Timers = Timers()
+    thinking: Timers | None = None
     hedged: frozenset[str] = frozenset()
     resumed: frozenset[str] = frozenset()
     veiled: frozenset[str] = frozenset()
@@ -156,7 +157,7 @@ class Routing(msgspec.Struct, frozen=True):
                 prefix, _, rest = model.partition("/")
                 found = lists[provider].find(rest) if prefix == provider else None
             if found is not None:
-                return (Target(provider, provider, found.name, timers=self.timers),)
+                return (Target(provider, provider, found.name, timers=self.timers, thinking=self.thinking),)
         return ()
 
     def route_rest(self, model: str) -> Sequence[Target]:

@@ -25,6 +25,7 @@ from penstock.gateway.attendance import Attendance
 from penstock.gateway.continuation import NOTHING, SeamDecoder, Shown, continued, may_continue, shown
 from penstock.gateway.health import Health
 from penstock.gateway.meter import Meter
+from penstock.gateway.patience import timers_of
 from penstock.gateway.rescue import Continue, GiveUp, RetrySettings, Tried, Try, decide
 from penstock.gateway.takeover import Inherited, restarted
 from penstock.gateway.tally import Tally, Use
@@ -378,7 +379,9 @@ class Run:
                 raise
             record.error = refused
             return refused
-        attempt = self._attempt = Attempt(self, target, conversation, trial)
+        attempt = self._attempt = Attempt(
+            self, target, conversation, trial, timers_of(target, self.call.request)
+        )
         self._racing.append(attempt)
         use = self._tally.begin(target, self.clock())
         error = None

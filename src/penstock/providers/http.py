@@ -63,7 +63,12 @@ class Opener(Protocol):
     """The part of `penstock.upstream.pool.Pool` that a source needs."""
 
     async def open(
-        self, request: Request, sink: ResponseSink, *, head_timeout: float | None = None
+        self,
+        request: Request,
+        sink: ResponseSink,
+        *,
+        head_timeout: float | None = None,
+        connect_timeout: float | None = None,
     ) -> Exchange:
         """Send the request; its response comes through ``sink``. Raises `UpstreamError`."""
         ...
@@ -74,6 +79,7 @@ class HttpSource:
 
     __slots__ = (
         "_closed",
+        "_connect_timeout",
         "_error_body",
         "_exchange",
         "_exchange_paused",
@@ -108,6 +114,7 @@ class HttpSource:
         self._request = request
         self._parse_error = parse_error
         self._head_timeout = head_timeout
+        self._connect_timeout: float | None = None
         self._sink: Sink | None = None
         self._exchange: Exchange | None = None
         self._exchange_paused = False
@@ -128,12 +135,21 @@ class HttpSource:
 
     # Source
 
+    def limit(self, connect: float | None, head: float | None) -> None:
+        """Before `open`: replace the pool's own limits where one is given."""
+        self._connect_timeout = connect
+        if head is not None:
+            self._head_timeout = head
+
     async def open(self, sink: Sink) -> None:
         """Send the request. Raises `UpstreamError` when that cannot be done."""
         if self._closed:
             return
         self._sink = sink
-        self._bind(await self._pool.open(self._request, self, head_timeout=self._head_timeout))
+        exchange = await self._pool.open(
+            self._request, self, head_timeout=self._head_timeout, connect_timeout=self._connect_timeout
+        )
+        self._bind(exchange)
         self._request = msgspec.structs.replace(self._request, body=b"", headers=())  # both are sent
 
     def pause(self) -> None:

@@ -41,6 +41,11 @@ class Sink(Protocol):
 class Source(Protocol):
     """One attempt's connection to a provider."""
 
+    def limit(self, connect: float | None, head: float | None) -> None:
+        """Before `open`: seconds until the connection is there, and until the head of the response; 0 for
+        no limit, None for the provider's own."""
+        ...
+
     async def open(self, sink: Sink) -> None:
         """Connect and send the request; return when it is sent. Raises `UpstreamError`."""
         ...
@@ -105,7 +110,7 @@ class Target(msgspec.Struct, frozen=True):
 
     ``context`` is how many tokens it takes, 0 if that is not known; ``weight`` its share where calls are
     spread; ``tries`` how often a call may try it, 0 for as usual; ``continuation`` how it goes on from a
-    text that the reader already has.
+    text that the reader already has. ``thinking`` are its timers while it thinks, where those are others.
     """
 
     name: str
@@ -116,6 +121,7 @@ class Target(msgspec.Struct, frozen=True):
     tries: int = 0
     continuation: Literal["prefill", "prompt", "restart", "none"] = "prompt"
     timers: Timers = Timers()
+    thinking: Timers | None = None
 
 
 class Model(msgspec.Struct, frozen=True):

@@ -110,6 +110,9 @@ class ScriptedSource:
         state = "aborted" if self._aborted else "idle" if self._sink is None else "open"
         return f"<ScriptedSource {state}{', paused' if self._paused else ''}>"
 
+    def limit(self, connect: float | None, head: float | None) -> None:
+        """There is neither a connection nor a head."""
+
     async def open(self, sink: Sink) -> None:
         """Begin. Nothing is delivered before this returns."""
         if self._aborted:

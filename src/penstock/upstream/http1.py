@@ -206,6 +206,7 @@ class Exchange:
         "_sink",
         "_step_bytes",
         "_timer",
+        "connect_timeout",
         "head",
         "request",
         "stale",
@@ -217,6 +218,7 @@ class Exchange:
         self.request = request
         self.head = head
         self.stale = False
+        self.connect_timeout = 0.0
         self._sink = sink
         self._loop = asyncio.get_running_loop()
         self._step_bytes = step_bytes

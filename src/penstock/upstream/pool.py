@@ -155,20 +155,29 @@ class Pool:
         )
 
     async def open(
-        self, request: Request, sink: ResponseSink, *, head_timeout: float | None = None
+        self,
+        request: Request,
+        sink: ResponseSink,
+        *,
+        head_timeout: float | None = None,
+        connect_timeout: float | None = None,
     ) -> Exchange:
         """Send ``request``; return when it is written, with the response still to come to ``sink``.
 
-        ``head_timeout`` replaces the setting of that name. Raises `UpstreamError` when the request
-        could not be sent, and then the sink is not called; `ClientError` when it is not valid HTTP.
+        The timeouts replace the settings of their names; 0 turns one off. Raises `UpstreamError` when the
+        request could not be sent, and then the sink is not called; `ClientError` when it is not valid HTTP.
         Cancelled at any point, it leaves no socket behind.
         """
         proxy = self._proxies.find(request.origin) if request.origin.scheme == "http" else None
         head = render_head(request, proxy_authorization=None if proxy is None else proxy.authorization)
         exchange = Exchange(request, sink, head=head, step_bytes=self._settings.read_bytes)
+        exchange.connect_timeout = (
+            self._settings.connect_timeout if connect_timeout is None else connect_timeout
+        )
         try:
             connection = await self._take(exchange, fresh=False)
-            exchange.start_head_timer(self._settings.head_timeout if head_timeout is None else head_timeout)
+            if seconds := self._settings.head_timeout if head_timeout is None else head_timeout:
+                exchange.start_head_timer(seconds)
             await connection.send(exchange)
             if exchange.stale and exchange.live:
                 await self._send_again(exchange)
@@ -284,7 +293,7 @@ class Pool:
         """Put ``exchange`` on a connection: an idle one unless ``fresh``, else a new one."""
         origin = exchange.request.origin
         try:
-            async with asyncio.timeout(self._settings.connect_timeout):
+            async with asyncio.timeout(exchange.connect_timeout or None):
                 connection = await self._find_place(origin, fresh=fresh)
                 if connection is None:
                     return await self._connect(exchange)
