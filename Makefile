@@ -49,8 +49,9 @@ coverage: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp  ## The suite, and 
 test-live: $(VENV)/.stamp-dev $(LIVE)/.stamp-model-server  ## The tests that need a real model server; opt-in
 	$(BIN)/pytest -m live tests/live $(ARGS)
 
-torture: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp  ## Kill gateways in mid-stream, cut streams at every byte (an hour)
+torture: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp  ## Kill gateways in mid-stream, break providers in every way, cut streams at every byte (an hour)
 	PENSTOCK_KILLS=$(KILLS) $(BIN)/pytest tests/faults/test_sigkill.py $(ARGS)
+	PENSTOCK_FAULTS=all $(BIN)/pytest tests/faults/test_providers.py $(ARGS)
 	PENSTOCK_CUTS=all $(BIN)/pytest tests/clients/torture/test_byte_cuts.py $(ARGS)
 
 soak: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp  ## Ten minutes of a silent model behind nginx, with the defaults

@@ -83,11 +83,28 @@ class HandDecoder:
         return ()
 
 
+class PatientDecoder(HandDecoder):
+    """Waits after a `Finished`, as for usage that may still come."""
+
+    seen = False
+
+    def feed(self, data):
+        events = super().feed(data)
+        self.seen, self.finished = self.seen or self.finished, False
+        return events
+
+    def flush(self):
+        if not self.seen:
+            raise upstream_truncated()
+        return ()
+
+
 class HandProvider:
     """Converses with the sources in ``next``, made on demand; keeps them all in ``sources``."""
 
     def __init__(self, name):
         self.name = name
+        self.decoder = HandDecoder
         self.next = []
         self.sources = []
         self.requests = []
@@ -99,7 +116,7 @@ class HandProvider:
             raise source
         self.sources.append(source)
         self.requests.append(request)
-        return Conversation(source, HandDecoder())
+        return Conversation(source, self.decoder())
 
     async def models(self):
         listed = self.listing()
@@ -248,8 +265,8 @@ class House(Gateway):
         return stream, self.a.sources[-1]
 
 
-def call(content="hello", **more):
-    request = GenerationRequest("m", (Message("user", content),))
+def call(content="hello", n=1, **more):
+    request = GenerationRequest("m", (Message("user", content),), n=n)
     return Call(principal=ME, route="r", request=request, body_sha256=content, **more)
 
 

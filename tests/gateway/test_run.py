@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from penstock.gateway.attempt import LINGER
+from penstock.gateway.attempt import LINGER, TAIL
 from penstock.gateway.run import RunSettings
 from penstock.types.errors import ClientError, UpstreamError, WireError, upstream_reset
 from penstock.types.events import (
@@ -19,7 +19,19 @@ from penstock.types.events import (
     UsageReported,
 )
 from penstock.types.timers import Timers
-from tests.gateway.hand import BROKEN, ME, STARTED, HandSource, HandStore, House, call, logged, texts, turns
+from tests.gateway.hand import (
+    BROKEN,
+    ME,
+    STARTED,
+    HandSource,
+    HandStore,
+    House,
+    PatientDecoder,
+    call,
+    logged,
+    texts,
+    turns,
+)
 from tests.virtual_time import run_virtually
 
 
@@ -245,6 +257,46 @@ def test_a_model_that_broke_off_while_it_thought_is_followed_by_another_s_answer
         await stream.wait_closed()
         kinds = [type(event) for event in logged(store, stream)]
         assert kinds == [Started, ReasoningDelta, Seam, TextDelta, Finished, Closed]
+
+    played(scene)
+
+
+@pytest.mark.parametrize("fault", ["reset", "error", "silence", "end"])
+def test_nothing_that_happens_after_the_finish_takes_the_answer_back(fault):
+    async def scene(house, store):
+        house.a.decoder = PatientDecoder
+        stream, source = await house.begin()
+        source.sink.feed([STARTED, TextDelta("hi"), Finished("stop")])
+        await turns()
+        assert stream.is_open
+        match fault:
+            case "reset":
+                source.sink.fail(upstream_reset("a"))
+            case "error":
+                source.sink.feed(BROKEN)
+            case "end":
+                source.sink.end()
+            case "silence":
+                await asyncio.sleep(TAIL + 0.1)
+        await stream.wait_closed()
+        end = closing(store, stream)
+        assert (end.status, end.code, end.attempts) == ("completed", "", 1)
+        assert "abort" in source.asked or fault == "end"
+        assert not house.b.sources
+
+    played(scene)
+
+
+def test_one_choice_of_two_is_not_the_whole_answer():
+    async def scene(house, store):
+        house.a.decoder = PatientDecoder
+        stream = (await house.start(call(n=2))).stream
+        await turns()
+        source = house.a.sources[-1]
+        source.sink.feed([STARTED, TextDelta("a"), TextDelta("b", index=1), Finished("stop")])
+        source.sink.fail(upstream_reset("a"))
+        await stream.wait_closed()
+        assert closing(store, stream).code == "upstream_reset"
 
     played(scene)
 
@@ -557,6 +609,42 @@ def test_calls_are_served_all_through_an_outage_and_the_primary_is_back_soon_aft
             by for _, by in served
         ].count("a")
         assert refused <= 5 + 5 + outage / 15  # the primary is not hammered while it is down
+
+    played(scene)
+
+
+def test_a_primary_that_comes_and_goes_is_used_while_it_is_there():
+    """Up for 40 s, down for 20 s, five times: nobody notices, and it is back within 30 s each time."""
+
+    async def scene(house, store):
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+
+        def up(at):
+            return (at - start) % 60 < 40
+
+        async def refuse_or_answer(source):
+            if not up(loop.time()):
+                raise BROKEN
+            loop.call_soon(source.say, "a")
+            loop.call_soon(source.finish)
+
+        async def answer(source):
+            loop.call_soon(source.say, "b")
+            loop.call_soon(source.finish)
+
+        house.a.next = [HandSource(refuse_or_answer) for _ in range(10_000)]
+        house.b.next = [HandSource(answer) for _ in range(10_000)]
+        while loop.time() < start + 300:
+            at = loop.time()
+            stream = (await house.start(call(str(at)))).stream
+            await stream.wait_closed()
+            assert stream.state == "completed"
+            if not up(at):
+                assert texts(store, stream) == ["b"]
+            elif (at - start) % 60 > 30:
+                assert texts(store, stream) == ["a"]
+            await asyncio.sleep(0.5)
 
     played(scene)
 

@@ -11,18 +11,23 @@ failure is not decided here.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from penstock.gateway.health import Trial
 from penstock.gateway.rescue import remedy
 from penstock.gateway.watch import Progress, Watch
 from penstock.providers.provider import Conversation, Target
-from penstock.types.errors import GatewayError, PenstockError, UpstreamError
+from penstock.types.errors import GatewayError, PenstockError, UpstreamError, upstream_truncated
 from penstock.types.events import AnyEvent, has_output
 from penstock.types.timers import Timers
 
 LINGER = 1.0
 """Seconds that a finished answer's connection may take to end by itself, so that it can be reused."""
+
+
+TAIL = 5.0
+"""Seconds that a provider has after the finish of an answer for what is still to come: usage, mostly."""
 
 
 class Owner(Protocol):
@@ -39,6 +44,10 @@ class Owner(Protocol):
     @property
     def leader(self) -> "Attempt | None":
         """The attempt whose events are appended."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether every choice was shown to its finish."""
 
     def lead(self, attempt: "Attempt", began: float, sent: float) -> None:
         """``attempt`` has output: from now on only it appends."""
@@ -64,6 +73,7 @@ class Attempt:
         "_linger",
         "_owner",
         "_sent",
+        "_tail",
         "_timers",
         "_trial",
         "_watch",
@@ -78,6 +88,7 @@ class Attempt:
     ) -> None:
         """Nothing is sent yet; see `open`. ``trial`` is told how it goes."""
         self._timers = timers
+        self._tail: asyncio.TimerHandle | None = None
         self.target = target
         self.source = conversation.source
         self.outcome: asyncio.Future[PenstockError | None] = asyncio.get_running_loop().create_future()
@@ -113,7 +124,15 @@ class Attempt:
     def _progress(self) -> Progress:
         return self._owner.progress_of(self)
 
+    def _stop_timers(self) -> None:
+        self._unwatch()
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+
     def _unwatch(self) -> None:
+        if self._tail is not None:
+            self._tail.cancel()
         if self._watch is not None:
             self._watch.close()
             self._watch = None
@@ -131,6 +150,8 @@ class Attempt:
                     self._owner.show(events)
                 else:
                     self._pass_gate(events)
+                if self._owner.answered and self._tail is None:
+                    self._tail = asyncio.get_running_loop().call_later(TAIL, self._is_late)
             if self._decoder.finished and not self.outcome.done():  # what it showed may have ended the run
                 self._complete()
                 self._linger = asyncio.get_running_loop().call_later(LINGER, self.source.abort)
@@ -154,22 +175,25 @@ class Attempt:
             self.fail(self._owner.crashed(bug))
 
     def fail(self, error: PenstockError) -> None:
-        """The attempt is over, without a whole answer."""
-        if self._linger is not None:
-            self._linger.cancel()
-            self._linger = None
-        self._unwatch()
+        """The attempt is over, without a whole answer, unless that was shown already: then nothing that
+        may be missing matters."""
+        self._stop_timers()
         if not self.outcome.done():
             self.source.abort()
-            self.outcome.set_result(error)
+            if self._owner.leader is self and self._owner.answered and error.fault == "upstream":
+                with suppress(UpstreamError):
+                    self._owner.show(self._decoder.flush())
+                self.outcome.set_result(None)
+            else:
+                self.outcome.set_result(error)
+
+    def _is_late(self) -> None:
+        self.fail(upstream_truncated())
 
     def abort(self) -> None:
         """Somebody else decided that the attempt is over: close its connection now."""
         self.source.abort()
-        self._unwatch()
-        if self._linger is not None:
-            self._linger.cancel()
-            self._linger = None
+        self._stop_timers()
         if not self.outcome.done():
             self.outcome.set_result(None)  # the run was ended from outside: there is nothing to say
 

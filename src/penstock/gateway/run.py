@@ -41,6 +41,7 @@ from penstock.types.events import (
     MAX_DELTA_CHARS,
     AnyEvent,
     Closed,
+    Finished,
     Seam,
     Started,
     Status,
@@ -96,6 +97,7 @@ class Run:
         "_deadline",
         "_ended",
         "_filter",
+        "_finished",
         "_health",
         "_hedges",
         "_left",
@@ -165,6 +167,7 @@ class Run:
         self._shown_bytes = 0
         self._ended = False
         self._filter = filter
+        self._finished: set[int] = set()
         self._settle = settle
         self._tally = Tally(lambda: estimate(call.request), left.uses if left else ())
         self.kept = kept
@@ -185,6 +188,11 @@ class Run:
     def gate_events(self) -> int:
         """How many events of an attempt may wait before its first output."""
         return self.settings.gate_events
+
+    @property
+    def answered(self) -> bool:
+        """Whether every choice was shown to its finish."""
+        return len(self._finished) >= self.call.request.n
 
     def lead(self, attempt: Attempt, began: float, sent: float) -> None:
         """``attempt`` has output: from now on only it appends, and its rivals are left."""
@@ -239,6 +247,8 @@ class Run:
                         event = msgspec.structs.replace(
                             event, model=model, provider=provider, target=target.name
                         )
+                elif type(event) is Finished:
+                    self._finished.add(event.index)
                 self._meter.report(event)
                 if self._using is not None:
                     self._using.report(event)
