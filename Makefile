@@ -52,6 +52,7 @@ test-live: $(VENV)/.stamp-dev $(LIVE)/.stamp-model-server  ## The tests that nee
 torture: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp  ## Kill gateways in mid-stream, break providers in every way, cut streams at every byte (an hour)
 	PENSTOCK_KILLS=$(KILLS) $(BIN)/pytest tests/faults/test_sigkill.py $(ARGS)
 	PENSTOCK_FAULTS=all $(BIN)/pytest tests/faults/test_providers.py $(ARGS)
+	PENSTOCK_SETTLEMENTS=10000 $(BIN)/pytest tests/gateway/test_accounting.py $(ARGS)
 	PENSTOCK_CUTS=all $(BIN)/pytest tests/clients/torture/test_byte_cuts.py $(ARGS)
 
 soak: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp  ## Ten minutes of a silent model behind nginx, with the defaults
@@ -136,6 +137,9 @@ tools:
 	@export PATH="$$PATH:/usr/sbin:/sbin"; missing=() packages=(); \
 	want() { command -v "$$1" >/dev/null || { missing+=("$$1"); packages+=("$$2"); }; }; \
 	want nginx nginx-light; want chromium chromium; want curl curl; want node nodejs; want npm npm; \
+	if ! command -v postgres >/dev/null && ! compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; then \
+	  missing+=(postgres) packages+=(postgresql); \
+	fi; \
 	if [ ! -x $(BIN)/python ] && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then \
 	  missing+=("python3 -m venv"); packages+=(python3-venv); \
 	fi; \

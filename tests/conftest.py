@@ -25,9 +25,12 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-# The one wait on the loop's thread that is meant: the journal's write of a tick's batch into the
-# page cache (docs/decisions/0005-embedded-store.md).
-_MAY_BLOCK = {"os.write": ("penstock/streams/journal.py", {"append"})}
+# The waits on the loop's thread that are meant: the journal's write of a tick's batch into the page
+# cache (docs/decisions/0005-embedded-store.md), and the ledger's of what a generation used.
+_MAY_BLOCK = [
+    ("os.write", "penstock/streams/journal.py", {"append"}),
+    ("os.write", "penstock/ledger/spool.py", {"append"}),
+]
 
 
 _WITH_THE_WORLD = {"cli", "clients", "deploy", "faults", "packages"}
@@ -48,7 +51,7 @@ def _blocking_calls_fail() -> Iterator[None]:
     with blockbuster_ctx("penstock") as guard:
         for name in ("os.fsync", "os.fdatasync"):
             guard.functions[name] = BlockBusterFunction(None, name, scanned_modules="penstock").activate()
-        for name, (file, functions) in _MAY_BLOCK.items():
+        for name, file, functions in _MAY_BLOCK:
             guard.functions[name].can_block_in(file, functions)
         yield
 

@@ -170,6 +170,8 @@ def test_every_setting_is_documented_under_its_part():
         "keys": config.KeyConfig,
         "jwt": config.IssuerConfig,
         "ledger": config.LedgerConfig,
+        "prices": config.PriceConfig,
+        "budgets": config.BudgetConfig,
         "routes": config.RouteConfig,
     }
     assert parts.keys() == kinds.keys()

@@ -7,7 +7,7 @@ called before the loop runs.
 
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,11 +32,14 @@ from penstock.gateway.rescue import RetrySettings
 from penstock.gateway.router import Pattern, Routing
 from penstock.gateway.run import RunSettings
 from penstock.policies.access import Access
+from penstock.policies.accounting import Accounting
 from penstock.policies.api_keys import KeyRing
-from penstock.policies.browser_tokens import BrowserTokens
+from penstock.policies.browser_tokens import MAX_TTL, BrowserTokens
+from penstock.policies.budget import Budget, Budgets
 from penstock.policies.chain import Chain
 from penstock.policies.identities import Identities, TokensOfOthers
 from penstock.policies.jwt_settings import IssuerSettings
+from penstock.policies.prices import Price, Prices
 from penstock.providers.anthropic import BASE_URL as ANTHROPIC_URL
 from penstock.providers.anthropic import AnthropicProvider, AnthropicSettings
 from penstock.providers.compatible import CompatibleProvider, CompatibleSettings
@@ -59,15 +62,19 @@ from penstock.streams.memory import MemorySettings, MemoryStore
 from penstock.streams.split import SplitStore
 from penstock.streams.store import Store
 from penstock.types.calls import on_disconnect
+from penstock.types.errors import ClientError
 from penstock.types.keys import KeyRecord, hash_key
 from penstock.types.principals import Grant
 from penstock.types.timers import THINKING, USUAL, Timers
+from penstock.types.usage import USD
 from penstock.upstream.pool import Pool, PoolSettings
 from penstock.wire.anthropic_messages_requests import Preferences as AnthropicPreferences
 from penstock.wire.ollama import Preferences
 from penstock.wire.openai_chat import OPENAI_CHAT
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
     from penstock.ledger.keys import KeyDesk
     from penstock.ledger.ledger import Ledger
 
@@ -105,15 +112,21 @@ def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
         ),
         health=HealthSettings(**msgspec.structs.asdict(config.breaker)),
     )
-    database, desk = _ledger(config)
+    budgets = Budgets(
+        [Budget(one.by, round(one.usd * USD), one.period, one.match) for one in config.budgets], time.time
+    )
+    ledger, desk = _ledger(config, budgets)
     ring = KeyRing(_keys(config), desk, clock=time.monotonic, wall=time.time)
+    accounting = Accounting(_prices(config), budgets, ledger, lambda model: _first_target(routing, model))
     gateway = Gateway(
         _store(config),
         providers,
         routing,
         settings,
-        policy=Chain([Access(time.time)]),
-        companions=(database, ring),
+        # Accounting is the last: it is asked for its filter with the very call that it admitted.
+        policy=Chain([Access(time.time), accounting]),
+        companions=(ledger, ring),
+        on_orphan=accounting.settle_orphan,
     )
     tokens = BrowserTokens(lambda: gateway.store.secret, time.time)
     context = Context(
@@ -131,6 +144,8 @@ def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
         pages=read_pages(),
         counter=Counter(gateway, providers, routing),
         desk=desk,
+        books=ledger,
+        purses=budgets.purses,
         minter=tokens,
         keys_changed=ring.refresh,
     )
@@ -343,17 +358,44 @@ def _issuers(config: Config) -> TokensOfOthers | None:
     return Issuers(made)
 
 
-def _ledger(config: Config) -> "tuple[Ledger, KeyDesk]":
+def _ledger(config: Config, budgets: Budgets) -> "tuple[Ledger, KeyDesk]":
     """Return where usage and keys are kept. Raises `BadConfig`."""
     from penstock.ledger.database import Database, LedgerUnusable
     from penstock.ledger.keys import KeyDesk
     from penstock.ledger.ledger import Ledger
+    from penstock.ledger.usage import spent_by_tokens, spent_since
+
+    def restore(connection: "sa.Connection") -> Callable[[], None]:
+        spent = {start: spent_since(connection, start) for start in set(budgets.starts())}
+        tokens = spent_by_tokens(connection, time.time() - MAX_TTL)
+        return lambda: budgets.restore(spent, tokens)
 
     try:
         database = Database(config.ledger_url)
     except LedgerUnusable as error:
         raise BadConfig([Problem("ledger.url", error.message)]) from None
-    return Ledger(database), KeyDesk(database, time.time)
+    spool = None if config.store.kind == "memory" else Path(config.store.path) / "usage"
+    return Ledger(database, spool, restore), KeyDesk(database, time.time)
+
+
+def _prices(config: Config) -> Prices:
+    """Return what tokens cost: of one's own servers, and of models within the gateway, nothing is known."""
+    table = {name: Price(**msgspec.structs.asdict(price)) for name, price in config.prices.items()}
+    known = {"openai": OPENAI_URL, "anthropic": ANTHROPIC_URL}
+    addresses = {
+        name: provider.base_url or known[provider.kind]
+        for name, provider in config.providers.items()
+        if provider.kind in known
+    }
+    return Prices(table, addresses)
+
+
+def _first_target(routing: Routing, model: str) -> tuple[str, str] | None:
+    try:
+        target = routing.route(model)[0]
+    except ClientError:
+        return None
+    return target.provider, target.model
 
 
 def _store(config: Config) -> Store:

@@ -246,6 +246,24 @@ class LedgerConfig(Settings, frozen=True):
         return f"LedgerConfig({self.url.rpartition('@')[2]})"
 
 
+class PriceConfig(Settings, frozen=True):
+    """US dollars for a million tokens (`penstock.policies.prices.Price`)."""
+
+    input: float
+    output: float
+    cached: float | None = None
+    cache_write: float | None = None
+
+
+class BudgetConfig(Settings, frozen=True):
+    """What each key (by its principal's name) or team, or all together, may spend in a period."""
+
+    usd: float
+    by: Literal["key", "team", "all"] = "key"
+    match: str = "*"
+    period: Literal["day", "week", "month", "ever"] = "month"
+
+
 class Config(Settings, frozen=True):
     """Everything. ``keys``: API keys of clients by the name of their principal, in plain or `sha256:…`."""
 
@@ -265,6 +283,8 @@ class Config(Settings, frozen=True):
     jwt: dict[str, IssuerConfig] = {}
     anonymous: bool | None = None
     ledger: LedgerConfig = LedgerConfig()
+    prices: dict[str, PriceConfig] = {}
+    budgets: list[BudgetConfig] = []
 
     def key(self, name: str) -> KeyConfig:
         """Return what is said of a key, however short it was written."""
@@ -488,6 +508,13 @@ def _problems(config: Config) -> Iterator[Problem]:
     url = config.ledger.url
     if url and not url.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
         yield Problem("ledger.url", "write postgresql://user:password@host/name, or sqlite:///path")
+    for name, price in config.prices.items():
+        for part in price.__struct_fields__:
+            if not 0 <= (getattr(price, part) or 0) < 1e6:
+                yield Problem(f"prices.{name}.{part}", "write US dollars for a million tokens, 0 or more")
+    for number, budget in enumerate(config.budgets):
+        if not 0 <= budget.usd < 1e9:
+            yield Problem(f"budgets[{number}].usd", "write US dollars, 0 or more")
     known = set(config.providers) | ({"demo"} if config.demo else set())
     for name, provider in config.providers.items():
         if provider.base_url and not provider.base_url.startswith(("http://", "https://")):

@@ -242,6 +242,7 @@ class House(Gateway):
         hedged=(),
         resumed=(),
         policy=None,
+        on_orphan=None,
         wall=time.time,
         **settings,
     ):
@@ -254,6 +255,7 @@ class House(Gateway):
             Routing({"m": targets}, hedged=frozenset(hedged), resumed=frozenset(resumed)),
             GatewaySettings(run=run or RunSettings(), **settings),
             policy=policy,
+            on_orphan=on_orphan or (lambda bill, outcome: None),
             clock=loop.time,
             wall=wall,
         )
@@ -267,7 +269,7 @@ class House(Gateway):
 
 def call(content="hello", n=1, **more):
     request = GenerationRequest("m", (Message("user", content),), n=n)
-    return Call(principal=ME, route="r", request=request, body_sha256=content, **more)
+    return Call(**{"principal": ME, "route": "r", "request": request, "body_sha256": content, **more})
 
 
 async def turns(count=5):

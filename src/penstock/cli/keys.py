@@ -46,8 +46,8 @@ def seconds(text: str) -> float:
     return float(int(found[1]) * _UNITS[found[2]])
 
 
-class _Opened:
-    """The ledger, opened; what goes wrong with it ends the command."""
+class Opened:
+    """The ledger, opened for a command; what goes wrong with it ends the command."""
 
     def __init__(self, config: Any) -> None:
         self._database = Database(settled(config, os.environ).config.ledger_url)
@@ -119,7 +119,7 @@ def create(
         tuple(model or ()), tuple(route or ()), tuple(map(normal_origin, origin or ())), tuple(address or ())
     )
     order = KeyOrder(name, team, admin, grant, seconds(expires) if expires else None)
-    with _Opened(config) as database:
+    with Opened(config) as database:
         _tell(database.run(create_key, order, time.time()), as_json)
 
 
@@ -134,7 +134,7 @@ def list_(config: ConfigFile = None, as_json: Json = False) -> None:
     penstock keys list --json | jq -r '.[] | select(.state == "active") | .id'
     """
     now = time.time()
-    with _Opened(config) as database:
+    with Opened(config) as database:
         records = database.run(list_keys)
     if as_json:
         print(json.dumps([shown(record, now) for record in records], indent=2))
@@ -169,7 +169,7 @@ def rotate(
     \b
     penstock keys rotate 4kq8z1m0xw --grace 24h
     """
-    with _Opened(config) as database:
+    with Opened(config) as database:
         _tell(database.run(rotate_key, _id(key), seconds(grace), time.time()), as_json)
 
 
@@ -184,7 +184,7 @@ def revoke(
     \b
     penstock keys revoke 4kq8z1m0xw
     """
-    with _Opened(config) as database:
+    with Opened(config) as database:
         record = database.run(revoke_key, _id(key), time.time())
     if as_json:
         print(json.dumps(shown(record, time.time())))

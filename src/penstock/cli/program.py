@@ -37,6 +37,7 @@ COMMANDS: Final = MappingProxyType(
         "verify": Listed("penstock.cli.verify:verify", "Check that a stream is whole."),
         "models": Listed("penstock.cli.models:models", "List the models that can be asked for."),
         "keys": Listed("penstock.cli.keys:app", "Make, list, replace and end API keys."),
+        "usage": Listed("penstock.cli.usage:usage", "Show what was used, and what it cost."),
         "check-config": Listed(
             "penstock.cli.check_config:check_config", "Say what is wrong with a configuration."
         ),

@@ -33,11 +33,13 @@ from penstock.streams.store import KeyTaken, Store, StreamInfo
 from penstock.streams.stream import Stream
 from penstock.types.calls import Call
 from penstock.types.errors import ClientError, GatewayError, StorageError
+from penstock.types.estimates import estimate
 from penstock.types.events import Seam
-from penstock.types.outcomes import UNSTARTED
+from penstock.types.outcomes import UNSTARTED, Outcome
 from penstock.types.positions import new_stream_id
 from penstock.types.principals import Principal
 from penstock.types.requests import GenerationRequest
+from penstock.types.usage import Bill, payer_of
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +94,10 @@ class ModelInfo(msgspec.Struct, frozen=True):
     aliases: tuple[str, ...] = ()
 
 
+def _unheard(bill: Bill, outcome: Outcome) -> None:
+    """Nobody accounts for anything."""
+
+
 class Companion(Protocol):
     """What lives with the gateway: opened once the store is, closed when no run is left."""
 
@@ -116,11 +122,15 @@ class Gateway:
         *,
         policy: Policy | None = None,
         companions: Sequence[Companion] = (),
+        on_orphan: Callable[[Bill, Outcome], None] = _unheard,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """``policy`` is asked before a stream is made; ``companions`` live as long as the gateway. ``clock``
-        measures spans, ``wall`` is Unix time; both in seconds."""
+        """``policy`` is asked before a stream is made; ``companions`` live as long as the gateway.
+
+        ``on_orphan`` is told what a stream used that a process left open. ``clock`` measures spans, ``wall``
+        is Unix time; both in seconds.
+        """
         self.store = store
         self.settings = settings or GatewaySettings()
         self._providers = providers
@@ -132,7 +142,7 @@ class Gateway:
         self._wall = wall
         self._streams: dict[str, Stream] = {}
         self._runs: dict[str, Run] = {}
-        self._orphans = Orphans(store)
+        self._orphans = Orphans(store, on_orphan)
         self._closer: asyncio.Task[None] | None = None
         self._taking: list[asyncio.Task[None]] = []
         self._group = asyncio.TaskGroup()
@@ -158,12 +168,12 @@ class Gateway:
             else:
                 self._orphans.add(info.id, RESTARTED)
         try:
-            with suppress(StorageError, TimeoutError):  # the disk may be full: then they are closed later
-                async with asyncio.timeout(self.settings.recovery_patience):
-                    await self._orphans.close_all()
             for companion in self._companions:
                 await companion.open()
                 self._around.push_async_callback(companion.aclose)
+            with suppress(StorageError, TimeoutError):  # the disk may be full: then they are closed later
+                async with asyncio.timeout(self.settings.recovery_patience):
+                    await self._orphans.close_all()
             await self._group.__aenter__()
         except BaseException:
             await self._around.aclose()
@@ -249,6 +259,7 @@ class Gateway:
         retention = self.settings.retention if call.ttl is None else call.ttl
         if call.at_rest == "none":
             retention = min(retention, self.settings.linger)
+        call = msgspec.structs.replace(call, input_tokens=estimate(call.request))
         info = StreamInfo(
             id=new_stream_id(now=wall),
             principal=call.principal.id,
@@ -261,6 +272,7 @@ class Gateway:
             body_sha256=call.body_sha256,
             metadata=call.metadata,
             at_rest=call.at_rest,
+            payer=payer_of(call),
         )
         kept = keep(call) if self._routing.resumes(call.request.model) else ""
         stream = Stream(info, self.store.journal)
@@ -415,7 +427,7 @@ class Gateway:
         if self._streams.get(stream.id) is stream:
             del self._streams[stream.id]
             if stream.lost and orphaned:
-                self._orphans.add(stream.id, UNSTORED)
+                self._orphans.add(stream.id, UNSTORED, settled=True)
             closing = stream.closing
             log.info(
                 "stream_closed",

@@ -6,14 +6,19 @@ what is there, as soon as the store takes that; until then, whoever asks for it 
 """
 
 import asyncio
+from collections.abc import Callable, Sequence
 from typing import Final
 
+import msgspec
 import structlog
 
-from penstock.streams.store import Store, StoreFailure
+from penstock.gateway.takeover import inherit
+from penstock.streams.store import Store, StoreFailure, StreamInfo
 from penstock.streams.stream import Stream
 from penstock.types.errors import LogDamaged, StorageError
-from penstock.types.events import Closed
+from penstock.types.events import AnyEvent, Closed
+from penstock.types.outcomes import Outcome
+from penstock.types.usage import Bill
 
 log = structlog.get_logger(__name__)
 
@@ -39,9 +44,11 @@ UNSTORED: Final = Closed(
 class Orphans:
     """Streams that wait for their end. What is waiting is bounded by the store's open streams."""
 
-    def __init__(self, store: Store) -> None:
-        """Nothing waits yet."""
+    def __init__(self, store: Store, settle: Callable[[Bill, Outcome], None]) -> None:
+        """Nothing waits yet. ``settle`` is told of those that nobody else settled."""
         self._store = store
+        self._settle = settle
+        self._settled: set[str] = set()
         self._waiting: dict[str, Closed] = {}
         self._some = asyncio.Event()
 
@@ -49,9 +56,11 @@ class Orphans:
         """Say how many wait."""
         return f"<Orphans {len(self._waiting)} waiting>"
 
-    def add(self, stream: str, end: Closed) -> None:
-        """Close ``stream`` with ``end``."""
+    def add(self, stream: str, end: Closed, *, settled: bool = False) -> None:
+        """Close ``stream`` with ``end``. ``settled``: its run told already what was used."""
         self._waiting[stream] = end
+        if settled:
+            self._settled.add(stream)
         self._some.set()
 
     async def run(self) -> None:
@@ -77,6 +86,7 @@ class Orphans:
                         raise StorageError
                     count += 1
                 del self._waiting[stream]
+                self._settled.discard(stream)
         self._some.clear()
         if count:
             log.warning("orphans_closed", count=count)
@@ -89,16 +99,41 @@ class Orphans:
         orphan = Stream(info, self._store.journal)
         orphan.on_failure = lambda failure: _give_up(orphan, failure)
         orphan.attach(await self._store.journal.reopen(info, orphan.committed_to))
-        after = 0
+        events: list[AnyEvent] = []
         try:
-            while entries := await orphan.read(after):
+            while entries := await orphan.read(len(events)):
                 orphan.replay(entries)
-                after = entries[-1].seq
+                events += [entry.event for entry in entries]
         except LogDamaged as error:  # it stays open: an end with wrong digests would be a lie
             log.error("orphan_unreadable", stream=stream, error=str(error))
             return None
         orphan.close(end)
+        if stream not in self._settled:
+            self._settled.add(stream)
+            bill = Bill(info.principal, info.route, info.model, info.payer)
+            self._settle(bill, outcome_of(info, events, end))
         return orphan
+
+
+def outcome_of(info: StreamInfo, events: Sequence[AnyEvent], end: Closed) -> Outcome:
+    """Return what a stream used whose run is gone, as far as its log of ``events`` tells."""
+    uses = [
+        use
+        if use.usage.input_tokens
+        else msgspec.structs.replace(
+            use,
+            usage=msgspec.structs.replace(use.usage, input_tokens=info.payer.input_tokens, estimated=True),
+        )
+        for use in inherit(events).uses
+    ]
+    return Outcome(
+        end.status,
+        info.id,
+        end.code,
+        tuple(uses),
+        info.created_at,
+        end.timing.total_ms if end.timing else 0.0,
+    )
 
 
 def _give_up(orphan: Stream, failure: StoreFailure | None) -> None:

@@ -564,7 +564,7 @@ class Run:
             self.close("failed" if stopped.error else "completed", stopped.error)
             return
         self.handed_over = True
-        self._end("lost", "gateway_shutdown")
+        self._end("handed_over", "gateway_shutdown")
         self.stream.abandon()
         if self.task is not None:
             self.task.cancel()

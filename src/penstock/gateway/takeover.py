@@ -117,7 +117,7 @@ def recall(info: StreamInfo) -> Call:
     """Return the call whose answer ``info`` is. Raises `ValueError`."""
     kept = _decode(info.kept)
     return Call(
-        principal=Principal(info.principal),
+        principal=Principal(info.principal, key=info.payer.key, team=info.payer.team),
         route=info.route,
         request=kept.request,
         request_id=kept.request_id,
@@ -127,6 +127,8 @@ def recall(info: StreamInfo) -> Call:
         ttl=info.retention,
         join=False,
         at_rest=info.at_rest,
+        preset=info.payer.preset,
+        input_tokens=info.payer.input_tokens,
         metadata=info.metadata,
     )
 

@@ -7,7 +7,7 @@ from the loop waits for the thread; the command line calls `Database.run` where 
 import asyncio
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
@@ -133,9 +133,17 @@ class Database:
         self, function: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """As `run`, in the thread. What was begun is done to its end, also when the caller has gone."""
+        return await self.submit(partial(self.run, function, *args, **kwargs))
+
+    async def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run ``function`` in the thread, outside of a transaction."""
+        return await asyncio.wrap_future(self.submit_nowait(function, *args, **kwargs))
+
+    def submit_nowait(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        """As `submit`, not waited for. Raises `LedgerUnavailable` when it is closed."""
         if self._thread is None:
             raise LedgerUnavailable
-        return await asyncio.wrap_future(self._thread.submit(partial(self.run, function, *args, **kwargs)))
+        return self._thread.submit(function, *args, **kwargs)
 
     async def aclose(self) -> None:
         """Do what was asked for, then let go."""

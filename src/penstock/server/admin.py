@@ -3,7 +3,9 @@
 A key, and a token, is in the answer that makes it and nowhere else, ever.
 """
 
-from typing import Annotated, Any, Final
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, cast, get_args
 
 import msgspec
 from starlette.requests import Request
@@ -22,12 +24,14 @@ from penstock.server.guard import is_origin, normal_origin
 from penstock.types.errors import ClientError
 from penstock.types.keys import NAME, KeyOrder, KeyRecord, NewKey, TokenOrder
 from penstock.types.principals import Grant, is_network
+from penstock.types.usage import USD, By, Question
 
 MAX_TTL_S: Final = 10 * 366 * 86_400.0
 MAX_TOKEN_TTL_S: Final = 86_400.0
 MAX_GRACE_S: Final = 30 * 86_400.0
 MAX_LIST: Final = 100
 MAX_NAME: Final = 200
+MAX_PURSES: Final = 1_000
 """Bounds of what a key or a token is made from: seconds, members of a list, characters of one."""
 
 Names = Annotated[
@@ -175,6 +179,56 @@ async def revoke_key(request: Request) -> Response:
 async def _made(ctx: Context, made: NewKey) -> Response:
     await ctx.keys_changed()
     return _answer({"key": made.key, **shown(made.record, ctx.wall())}, 201)
+
+
+# --- usage ---------------------------------------------------------------------------------------------
+
+
+async def usage(request: Request) -> Response:
+    """``GET /v1/admin/usage``: what was used and what it cost, in sums."""
+    ctx = context(request)
+    ctx.admit_admin(request)
+    query = request.query_params
+    by = query.get("by", "") or "total"
+    if by not in get_args(By):
+        raise ClientError(f"by is one of {', '.join(get_args(By))}.", code="invalid_value", param="by")
+    asked = Question(
+        cast("By", by),
+        since=_time(query.get("since", ""), "since") or 0.0,
+        until=_time(query.get("until", ""), "until"),
+        **{name: query.get(name, "")[:MAX_NAME] for name in ("principal", "team", "model")},
+    )
+    sums = await ctx.books.summarize(asked) if ctx.books is not None else []
+    return _answer({"object": "list", "by": by, "data": [one.body() for one in sums]})
+
+
+def _time(text: str, param: str) -> float | None:
+    """Read Unix seconds, or a day in UTC."""
+    if not text:
+        return None
+    try:
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.ASCII):
+            return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
+        if re.fullmatch(r"\d{1,12}", text, re.ASCII):
+            return float(text)
+    except ValueError:
+        pass
+    message = f"{param} is a day in UTC (2026-11-01), or Unix seconds."
+    raise ClientError(message, code="invalid_value", param=param)
+
+
+async def budgets(request: Request) -> Response:
+    """``GET /v1/admin/budgets``: the purses of the current periods, those with the least left first."""
+    ctx = context(request)
+    ctx.admit_admin(request)
+    data = []
+    for purse in ctx.purses()[:MAX_PURSES]:
+        one: dict[str, Any] = {"name": purse.name}
+        one |= {f"{part}_usd": getattr(purse, part) / USD for part in ("limit", "spent", "held")}
+        if purse.resets_at is not None:
+            one["resets_at"] = int(purse.resets_at)
+        data.append(one)
+    return _answer({"object": "list", "data": data})
 
 
 # --- tokens --------------------------------------------------------------------------------------------

@@ -81,6 +81,8 @@ def routes() -> list[Route]:
         Route("/v1/admin/keys", admin.create_key, methods=["POST"]),
         Route("/v1/admin/keys/{key}", admin.revoke_key, methods=["DELETE"]),
         Route("/v1/admin/keys/{key}/rotate", admin.rotate_key, methods=["POST"]),
+        Route("/v1/admin/usage", admin.usage, methods=["GET"]),
+        Route("/v1/admin/budgets", admin.budgets, methods=["GET"]),
         # Gemini
         *(
             Route(f"/{version}/models/{{model:path}}:{method}", handler, methods=["POST"])

@@ -25,6 +25,7 @@ from penstock.types.calls import AtRest, OnDisconnect
 from penstock.types.errors import ClientError
 from penstock.types.keys import KeyOrder, KeyRecord, NewKey, Token, TokenOrder
 from penstock.types.principals import Principal
+from penstock.types.usage import Purse, Question, Sum
 
 CURSOR_QUERIES: Final = ("lastEventId", "last_event_id", "after", "starting_after", "offset")
 RECONNECT_QUERIES: Final = ("lastEventId", "last_event_id")
@@ -103,6 +104,14 @@ class Minter(Protocol):
         ...
 
 
+class Books(Protocol):
+    """Where usage is kept."""
+
+    async def summarize(self, question: Question) -> list[Sum]:
+        """Return sums over all that was settled."""
+        ...
+
+
 class Context:
     """Built once by the assembly; the app's state."""
 
@@ -117,13 +126,15 @@ class Context:
         counter: Counter,
         desk: Desk | None = None,
         minter: Minter | None = None,
+        books: Books | None = None,
+        purses: Callable[[], list[Purse]] = list,
         keys_changed: Callable[[], Awaitable[None]] | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         """Hold the parts. ``default_model`` is for ``GET /stream`` without one; ``pages``: see `files`.
 
-        ``desk`` keeps keys, ``minter`` makes tokens for pages, ``keys_changed`` is told when there are other
-        keys; ``wall`` is Unix time.
+        ``books`` keep usage, ``purses`` gives the budgets as they stand; ``desk`` keeps keys, ``minter``
+        makes tokens for pages, ``keys_changed`` is told when there are other keys; ``wall`` is Unix time.
         """
         self.gateway = gateway
         self.guard = guard
@@ -132,6 +143,8 @@ class Context:
         self.pages = pages or {}
         self.counter = counter
         self.desk = desk
+        self.books = books
+        self.purses = purses
         self.minter = minter
         self.wall = wall
         self._keys_changed = keys_changed

@@ -6,7 +6,7 @@ error codes against docs/protocol.md, and every answer of a running gateway agai
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -23,6 +23,7 @@ from penstock.server import (
     ui,
 )
 from penstock.server.formats import DIALECTS
+from penstock.types.usage import By
 from penstock.wire.anthropic_messages import STATUSES
 
 Json: TypeAlias = dict[str, Any]
@@ -75,6 +76,11 @@ def _header(name: str, text: str, **schema: Any) -> Json:
 _CURSOR_FORMS: Final = (
     "A full cursor, a bare position, an integer, `0` or `-1` (the start) or `now` (the tail)."
 )
+
+_TIME: Final[Json] = {
+    "type": "string",
+    "pattern": "^([0-9]{1,9}|20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8]))?$",
+}
 
 _KEY: Final[Json] = {
     "type": "string",
@@ -183,6 +189,12 @@ PARAMETERS: Final[Mapping[str, Json]] = {
     "order": _query("order", "`asc`: oldest first.", type="string", enum=["asc", "desc"]),
     "item limit": _query("limit", "How many.", type="integer", minimum=1, maximum=openai_responses.MAX_PAGE),
     "after item": _query("after", "The id of the item before the page."),
+    "by": _query("by", "What sums are taken over.", type="string", enum=[*get_args(By)]),
+    "since": _query("since", "From this time on: a day in UTC, or Unix seconds.", **_TIME),
+    "until": _query("until", "Before this time.", **_TIME),
+    "of principal": _query("principal", "Of this principal, and of its own pages and users."),
+    "of team": _query("team", "Of this team."),
+    "of model": _query("model", "Of this model, as it was asked for."),
     "If-None-Match": _header("If-None-Match", "The `ETag` of the copy you have."),
 }
 
@@ -324,6 +336,7 @@ BODY: Final[Codes] = {
 }
 CHAT: Final[Codes] = {"invalid_type": 400, "missing_required_parameter": 400}
 START: Final[Codes] = {
+    "budget_exceeded": 402,
     "model_not_allowed": 403,
     "route_not_allowed": 403,
     "preset_not_allowed": 403,
@@ -687,6 +700,19 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
         [BODY, ADMIN, {"unasked_request": 403, "key_not_found": 404, "key_not_active": 409}],
         "The new one may what the old one may; the old one ends, after a grace if that is wanted.",
         body="RotateRequest",
+    ),
+    admin.usage: Operation(
+        "Usage",
+        "What was used, and what it cost",
+        {200: _json("Sums.", "UsageSums", ("x-request-id", "Cache-Control"))},
+        [VALUE, ADMIN, {"unasked_request": 403}],
+        takes=("by", "since", "until", "of principal", "of team", "of model"),
+    ),
+    admin.budgets: Operation(
+        "Usage",
+        "How budgets stand",
+        {200: _json("Those of the current periods.", "BudgetStates", ("x-request-id", "Cache-Control"))},
+        [ADMIN, {"unasked_request": 403}],
     ),
     admin.revoke_key: Operation(
         "Identity",

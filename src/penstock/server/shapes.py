@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from penstock.server.links import DEFAULT_TTL, MAX_TTL, LinkScope
 from penstock.types.events import Closed, Fault, FinishReason, Status, UsageReported
+from penstock.types.usage import By
 from penstock.wire.bodies import MAX_METADATA, MAX_METADATA_NAME, MAX_METADATA_VALUE
 
 _ID: Final = "s_[0-9a-z]{2}[0-9A-HJKMNP-TV-Z]{26}"
@@ -354,6 +355,47 @@ class KeyList(Struct):
 
     object: Literal["list"]
     data: list[Key]
+
+
+class UsageSum(Struct):
+    """What one group used; ``estimated`` and ``unpriced`` count attempts."""
+
+    name: str
+    generations: Count
+    attempts: Count
+    input_tokens: Count
+    output_tokens: Count
+    cached_tokens: Count
+    cache_write_tokens: Count
+    reasoning_tokens: Count
+    estimated: Count
+    unpriced: Count
+    cost_usd: Annotated[float, Meta(ge=0)]
+
+
+class UsageSums(Struct):
+    """Sums by what was asked for, the dearest first; days in their order."""
+
+    object: Literal["list"]
+    by: By
+    data: list[UsageSum]
+
+
+class BudgetState(Struct):
+    """A budget of somebody's in the current period; ``held``: for calls that go on."""
+
+    name: str
+    limit_usd: Annotated[float, Meta(ge=0)]
+    spent_usd: Annotated[float, Meta(ge=0)]
+    held_usd: Annotated[float, Meta(ge=0)]
+    resets_at: Seconds | UnsetType = UNSET
+
+
+class BudgetStates(Struct):
+    """All of them, those with the least left first."""
+
+    object: Literal["list"]
+    data: list[BudgetState]
 
 
 class TokenMade(Struct):

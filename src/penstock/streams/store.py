@@ -20,6 +20,7 @@ import msgspec
 from penstock.types.calls import AtRest
 from penstock.types.errors import PenstockError
 from penstock.types.events import Status
+from penstock.types.usage import Payer
 
 ENTRY = 0
 TERMINAL = 1
@@ -78,6 +79,7 @@ class StreamInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     bytes: int = 0
     closed_at: float | None = None
     kept: str = ""
+    payer: Payer = Payer()
 
 
 class StoreFailure(NamedTuple):

@@ -45,7 +45,8 @@ class Call(msgspec.Struct, frozen=True):
     ``route`` names where it came in, ``body_sha256`` is of the request as it came, and
     ``idempotency_key`` is empty when the client gave none. ``ttl`` is in seconds. ``join``: an equal
     call that is running and wanted it too may answer this one; None for as the model's setting says.
-    ``at_rest`` is empty for as the store does by itself. ``preset`` names what made the request.
+    ``at_rest`` is empty for as the store does by itself. ``preset`` names what made the request;
+    ``input_tokens`` is an estimate of it, which the gateway makes.
     """
 
     principal: Principal
@@ -59,4 +60,5 @@ class Call(msgspec.Struct, frozen=True):
     join: bool | None = None
     at_rest: AtRest | Literal[""] = ""
     preset: str = ""
+    input_tokens: int = 0
     metadata: dict[str, str] | None = None

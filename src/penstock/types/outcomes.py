@@ -11,8 +11,9 @@ import msgspec
 
 from penstock.types.events import Status, UsageReported
 
-Ending: TypeAlias = Status | Literal["lost", "unstarted"]
-"""A stream's final state; ``lost``: the store took no more of it; ``unstarted``: there was no run."""
+Ending: TypeAlias = Status | Literal["lost", "unstarted", "handed_over"]
+"""A stream's final state; ``lost``: the store took no more of it; ``unstarted``: there was no run;
+``handed_over``: another process goes on with it, and settles it."""
 
 
 class AttemptUse(msgspec.Struct, frozen=True, gc=False):
@@ -35,6 +36,11 @@ class Outcome(msgspec.Struct, frozen=True):
     started_at: float = 0.0
     total_ms: float = 0.0
     first_output_ms: float = 0.0
+
+    @property
+    def counts(self) -> bool:
+        """Whether this is to be written down: something was, or may have been, asked of a provider."""
+        return self.status not in ("unstarted", "handed_over")
 
     @property
     def input_tokens(self) -> int:
