@@ -22,7 +22,7 @@ WORKERS ?= auto
 # Lives that `make torture` ends with SIGKILL.
 KILLS ?= 200
 
-.PHONY: docs-cli help serve check test coverage test-live torture soak bench bench-fan-out docs tools vendor pictures dist container clean
+.PHONY: docs-cli help serve check test coverage test-live torture autobahn soak bench bench-fan-out docs tools vendor pictures dist container clean
 
 help:  ## List what people type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -54,6 +54,9 @@ torture: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp  ## Kill gateways in
 	PENSTOCK_FAULTS=all $(BIN)/pytest tests/faults/test_providers.py $(ARGS)
 	PENSTOCK_SETTLEMENTS=10000 $(BIN)/pytest tests/gateway/test_accounting.py $(ARGS)
 	PENSTOCK_CUTS=all $(BIN)/pytest tests/clients/torture/test_byte_cuts.py $(ARGS)
+
+autobahn: $(VENV)/.stamp-dev  ## Autobahn's fuzzing client against our WebSocket parts (wants a Python 2.7)
+	$(BIN)/python -m tests.conformance.autobahn $(ARGS)
 
 soak: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp  ## Ten minutes of a silent model behind nginx, with the defaults
 	PENSTOCK_SILENCE=300 $(BIN)/pytest tests/clients/torture/test_silence.py $(ARGS)

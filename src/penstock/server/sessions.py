@@ -47,6 +47,9 @@ MAX_EARLY: Final = 64
 MAX_WATCH: Final = 86_400.0
 """Seconds ahead that the end of a token is waited for; one that is later is met by a check."""
 
+LAST_WORD: Final = 1.0
+"""Seconds that a client which took nothing gets to hear why it is closed."""
+
 RESTART: Final = 1012
 UNSUPPORTED: Final = 1003
 UNAUTHORIZED: Final = 4401
@@ -429,7 +432,7 @@ class Session:
     def _frozen(self) -> None:
         """The client took nothing for too long, of anything."""
         log.info("websocket_frozen", session=repr(self))
-        self._socket.close(FROZEN, "nothing was taken for too long")
+        self._socket.close(FROZEN, "nothing was taken for too long", LAST_WORD)
 
 
 def _unknown() -> ClientError:

@@ -14,7 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from penstock.server.context import new_request_id
 from penstock.server.errors import error_response
-from penstock.server.websocket import EXTENSION, MAX_UNSENT, Handler, WebSocketProtocol
+from penstock.server.websocket import CLOSE_TIMEOUT, EXTENSION, MAX_UNSENT, Handler, WebSocketProtocol
 from penstock.types.errors import PenstockError
 
 FIRST_MESSAGE: Final = 64 << 10
@@ -54,8 +54,8 @@ class Socket(Protocol):
         """Send a binary message now."""
         ...
 
-    def close(self, number: int, reason: str = "") -> None:
-        """Close after what was sent."""
+    def close(self, number: int, reason: str = "", patience: float = CLOSE_TIMEOUT) -> None:
+        """Close after what was sent, which the peer has ``patience`` seconds to take."""
         ...
 
     def abort(self) -> None:
@@ -78,6 +78,7 @@ class Plain:
         self._some = asyncio.Event()
         self._taken = asyncio.Event()
         self._handler: Handler | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def paused(self) -> bool:
@@ -97,10 +98,12 @@ class Plain:
         """Send a binary message as soon as the server takes it."""
         self._put({"type": "websocket.send", "bytes": data}, len(data))
 
-    def close(self, number: int, reason: str = "") -> None:
+    def close(self, number: int, reason: str = "", patience: float = CLOSE_TIMEOUT) -> None:
         """Close after what waits."""
-        self._put({"type": "websocket.close", "code": number, "reason": reason}, 0)
-        self.open = False
+        if self.open:
+            self._put({"type": "websocket.close", "code": number, "reason": reason}, 0)
+            self.open = False
+            self._timer = asyncio.get_running_loop().call_later(patience, self.abort)
 
     def abort(self) -> None:
         """Drop what waits; a foreign server closes a socket whose application has returned."""
@@ -122,6 +125,8 @@ class Plain:
                 self._carriers = [group.create_task(self._carry_in()), group.create_task(self._carry_out())]
         finally:
             self.open = False
+            if self._timer is not None:
+                self._timer.cancel()
             handler.lost()
 
     async def _carry_in(self) -> None:

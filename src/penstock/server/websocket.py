@@ -162,7 +162,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.open:
             self.transport.write(header(len(data), 0x82) + data)
 
-    def close(self, number: int, reason: str = "") -> None:
+    def close(self, number: int, reason: str = "", patience: float = CLOSE_TIMEOUT) -> None:
         """Send a close after what was sent; the connection ends when it is answered, or not in time."""
         if self.close_sent or self.disconnected or self.transport.is_closing():
             return
@@ -171,7 +171,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         self._resume_reading()
-        self._abort_timer = self.loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
+        self._abort_timer = self.loop.call_later(patience, self.transport.abort)
 
     def abort(self) -> None:
         """End the connection at once; what was not sent is dropped."""
