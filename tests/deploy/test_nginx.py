@@ -1,5 +1,8 @@
 """deploy/nginx.conf in front of a real gateway: what people install, with other names and ports."""
 
+import asyncio
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -15,6 +18,7 @@ import openai
 import pytest
 import trustme
 
+from penstock.wire.sse import SseDecoder, SseFrame
 from tests.clients.browser import browsing
 from tests.clients.gateway import PATIENCE, Gateway, serving, wait_for
 from tests.faults.process import accepts, free_port
@@ -291,3 +295,73 @@ def test_event_source_outlives_a_killed_gateway(tmp_path):
     assert errors >= 2
     assert (end["status"], end["code"]) == ("interrupted", "gateway_restarted")
     assert text == stored["text"]
+
+
+class Returning:
+    """A client that resumes: it reads one answer, through as many connections as that takes."""
+
+    def __init__(self, client: httpx.AsyncClient, number: int) -> None:
+        self.client = client
+        self.key = f"client-{number}"
+        self.lines: list[bytes] = []
+        self.end: dict = {}
+        self.connections = 0
+        self.last = ""
+
+    async def read(self) -> None:
+        body = {"request": {**chat("lasting"), "user": self.key}}
+        while not self.end:
+            headers = {"Idempotency-Key": self.key}
+            if self.last:
+                headers["Last-Event-ID"] = self.last
+            self.connections += 1
+            try:
+                async with self.client.stream("POST", "/v1/streams", json=body, headers=headers) as response:
+                    assert response.status_code == 200
+                    decoder = SseDecoder()
+                    async for data in response.aiter_raw():
+                        for frame in decoder.feed(data):
+                            self._take(frame)
+            except httpx.TransportError:
+                await asyncio.sleep(0.05)
+
+    def _take(self, frame: SseFrame) -> None:
+        self.last = frame.id.decode()
+        if frame.event == b"stream":
+            return
+        assert int(self.last.partition("~")[2][4:]) == len(self.lines) + 1, "lost or repeated"
+        self.lines.append(frame.data)
+        if frame.event in (b"done", b"fail"):
+            self.end = json.loads(frame.data)
+
+
+@pytest.mark.timeout(120)
+async def test_rolling_restart_loses_no_stream_of_a_client_that_can_resume(tmp_path):
+    lasting = {"provider": "paced", "model": "demo-long?tokens=150&tokens_per_second=50&first_token_delay=0"}
+    models = {"lasting": {"targets": [lasting], "on_restart": "continue"}}
+    gateway = Gateway(tmp_path / "gateway", {**SETTINGS, "listen": {"drain": 0.3}, "models": models})
+    try:
+        await asyncio.to_thread(gateway.start)
+        with Front(tmp_path / "nginx", gateway.port).running() as front:
+            async with (
+                httpx.AsyncClient(base_url=front.url, verify=False, timeout=PATIENCE) as client,
+                asyncio.TaskGroup() as group,
+            ):
+                readers = [Returning(client, number) for number in range(12)]
+                for reader in readers:
+                    group.create_task(reader.read())
+                for restart in (1, 2):
+                    least = 20 * restart
+                    await asyncio.to_thread(
+                        wait_for, lambda n=least: all(len(reader.lines) > n for reader in readers)
+                    )
+                    await asyncio.to_thread(gateway.stop)
+                    await asyncio.to_thread(gateway.start)
+    finally:
+        gateway.kill()
+    for reader in readers:
+        *entries, _ = reader.lines
+        assert reader.end["status"] == "completed"
+        assert reader.end["sha256"] == hashlib.sha256(b"".join(line + b"\n" for line in entries)).hexdigest()
+        assert reader.connections >= 3
+    assert len({reader.end["text_sha256"] for reader in readers}) == 1
