@@ -237,3 +237,41 @@ async def test_a_bug_in_a_filter_shows_nothing_more_and_ends_the_stream():
         await stream.wait_closed()
         assert [type(event) for event in logged(house.store, stream)] == [Closed]
         assert stream.closing.code == "internal_error"
+
+
+class Masking:
+    """A filter that blackens a word, and holds back a tail."""
+
+    def __init__(self):
+        self.held = ""
+
+    def feed(self, events):
+        shown = []
+        for event in events:
+            if type(event) is TextDelta:
+                text = (self.held + event.delta).replace("secret", "******")
+                at = max(0, len(text) - 6)
+                self.held = text[at:]
+                shown.append(TextDelta(text[:at]))
+            else:
+                shown.append(event)
+        return shown
+
+    def flush(self):
+        held, self.held = self.held, ""
+        return [TextDelta(held)] if held else []
+
+
+async def test_another_model_goes_on_from_what_the_first_one_wrote_and_not_from_the_mask(house, policy):
+    policy.own = Masking()
+    stream, source = await house.begin()
+    source.sink.feed([STARTED])
+    source.say("the secret ", "is out")
+    source.sink.fail(BROKEN)
+    await turns(20)
+    assert house.b.requests[-1].messages[1].content == "the secret is out"
+    (other,) = house.b.sources
+    other.say(" and about")
+    other.finish()
+    await stream.wait_closed()
+    assert "".join(texts(house.store, stream)) == "the ****** is out and about"

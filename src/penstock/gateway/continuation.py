@@ -11,6 +11,7 @@ calls cannot be sewn together. Pure; the run reads the log and decides when.
 """
 
 from collections.abc import Iterable, Sequence
+from io import StringIO
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -48,24 +49,51 @@ class Shown(NamedTuple):
 NOTHING: Final = Shown("", 0, sewable=False)
 
 
-def shown(events: Iterable[AnyEvent]) -> Shown:
-    """Fold the events of a log."""
-    pieces: list[str] = []
-    sewable, thought, marked = True, False, False
-    for event in events:
+class Spoken:
+    """The text of an answer as its events bring it; it begins anew behind the mark of a restart."""
+
+    __slots__ = ("_marked", "_written")
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self._written = StringIO()
+        self._marked = False
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return self._written.getvalue()
+
+    def hear(self, event: AnyEvent) -> None:
+        """Take the next event."""
         match event:
             case Seam(mode="restart"):
-                pieces, marked = [], bool(pieces)
-            case TextDelta(index=0, part=0, logprobs=None) if marked:
-                marked = False  # that is the mark
+                self._marked = self._written.tell() > 0
+                self._written = StringIO()
+            case TextDelta(index=0, part=0):
+                if self._marked:
+                    self._marked = False
+                    return
+                self._written.write(event.delta)
+
+
+def shown(events: Iterable[AnyEvent]) -> Shown:
+    """Fold the events of a log."""
+    spoken, deltas = Spoken(), 0
+    sewable, thought = True, False
+    for event in events:
+        spoken.hear(event)
+        match event:
+            case Seam(mode="restart"):
+                deltas = 0
             case TextDelta(index=0, part=0, logprobs=None):
-                pieces.append(event.delta)
+                deltas += 1
             case ReasoningDelta():
                 thought = True
             case TextDelta() | ToolCallDelta() | RefusalDelta() | Finished():
                 sewable = False
-    text = "".join(pieces)
-    return Shown(text, len(pieces), sewable and bool(text.strip() or (thought and not text)))
+    text = spoken.text
+    return Shown(text, deltas, sewable and bool(text.strip() or (thought and not text)))
 
 
 def may_continue(request: GenerationRequest) -> bool:

@@ -30,24 +30,19 @@ from penstock.gateway.rescue import Continue, GiveUp, RetrySettings, Tried, Try,
 from penstock.gateway.takeover import Inherited, restarted
 from penstock.gateway.tally import Tally, Use
 from penstock.gateway.watch import Progress
+from penstock.gateway.writer import Writer
 from penstock.policies.policy import EventFilter, FilterStop, nothing
 from penstock.providers.provider import Conversation, Target
 from penstock.streams.store import StoreFailure
 from penstock.streams.stream import Standing, Stream
 from penstock.types.calls import Call
-from penstock.types.errors import ClientError, GatewayError, PenstockError, UpstreamError
+from penstock.types.errors import ClientError, GatewayError, PenstockError
 from penstock.types.estimates import estimate
 from penstock.types.events import (
-    MAX_DELTA_CHARS,
     AnyEvent,
     Closed,
-    Finished,
     Seam,
-    Started,
     Status,
-    TextDelta,
-    has_output,
-    split_long,
 )
 from penstock.types.outcomes import Ending, Outcome
 from penstock.types.requests import GenerationRequest
@@ -56,9 +51,6 @@ log = structlog.get_logger(__name__)
 
 HEDGE_SHARE = 0.95
 """Of a target's last answers, the share that began sooner than the time after which it gets a rival."""
-
-ENTRY_BYTES = 64
-"""About what an entry takes besides its text, for the bound on a stream's size."""
 
 
 class RunSettings(msgspec.Struct, frozen=True):
@@ -89,15 +81,10 @@ class Run:
     """Produces one stream. Made by the gateway, which also owns its task."""
 
     __slots__ = (
-        "_asked_model",
         "_attempt",
         "_attempts",
-        "_begun",
-        "_characters",
         "_deadline",
         "_ended",
-        "_filter",
-        "_finished",
         "_health",
         "_hedges",
         "_left",
@@ -107,9 +94,8 @@ class Run:
         "_racing",
         "_records",
         "_settle",
-        "_shown_bytes",
         "_tally",
-        "_using",
+        "_writer",
         "attendance",
         "call",
         "clock",
@@ -159,23 +145,25 @@ class Run:
         self._racing: list[Attempt] = []
         self._meter = meter or Meter(clock() - (left.age if left else 0.0))
         self._meter.begin(clock(), resumed=left is not None and left.output)
-        self._characters = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._attempt: Attempt | None = None
         self._attempts = 0
         self._paused = False
-        self._shown_bytes = 0
         self._ended = False
-        self._filter = filter
-        self._finished: set[int] = set()
         self._settle = settle
         self._tally = Tally(lambda: estimate(call.request), left.uses if left else ())
         self.kept = kept
         self.handed_over = False
         self._left = left
-        self._asked_model = asked_model
-        self._begun = left is not None and left.begun
-        self._using: Use | None = None
+        self._writer = Writer(
+            stream,
+            self._meter,
+            filter,
+            choices=call.request.n,
+            max_bytes=settings.max_stream_bytes,
+            asked_model=asked_model,
+            begun=left is not None and left.begun,
+        )
         stream.on_failure = self._storage
 
     def __repr__(self) -> str:
@@ -192,13 +180,14 @@ class Run:
     @property
     def answered(self) -> bool:
         """Whether every choice was shown to its finish."""
-        return len(self._finished) >= self.call.request.n
+        return self._writer.answered
 
     def lead(self, attempt: Attempt, began: float, sent: float) -> None:
         """``attempt`` has output: from now on only it appends, and its rivals are left."""
-        self._using = self._tally.of(attempt.target)
-        if self._using is not None:
-            self._using.first = self.clock()
+        writer = self._writer
+        writer.target, writer.use = attempt.target, self._tally.of(attempt.target)
+        if writer.use is not None:
+            writer.use.first = self.clock()
         self._meter.lead(began, sent)
         opening = self._meter.opening(self.clock())
         self.stream.standing = Standing(attempt.target.name, self._attempts, opening)
@@ -211,66 +200,17 @@ class Run:
         """Append ``events``, the leader's, to the log, as far as the filter lets them through."""
         if self._ended or self.stream.lost:
             return
-        if self._filter is None:
-            self._append(events)
-        else:
-            if any(map(has_output, events)):  # what is held back is no stall
-                self._meter.output(self.clock())
-            try:
-                self._append(self._filter.feed(events))
-            except FilterStop as stop:
-                self._append(stop.events)
-                self.stop("failed" if stop.error else "completed", stop.error)
-        if self._shown_bytes > self.settings.max_stream_bytes:
-            message = "The answer is longer than the gateway stores."
-            raise UpstreamError(message, code="stream_too_large", retryable=False)
-
-    def _append(self, events: Sequence[AnyEvent]) -> None:
-        stream = self.stream
-        characters = 0
-        output = False
-        for event in events:
-            if type(event) is TextDelta:
-                delta = event.delta
-                output = output or delta != ""
-            else:
-                delta = getattr(event, "delta", "")
-                output = output or has_output(event)
-                if type(event) is Started:
-                    if self._begun:  # before a restart, of which nothing but this was shown
-                        continue
-                    self._begun = True
-                    if self.leader is not None:
-                        target = self.leader.target
-                        provider = event.provider or target.provider
-                        model = self._asked_model or event.model
-                        event = msgspec.structs.replace(
-                            event, model=model, provider=provider, target=target.name
-                        )
-                elif type(event) is Finished:
-                    self._finished.add(event.index)
-                self._meter.report(event)
-                if self._using is not None:
-                    self._using.report(event)
-            if len(delta) > MAX_DELTA_CHARS:
-                for piece in split_long(event):
-                    stream.append(piece)
-            else:
-                stream.append(event)
-            characters += len(delta)
-        if output:
-            self._meter.output(self.clock())
-        if stream.uncommitted > self.settings.high_water and not self._paused:
+        stopped = self._writer.show(events, self.clock())
+        if stopped is not None:
+            self.stop("failed" if stopped.error else "completed", stopped.error)
+        if self.stream.uncommitted > self.settings.high_water and not self._paused:
             self._pause()
-        self._characters += characters
-        if self._using is not None:
-            self._using.characters += characters
-        self._shown_bytes += characters + ENTRY_BYTES * len(events)
 
     def progress_of(self, attempt: Attempt) -> Progress:
         """Return what ``attempt`` has brought, for its watch."""
-        leads = self.leader is attempt
-        return Progress(self._meter.last if leads else None, self._characters if leads else 0, self._paused)
+        if self.leader is not attempt:
+            return Progress(None, 0, self._paused)
+        return Progress(self._meter.last, self._writer.characters, self._paused)
 
     def crashed(self, bug: Exception) -> GatewayError:
         """Log a bug of ours and return what the run's clients are told of it."""
@@ -437,7 +377,8 @@ class Run:
         return decide(targets, last, self.settings.retry, shown=shown, continuable=continuable)
 
     async def _so_far(self) -> Shown:
-        """Read back what the reader has: from the log, which knows it better than any memory of ours."""
+        """Read back what the reader has: from the log, which knows it better than any memory of ours. Behind
+        a filter the text is as the model wrote it, before it was masked."""
         stream = self.stream
         self._flush()
         await stream.wait_beyond(stream.appended - 1)
@@ -447,7 +388,10 @@ class Run:
                 events += [entry.event for entry in entries]
         except PenstockError:  # then nobody can go on from it
             return NOTHING
-        return shown(events) if len(events) == stream.appended else NOTHING
+        if len(events) != stream.appended:
+            return NOTHING
+        spoken = self._writer.spoken
+        return shown(events) if spoken is None else shown(events)._replace(text=spoken.text)
 
     async def _outcome_of(self, attempt: Attempt, use: Use) -> PenstockError | None:
         try:
@@ -501,16 +445,12 @@ class Run:
 
     def _flush(self) -> FilterStop | None:
         """Append what the filter holds back; return why it wants to stop, if it does. Never raises."""
-        if self._filter is None or self.stream.lost:
+        if self.stream.lost:
             return None
         try:
-            self._append(self._filter.flush())
-        except FilterStop as stop:
-            self._append(stop.events)
-            return stop
+            return self._writer.flush(self.clock())
         except Exception as bug:  # noqa: BLE001  the stream must end whatever a filter does
             return FilterStop((), self.crashed(bug))
-        return None
 
     def release(self) -> None:
         """Nothing of the run is left: whoever holds something for it is told so, if it was not yet."""
