@@ -188,15 +188,17 @@ class RouteConfig(Settings, frozen=True):
 
 
 class RoutesConfig(Settings, frozen=True):
-    """The routes that create streams: ``GET /stream``, ``POST /v1/streams``, OpenAI's chat completions and
-    responses, Anthropic's messages, Gemini's contents."""
+    """The routes that create streams: ``GET /stream``, ``POST /v1/streams``, OpenAI's chat completions,
+    legacy completions and responses, Anthropic's messages, Gemini's contents, Ollama's chats and prompts."""
 
     stream: RouteConfig = RouteConfig()
     streams: RouteConfig = RouteConfig()
     openai_chat: RouteConfig = RouteConfig()
     openai_responses: RouteConfig = RouteConfig()
     anthropic_messages: RouteConfig = RouteConfig()
+    openai_completions: RouteConfig = RouteConfig()
     gemini: RouteConfig = RouteConfig()
+    ollama: RouteConfig = RouteConfig()
 
 
 class KeyConfig(Settings, frozen=True):

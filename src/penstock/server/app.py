@@ -21,6 +21,7 @@ from penstock.server import (
     gemini,
     generations,
     models,
+    ollama,
     openai_responses,
     reads,
     sessions,
@@ -65,6 +66,8 @@ def routes() -> list[Route]:
         # OpenAI Chat
         Route("/v1/chat/completions", generations.chat_completions, methods=["POST"]),
         Route("/v1/chat/completions/{stream}", reads.chat_completion, methods=["GET"]),
+        # OpenAI's legacy Completions
+        Route("/v1/completions", generations.completions, methods=["POST"]),
         # OpenAI Responses
         Route("/v1/responses", openai_responses.create_response, methods=["POST"]),
         Route("/v1/responses/input_tokens", openai_responses.count_response_tokens, methods=["POST"]),
@@ -95,6 +98,13 @@ def routes() -> list[Route]:
         ),
         Route("/v1beta/models", gemini.list_gemini_models, methods=["GET"]),
         Route("/v1beta/models/{model:path}", gemini.one_gemini_model, methods=["GET"]),
+        # Ollama
+        Route("/api/chat", ollama.ollama_chat, methods=["POST"]),
+        Route("/api/generate", ollama.ollama_generate, methods=["POST"]),
+        Route("/api/tags", ollama.ollama_tags, methods=["GET"]),
+        Route("/api/show", ollama.ollama_show, methods=["POST"]),
+        Route("/api/ps", ollama.ollama_ps, methods=["GET"]),
+        Route("/api/version", ollama.ollama_version, methods=["GET"]),
         # models, in OpenAI's form, Anthropic's or Google's
         Route("/v1/models", models.list_models, methods=["GET"]),
         Route("/v1/models/{model:path}", models.one_model, methods=["GET"]),

@@ -14,6 +14,7 @@ from penstock.types.errors import GatewayError, PenstockError
 from penstock.wire import native
 from penstock.wire.anthropic_messages import ANTHROPIC_MESSAGES, error_status
 from penstock.wire.gemini import GEMINI
+from penstock.wire.ollama_clients import OLLAMA
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +29,12 @@ def speaks_gemini(scope: Scope) -> bool:
     if any(name == b"x-goog-api-key" for name, _ in scope["headers"]):
         return True
     return scope.get("method") == "POST" and ":" in path
+
+
+def speaks_ollama(scope: Scope) -> bool:
+    """Say whether a request is one of Ollama's clients'."""
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    return path.startswith("/api/")
 
 
 def speaks_anthropic(scope: Scope) -> bool:
@@ -49,7 +56,7 @@ def told(error: Exception, request_id: str) -> PenstockError:
 
 def error_response(error: Exception, request_id: str, scope: Scope | None = None) -> Response:
     """Return the response for ``error``, in the shape of the client that ``scope`` is from: OpenAI's
-    ``{"error": {message, type, param, code, …}}``, Anthropic's or Google's."""
+    ``{"error": {message, type, param, code, …}}``, Anthropic's, Google's or Ollama's."""
     error = told(error, request_id)
     headers = {**error.headers, "x-request-id": request_id, "cache-control": "no-store"}
     if error.retry_after is not None:
@@ -58,6 +65,8 @@ def error_response(error: Exception, request_id: str, scope: Scope | None = None
         headers["www-authenticate"] = "Bearer"
     if scope is not None and speaks_gemini(scope):
         return Response(_gemini(error, scope), error.status, headers, "application/json")
+    if scope is not None and speaks_ollama(scope):
+        return Response(OLLAMA.render_error(error), error.status, headers, "application/json")
     if scope is not None and speaks_anthropic(scope):
         body = ANTHROPIC_MESSAGES.render_error(error, request_id)
         return Response(body, error_status(error), headers, "application/json")

@@ -6,17 +6,22 @@ from typing import Any, Final
 from penstock.server.renderings import Format
 from penstock.types.errors import ClientError
 from penstock.wire.anthropic_messages import ANTHROPIC_MESSAGES
-from penstock.wire.dialect import Answer, Dialect, EventEncoder, Frame
+from penstock.wire.dialect import Answer, EventEncoder, Face, Frame
 from penstock.wire.gemini import GEMINI, GeminiEncoder
 from penstock.wire.native import NativeEncoder, TextEncoder
+from penstock.wire.ollama_clients import OLLAMA, OllamaEncoder
+from penstock.wire.ollama_requests import Api
 from penstock.wire.openai_chat import OPENAI_CHAT
+from penstock.wire.openai_completions import OPENAI_COMPLETIONS, CompletionsEncoder
 from penstock.wire.openai_responses import OPENAI_RESPONSES, ResponsesEncoder
 
-DIALECTS: Final[dict[str, Dialect]] = {
+DIALECTS: Final[dict[str, Face]] = {
     OPENAI_CHAT.name: OPENAI_CHAT,
     OPENAI_RESPONSES.name: OPENAI_RESPONSES,
+    OPENAI_COMPLETIONS.name: OPENAI_COMPLETIONS,
     ANTHROPIC_MESSAGES.name: ANTHROPIC_MESSAGES,
     GEMINI.name: GEMINI,
+    OLLAMA.name: OLLAMA,
 }
 
 EVENT_STREAM: Final = b"text/event-stream; charset=utf-8"
@@ -58,6 +63,27 @@ def openai_chat(*, include_usage: bool, with_ids: bool) -> Format:
     )
 
 
+def _completions(answer: Answer) -> EventEncoder:
+    return OPENAI_COMPLETIONS.encoder(answer)
+
+
+def _completions_with_usage(answer: Answer) -> EventEncoder:
+    return CompletionsEncoder(answer._replace(include_usage=True))
+
+
+def openai_completions(*, include_usage: bool, with_ids: bool) -> Format:
+    """Return the format of legacy Completions as the client's request and abilities want it."""
+    return Format(
+        "openai_completions+usage" if include_usage else "openai_completions",
+        EVENT_STREAM,
+        _completions_with_usage if include_usage else _completions,
+        "sse",
+        with_ids=with_ids,
+        ends_cleanly=False,
+        stateless=False,
+    )
+
+
 def anthropic_messages(*, with_ids: bool) -> Format:
     """Return the Anthropic Messages format as the client's abilities want it."""
     return Format(
@@ -84,6 +110,25 @@ def gemini(*, thoughts: bool = True, array: bool = False) -> Format:
         b"application/json; charset=utf-8" if array else EVENT_STREAM,
         encoder,
         "array" if array else "sse",
+        with_ids=False,
+        stateless=False,
+    )
+
+
+def ollama(api: Api = "chat", *, thoughts: bool = True) -> Format:
+    """Return Ollama's lines, as ``/api/chat`` or ``/api/generate`` have them.
+
+    Its clients take neither ids nor blank lines.
+    """
+
+    def encoder(answer: Answer) -> OllamaEncoder:
+        return OllamaEncoder(answer, api, thoughts=thoughts)
+
+    return Format(
+        f"ollama:{api}" + "+thoughts" * thoughts,
+        b"application/x-ndjson",
+        encoder,
+        "lines",
         with_ids=False,
         stateless=False,
     )
@@ -137,8 +182,12 @@ def by_query(dialect: str, accept: str) -> Format:
             return openai_responses(with_ids=True)
         case "anthropic_messages":
             return anthropic_messages(with_ids=True)
+        case "openai_completions":
+            return openai_completions(include_usage=True, with_ids=True)
         case "gemini":
             return gemini()
+        case "ollama":
+            return ollama()
     known = ", ".join(("native", "text", *DIALECTS))
     raise ClientError(
         f"'{dialect[:50]}' is no dialect that can be read here; known: {known}.",

@@ -22,7 +22,15 @@ from penstock.server.context import (
     require_json,
     sha256,
 )
-from penstock.server.formats import DIALECTS, NATIVE, TEXT, anthropic_messages, by_accept, openai_chat
+from penstock.server.formats import (
+    DIALECTS,
+    NATIVE,
+    TEXT,
+    anthropic_messages,
+    by_accept,
+    openai_chat,
+    openai_completions,
+)
 from penstock.server.reads import (
     Following,
     Given,
@@ -45,6 +53,7 @@ from penstock.wire.anthropic_messages import ANTHROPIC_MESSAGES
 from penstock.wire.anthropic_messages_requests import with_headers
 from penstock.wire.bodies import check_metadata
 from penstock.wire.openai_chat import OPENAI_CHAT
+from penstock.wire.openai_completions import OPENAI_COMPLETIONS
 
 MAX_KEY: Final = 255
 _encode = msgspec.json.Encoder().encode
@@ -259,6 +268,12 @@ async def chat_completions(request: Request) -> AnyResponse:
     return await create(request, OPENAI_CHAT.name, OPENAI_CHAT.parse_request, _chat_format)
 
 
+async def completions(request: Request) -> AnyResponse:
+    """``POST /v1/completions``: OpenAI's legacy Completions. Whether it streams is what the body says."""
+    dialect = OPENAI_COMPLETIONS
+    return await create(request, dialect.name, dialect.parse_request, _completions_format)
+
+
 async def messages(request: Request) -> AnyResponse:
     """``POST /v1/messages``: Anthropic Messages. Whether it streams is what the body says."""
     return await create(request, ANTHROPIC_MESSAGES.name, anthropic_request(request), _messages_format)
@@ -275,6 +290,10 @@ def _chat_format(generation: GenerationRequest, with_ids: bool) -> Format:
     return openai_chat(include_usage=generation.include_usage, with_ids=with_ids)
 
 
+def _completions_format(generation: GenerationRequest, with_ids: bool) -> Format:
+    return openai_completions(include_usage=generation.include_usage, with_ids=with_ids)
+
+
 def _messages_format(generation: GenerationRequest, with_ids: bool) -> Format:
     return anthropic_messages(with_ids=with_ids)
 
@@ -285,13 +304,17 @@ async def create(
     parse: Callable[[bytes], GenerationRequest],
     format_for: Callable[[GenerationRequest, bool], Format],
     render: Render | None = None,
+    *,
+    body: bytes | None = None,
 ) -> AnyResponse:
     """Create, or resume, on the route of ``dialect``; ``format_for`` is told whether ids are sent, and
-    ``render`` makes a whole answer where that depends on the request."""
+    ``render`` makes a whole answer where that depends on the request; ``body`` is what has been read of it.
+    """
     ctx = context(request)
     principal = ctx.admit(request, spends=True)
     require_json(request.headers)
-    body = await read_body(request, ctx.settings)
+    if body is None:
+        body = await read_body(request, ctx.settings)
     generation = parse(body)
     comes_back = can_come_back(request)
     call = call_of(request, principal, dialect, generation, body, comes_back=comes_back)

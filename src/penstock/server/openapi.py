@@ -35,7 +35,11 @@ from penstock.types import events
 from penstock.wire import native
 from penstock.wire.anthropic_messages_requests import TURN_ROLES, MessagesBody, TurnBody
 from penstock.wire.gemini_requests import MAX_CANDIDATES, GenerateBody
+from penstock.wire.ollama_asked import ROLES, ChatBody
+from penstock.wire.ollama_asked import GenerateBody as PromptBody
+from penstock.wire.ollama_asked import TurnBody as OllamaTurn
 from penstock.wire.openai_chat_requests import MAX_CHOICES, MessageBody, RequestBody
+from penstock.wire.openai_completions import MAX_LOGPROBS, CompletionsBody
 from penstock.wire.openai_responses_requests import ITEM_ROLES, MAX_TOP_LOGPROBS, ItemBody, ResponsesBody
 
 TEXT: Final = """\
@@ -81,6 +85,7 @@ def schemas() -> Json:
             ResponsesBody,
             ItemBody,
             GenerateBody,
+            CompletionsBody,
         ],
         ref_template="#/components/schemas/{name}",
     )
@@ -114,6 +119,9 @@ def schemas() -> Json:
         **_messages(made.pop("MessagesBody"), made.pop("TurnBody")),
         **_responses(made.pop("ResponsesBody"), made.pop("ItemBody")),
         **_gemini(made.pop("GenerateBody")),
+        **_completions(made.pop("CompletionsBody")),
+        **_ollama(),
+        "AnyError": {"anyOf": [_ref("Error"), _ref("GeminiError")]},
         "AnyModel": {"anyOf": [_ref("Model"), _ref("AnthropicModel"), _ref("GeminiModel")]},
         "AnyModelList": {"anyOf": [_ref("ModelList"), _ref("AnthropicModelList"), _ref("GeminiModelList")]},
         "ChatPart": {
@@ -160,7 +168,7 @@ def schemas() -> Json:
             "description": "One event, in the dialect that was asked for.",
             "anyOf": [
                 _ref(f"{name}Event")
-                for name in ("Native", "Simple", "Chat", "Responses", "Messages", "Gemini")
+                for name in ("Native", "Simple", "Chat", "Completions", "Responses", "Messages", "Gemini")
             ],
         },
         "NativeLine": {"description": "One line.", "oneOf": [*_native_lines()]},
@@ -208,10 +216,14 @@ def _stream_request(described: Json) -> Json:
     responses = variant({"enum": ["openai_responses"], **about}, "ResponsesRequest", "dialect")
     alone = {"properties": {"previous_response_id": {"type": "null"}}}
     responses["properties"]["request"] = {"allOf": [_ref("ResponsesRequest"), alone]}
+    plain = [
+        variant({"enum": ["openai_completions"], **about}, "CompletionsRequest", "dialect"),
+        variant({"enum": ["ollama"], **about}, "OllamaChatRequest", "dialect"),
+    ]
     google = variant({"enum": ["gemini"], **about}, "GeminiRequest", "dialect")
     named = {"properties": {"model": {"type": "string", "minLength": 1}}, "required": ["model"]}
     google["properties"]["request"] = {"allOf": [_ref("GeminiRequest"), named]}
-    return {"title": described["title"], "anyOf": [chat, responses, messages, google]}
+    return {"title": described["title"], "anyOf": [chat, responses, messages, google, *plain]}
 
 
 def _messages(body: Json, turn: Json) -> Json:
@@ -394,6 +406,76 @@ def _gemini(body: Json) -> Json:
             "type": "object",
             "properties": {"data": data},
             "required": ["data"],
+        },
+    }
+
+
+def _completions(body: Json) -> Json:
+    """Return the schemas of legacy Completions' requests and events."""
+    one = {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1, "maxItems": 1}
+    body["title"] = "CompletionsRequest"
+    body["description"] = "As OpenAI's; of `best_of`, `echo` and `suffix` only what changes nothing."
+    body["properties"] |= {
+        "model": {"type": "string", "minLength": 1, "examples": ["demo"]},
+        "prompt": {"anyOf": [{"type": "string", "minLength": 1}, one]},
+        "n": {"type": ["integer", "null"], "minimum": 1, "maximum": MAX_CHOICES},
+        "best_of": {"type": "null"},
+        "echo": {"enum": [False, None]},
+        "suffix": {"type": ["string", "null"], "maxLength": 0},
+        "logprobs": {"type": ["integer", "null"], "minimum": 0, "maximum": MAX_LOGPROBS},
+    }
+    data = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": {"anyOf": [_ref("CompletionsAnswer"), _ref("Error")]},
+    }
+    return {
+        "CompletionsRequest": body,
+        "CompletionsEvent": {
+            "description": "A chunk, an error, or `[DONE]`.",
+            "type": "object",
+            "properties": {"data": data, "id": _ref("Cursor")},
+            "required": ["data"],
+        },
+    }
+
+
+def _ollama() -> Json:
+    """Return the schemas of Ollama's requests and lines."""
+    _, made = msgspec.json.schema_components([ChatBody, PromptBody, OllamaTurn])
+    chat, prompt, turn = (made[kind.__name__] for kind in (ChatBody, PromptBody, OllamaTurn))
+    images = {"type": ["array", "null"], "items": {"type": "string", "const": "iVBORw0KGgo="}}
+    model = {"type": "string", "minLength": 1, "examples": ["demo"]}
+    form = {"anyOf": [{"enum": ["", "json", None]}, {"type": "object"}]}
+    options = {"type": ["object", "null"], "additionalProperties": {"type": "null"}}
+    calls = {"type": ["array", "null"], "items": _object(function=_object(name=_TEXT))}
+    tool = _object(
+        function=_object(name=_TEXT, description=_MAYBE_TEXT, parameters={"type": ["object", "null"]})
+    )
+    tool["properties"]["type"] = {"const": "function"}
+    turn["title"], turn["description"] = "OllamaTurn", "One turn."
+    turn["properties"] |= {"role": {"enum": [*ROLES]}, "images": images, "tool_calls": calls}
+    chat["title"], chat["description"] = (
+        "OllamaChatRequest",
+        "As Ollama's; it streams unless it says otherwise.",
+    )
+    chat["properties"] |= {
+        "model": model,
+        "format": form,
+        "options": options,
+        "messages": {"type": ["array", "null"], "items": _ref("OllamaTurn")},
+        "tools": {"type": ["array", "null"], "items": tool},
+    }
+    prompt["title"], prompt["description"] = "OllamaGenerateRequest", chat["description"]
+    prompt["properties"] |= {"model": model, "format": form, "options": options, "images": images}
+    prompt["properties"]["context"] = {"type": ["array", "null"], "maxItems": 0}
+    return {
+        "OllamaChatRequest": chat,
+        "OllamaGenerateRequest": prompt,
+        "OllamaTurn": turn,
+        "OllamaLine": {
+            "description": "A piece of an answer, the last one with why it ended, or an error.",
+            "anyOf": [_object(model=_TEXT, created_at=_TEXT, done={"type": "boolean"}), _ref("OllamaError")],
         },
     }
 

@@ -16,6 +16,7 @@ from penstock.server import (
     gemini,
     generations,
     models,
+    ollama,
     openai_responses,
     reads,
     shapes,
@@ -118,7 +119,7 @@ PARAMETERS: Final[Mapping[str, Json]] = {
         "Stream-Join",
         "`in-flight`: an equal call that is running, and said so too, may answer. `never`: not this one.",
         type="string",
-        enum=["in-flight", "never"],
+        enum=["", "in-flight", "never"],
     ),
     "after": _query("after", f"Where to begin. {_CURSOR_FORMS}", type="string", pattern=shapes.GIVEN_CURSOR),
     "lastEventId": _query(
@@ -255,6 +256,10 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "ChatRequest": {**_SAID, "stream": True},
     "MessagesRequest": {**_SAID, "max_tokens": 1024, "stream": True},
     "CountRequest": _SAID,
+    "CompletionsRequest": {"model": "demo", "prompt": "Hello", "stream": True},
+    "OllamaChatRequest": _SAID,
+    "OllamaGenerateRequest": {"model": "demo", "prompt": "Hello"},
+    "OllamaShowRequest": {"model": "demo"},
     "GeminiRequest": {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]},
     "ResponsesRequest": {"model": "demo", "input": "Hello", "stream": True},
     "LinkRequest": {"scope": "read", "ttl_s": 3600},
@@ -572,6 +577,21 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
         takes=("stream", "Last-Event-ID", "after", "lastEventId", "token"),
         who="key or link",
     ),
+    generations.completions: Operation(
+        "OpenAI Completions",
+        "Legacy completions",
+        {
+            200: Gives(
+                "The answer: as a stream if the body says `stream`, else whole.",
+                {"application/json": "CompletionsAnswer", "text/event-stream": "CompletionsEvent"},
+                STREAM_HEADERS,
+            )
+        },
+        [BODY, CHAT, CURSOR, START, TOO_LARGE, UPSTREAM, ENDED],
+        "The prompt is what a user says to a chat model.",
+        ("Idempotency-Key", "Resume", "Stream-On-Disconnect", "Stream-Join", "ids"),
+        "CompletionsRequest",
+    ),
     openai_responses.create_response: Operation(
         "OpenAI Responses",
         "Responses",
@@ -770,12 +790,70 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
         [{"model_not_found": 404}],
         errors="GeminiError",
     ),
+    ollama.ollama_chat: Operation(
+        "Ollama",
+        "Chat",
+        {
+            200: Gives(
+                "The answer in lines, unless the body says otherwise.",
+                {"application/x-ndjson": "OllamaLine", "application/json": "OllamaLine"},
+                ("x-request-id",),
+            )
+        },
+        [BODY, CHAT, CURSOR, START, TOO_LARGE, UPSTREAM, ENDED],
+        "Ollama's clients work, with this gateway as their host.",
+        ("Idempotency-Key", "Resume", "Stream-On-Disconnect", "Stream-Join"),
+        "OllamaChatRequest",
+        errors="OllamaError",
+    ),
+    ollama.ollama_generate: Operation(
+        "Ollama",
+        "Generate",
+        {
+            200: Gives(
+                "The answer in lines, unless the body says otherwise.",
+                {"application/x-ndjson": "OllamaLine", "application/json": "OllamaLine"},
+                ("x-request-id",),
+            )
+        },
+        [BODY, CHAT, CURSOR, START, TOO_LARGE, UPSTREAM, ENDED],
+        takes=("Idempotency-Key", "Resume", "Stream-On-Disconnect", "Stream-Join"),
+        body="OllamaGenerateRequest",
+        errors="OllamaError",
+    ),
+    ollama.ollama_tags: Operation(
+        "Ollama",
+        "List the models, in Ollama's form",
+        {200: _json("All of them.", "OllamaModels", ("x-request-id",))},
+        errors="OllamaError",
+    ),
+    ollama.ollama_show: Operation(
+        "Ollama",
+        "See a model, in Ollama's form",
+        {200: _json("What is known of it.", "OllamaModel", ("x-request-id",))},
+        [BODY, {"missing_required_parameter": 400, "model_not_found": 404}],
+        body="OllamaShowRequest",
+        errors="OllamaError",
+    ),
+    ollama.ollama_ps: Operation(
+        "Ollama",
+        "Which models are in memory",
+        {200: _json("None: that is the providers' business.", "OllamaModels", ("x-request-id",))},
+        errors="OllamaError",
+    ),
+    ollama.ollama_version: Operation(
+        "Ollama",
+        "Whose routes these are",
+        {200: _json("The version of Ollama.", "OllamaVersion", ("x-request-id",))},
+        errors="OllamaError",
+    ),
     models.list_models: Operation(
         "Models",
         "List the models",
         {200: _json("All of them; a page in Anthropic's form.", "AnyModelList")},
         [VALUE],
         takes=("anthropic-version", "page limit", "after_id", "before_id"),
+        errors="AnyError",
     ),
     models.one_model: Operation(
         "Models",
@@ -783,6 +861,7 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
         {200: _json("It can be asked for.", "AnyModel")},
         [{"model_not_found": 404}],
         takes=("anthropic-version",),
+        errors="AnyError",
     ),
     models.healthz: Operation("Server", "Does it live?", {200: _json("It does.", "Alive")}, who="anybody"),
     models.readyz: Operation(

@@ -31,7 +31,7 @@ class Format(NamedTuple):
     name: str
     media_type: bytes
     encoder: Callable[[Answer], EventEncoder]
-    framing: str  # "sse" | "text" | "ndjson" | "plain" | "array" | "envelope"
+    framing: str  # "sse" | "text" | "ndjson" | "plain" | "array" | "lines" | "envelope"
     with_ids: bool = True
     ends_cleanly: bool = True
     stateless: bool = True
@@ -100,6 +100,11 @@ def plain_text(seq: int, frames: Sequence[Frame]) -> bytes:
     return b"".join(data for event, data in frames if not event)
 
 
+def bare_lines(seq: int, frames: Sequence[Frame]) -> bytes:
+    """The data of each frame on a line of its own."""
+    return b"".join(ndjson.encode(data) for _, data in frames)
+
+
 _ARRAY: Final = {
     b"first": (b"[", b""),
     b"next": (b",\n", b""),
@@ -124,6 +129,8 @@ def framing(format: Format, stream: Stream) -> Framing:
             return plain_text
         case "array":
             return json_array
+        case "lines":
+            return bare_lines
         case "text":
             return sse_with_ids(stream, split=True)
     return sse_with_ids(stream) if format.with_ids else sse_without_ids

@@ -458,6 +458,61 @@ class GeminiModelList(Struct):
     nextPageToken: str | UnsetType = UNSET
 
 
+# --- Ollama, legacy Completions ------------------------------------------------------------------------
+
+
+class CompletionsChoice(Struct):
+    """A piece of one answer, or all of it."""
+
+    text: str
+    index: Count
+    finish_reason: str | None
+
+
+class CompletionsAnswer(Struct):
+    """A whole answer, or a chunk of one, as OpenAI's legacy API gives it."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: Seconds
+    model: str
+    choices: list[CompletionsChoice]
+    usage: dict[str, Any] | UnsetType | None = UNSET
+
+
+class OllamaError(Struct):
+    """Every answer that is none, as Ollama gives it, and its code."""
+
+    error: str
+    code: str
+
+
+class OllamaModels(Struct):
+    """The models."""
+
+    models: list[dict[str, Any]]
+
+
+class OllamaModel(Struct):
+    """What is known of a model."""
+
+    details: dict[str, Any]
+    model_info: dict[str, Any]
+    capabilities: list[str]
+
+
+class OllamaShowRequest(Struct):
+    """Which model."""
+
+    model: Annotated[str, Meta(min_length=1)]
+
+
+class OllamaVersion(Struct):
+    """Whose routes these are."""
+
+    version: str
+
+
 # --- models, errors, probes ------------------------------------------------------------------------------
 
 

@@ -68,8 +68,8 @@ class EventEncoder(Protocol):
         ...
 
 
-class Dialect(Protocol):
-    """A request and response format with its stream format."""
+class Face(Protocol):
+    """A format towards clients: the half of a dialect that a server needs."""
 
     @property
     def name(self) -> str:
@@ -78,14 +78,6 @@ class Dialect(Protocol):
 
     def parse_request(self, body: bytes) -> GenerationRequest:
         """Raises `ClientError` with the offending field as ``param``."""
-        ...
-
-    def render_request(self, request: GenerationRequest, model: str) -> bytes:
-        """Render for a provider's ``model``, always in streaming mode and asking for usage."""
-        ...
-
-    def decoder(self) -> EventDecoder:
-        """Return a new decoder for one response body."""
         ...
 
     def encoder(self, answer: Answer) -> EventEncoder:
@@ -98,6 +90,18 @@ class Dialect(Protocol):
 
     def render_error(self, error: PenstockError) -> bytes:
         """Return the JSON body of an error response."""
+        ...
+
+
+class Dialect(Face, Protocol):
+    """A request and response format with its stream format, both directions."""
+
+    def render_request(self, request: GenerationRequest, model: str) -> bytes:
+        """Render for a provider's ``model``, always in streaming mode and asking for usage."""
+        ...
+
+    def decoder(self) -> EventDecoder:
+        """Return a new decoder for one response body."""
         ...
 
     def parse_error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:

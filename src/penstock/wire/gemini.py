@@ -36,14 +36,13 @@ from penstock.types.events import (
 )
 from penstock.types.positions import dialect_id
 from penstock.types.requests import GenerationRequest
-from penstock.wire.arguments import Arguments
+from penstock.wire.arguments import Calls, WholeCall
 from penstock.wire.dialect import Answer, Frame
 from penstock.wire.gemini_decoder import GenerateContentDecoder
 from penstock.wire.gemini_requests import NAME, parse_request, render_request
 from penstock.wire.provider_errors import error_response
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.decode
 
 FIRST: Final = b"first"
 NEXT: Final = b"next"
@@ -72,33 +71,15 @@ _OWN_REASONS: Final = frozenset(
 _TEXT_END: Final = b'}],"role":"model"},"index":0}],'
 
 
-class _Call:
-    """A call whose pieces still come."""
-
-    __slots__ = ("arguments", "event", "pieces")
-
-    def __init__(self, event: ToolCallDelta) -> None:
-        self.event = event
-        self.pieces: list[str] = []
-        self.arguments = Arguments()
-
-    def part(self) -> Extra:
-        call: Extra = {"name": self.event.name, "args": _read_arguments("".join(self.pieces))}
-        if self.event.id:
-            call["id"] = self.event.id
-        part: Extra = {"functionCall": call}
-        if self.event.signature:
-            part["thoughtSignature"] = self.event.signature
-        return {**part, **((self.event.extra or {}).get("part") or {})}
-
-
-def _read_arguments(text: str) -> Any:
-    """Return the arguments of a call; of one that was cut off, the text as Anthropic's docs tell it."""
-    try:
-        value = _decode(text) if text.strip() else {}
-    except (msgspec.DecodeError, RecursionError):
-        value = None
-    return value if isinstance(value, dict) else {"INVALID_JSON": text}
+def _call_part(call: WholeCall) -> Extra:
+    first = call.first
+    told: Extra = {"name": first.name, "args": call.value}
+    if first.id:
+        told["id"] = first.id
+    part: Extra = {"functionCall": told}
+    if first.signature:
+        part["thoughtSignature"] = first.signature
+    return {**part, **((first.extra or {}).get("part") or {})}
 
 
 class Layout:
@@ -115,7 +96,7 @@ class Layout:
         self.facts: Extra = {}  # that stand on every chunk
         self._once: Extra = {}
         self._thoughts = thoughts
-        self._calls: dict[tuple[int, int], _Call] = {}
+        self._calls = Calls()
         self._finishes: dict[int, Finished] = {}
         self._usage: UsageReported | None = None
 
@@ -128,7 +109,7 @@ class Layout:
         """Return what the next entry's event means; often one chunk, maybe none."""
         out: list[Extra] = []
         if type(event) is Finished:
-            self._release(out, force=True)
+            self._give(self._calls.release(force=True), out)
         match event:
             case TextDelta(delta=delta) | RefusalDelta(delta=delta):
                 if delta or event.extra or getattr(event, "logprobs", None):
@@ -138,7 +119,7 @@ class Layout:
                     more = {"thoughtSignature": signature} if signature else {}
                     out.append(_chunk(event, {"text": delta, "thought": True, **more}))
             case ToolCallDelta():
-                self._call(event, out)
+                self._give(self._calls.add(event), out)
             case Started():
                 self.model = event.model or self.model
                 facts = (event.extra or {}).get("response") or {}
@@ -159,27 +140,9 @@ class Layout:
             out[0], self._once = {**self._once, **out[0]}, {}
         return out
 
-    def _call(self, event: ToolCallDelta, out: list[Extra]) -> None:
-        key = (event.index, event.call)
-        call = self._calls.get(key)
-        if call is None:
-            if not event.name and not event.id:  # of a call that has been given
-                return
-            self._release(out)
-            call = self._calls[key] = _Call(event)
-        if event.delta:
-            call.pieces.append(event.delta)
-            call.arguments.add(event.delta)
-        self._release(out)
-
-    def _release(self, out: list[Extra], *, force: bool = False) -> None:
-        """Give the calls that are whole, as far as none before them is not."""
-        while self._calls:
-            key, call = next(iter(self._calls.items()))
-            if not force and not call.arguments.whole:
-                return
-            del self._calls[key]
-            out.append(_chunk(call.event, call.part(), own_part=False))
+    @staticmethod
+    def _give(calls: Iterable[WholeCall], out: list[Extra]) -> None:
+        out.extend(_chunk(call.first, _call_part(call), own_part=False) for call in calls)
 
     def _close(self, event: Closed) -> Extra:
         if event.status != "completed":

@@ -313,8 +313,11 @@ def _parse_part(raw: Extra, path: str) -> Part:
 def _parse_tools(tools: Sequence[Extra]) -> Iterable[Tool]:
     for at, raw in enumerate(tools):
         tool = _camel(raw)
-        declared = tool.pop("functionDeclarations", None)
-        for number, function in enumerate(declared if isinstance(declared, list) else ()):
+        declared = tool.pop("functionDeclarations", None) or []
+        if not isinstance(declared, list):
+            path = f"tools[{at}].functionDeclarations"
+            raise ClientError(f"'{path}' must be an array.", code="invalid_type", param=path)
+        for number, function in enumerate(declared):
             path = f"tools[{at}].functionDeclarations[{number}]"
             found = convert(_camel(function) if isinstance(function, dict) else function, _FunctionBody, path)
             schema = found.parametersJsonSchema or json_schema(found.parameters)

@@ -197,11 +197,11 @@ class ChatEncoder:
 
     def _close(self, event: Closed) -> Sequence[Frame]:
         if event.status != "completed":
-            return ((b"", _json({"error": _closing_error(event)})),)
+            return ((b"", _json({"error": closing_error(event)})),)
         usage = event.usage or self._usage
         if usage is None or not self._answer.include_usage:
             return (DONE,)
-        return ((b"", b'%b],"usage":%b}' % (self._head, _json(_render_usage(usage)))), DONE)
+        return ((b"", b'%b],"usage":%b}' % (self._head, _json(render_usage(usage)))), DONE)
 
     def _replay(self, data: Extra) -> Sequence[Frame]:
         """A chunk that was kept as it came."""
@@ -298,7 +298,8 @@ def _stays(key: str, value: Any) -> bool:
     return key not in _OWN_FIELDS and isinstance(value, str | int | float)
 
 
-def _render_usage(usage: UsageReported) -> Extra:
+def render_usage(usage: UsageReported) -> Extra:
+    """Return the counts in OpenAI's way."""
     extra = (usage.extra or {}).get("usage") or {}
     return {
         "prompt_tokens": usage.input_tokens,
@@ -325,7 +326,7 @@ _ENDINGS: Final[Mapping[str, str]] = {
 }
 
 
-def _closing_error(event: Closed) -> Extra:
+def closing_error(event: Closed) -> Extra:
     """Return the error object of a stream that did not complete."""
     kind = "invalid_request_error" if event.fault == "client" else "server_error"
     return {
@@ -411,7 +412,7 @@ def _render_answer(answer: Answer, events: Iterable[AnyEvent]) -> bytes:
         "choices": [_render_choice(index, folded[index]) for index in sorted(folded)],
     }
     if usage is not None:
-        body["usage"] = _render_usage(usage)
+        body["usage"] = render_usage(usage)
     return _encode(body)
 
 
