@@ -173,6 +173,7 @@ def test_every_setting_is_documented_under_its_part():
         "prices": config.PriceConfig,
         "budgets": config.BudgetConfig,
         "routes": config.RouteConfig,
+        "publications": config.PublicationsConfig,
     }
     assert parts.keys() == kinds.keys()
     for name, kind in kinds.items():

@@ -28,6 +28,7 @@ from penstock.gateway.balance import Balance
 from penstock.gateway.counting import Counter
 from penstock.gateway.gateway import Gateway, GatewaySettings
 from penstock.gateway.health import HealthSettings
+from penstock.gateway.publications import PublicationSettings
 from penstock.gateway.rescue import RetrySettings
 from penstock.gateway.router import Pattern, Routing
 from penstock.gateway.run import RunSettings
@@ -111,6 +112,7 @@ def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
             retry=RetrySettings(**msgspec.structs.asdict(config.retry)),
         ),
         health=HealthSettings(**msgspec.structs.asdict(config.breaker)),
+        publications=_publications(config),
     )
     budgets = Budgets(
         [Budget(one.by, round(one.usd * USD), one.period, one.match) for one in config.budgets], time.time
@@ -138,6 +140,8 @@ def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
             heartbeat=config.listen.heartbeat,
             send_timeout=config.listen.send_timeout,
             max_rids=config.listen.max_rids,
+            max_append_bytes=config.publications.max_append_bytes,
+            long_poll=config.publications.long_poll,
             routes={name: _route(config, name) for name in config.routes.__struct_fields__},
         ),
         default_model=routing.default_model,
@@ -172,6 +176,20 @@ def _route(config: Config, name: str) -> RouteSettings:
     return RouteSettings(
         on_disconnect=on_disconnect(route.on_disconnect) if route.on_disconnect else None,
         retention=route.retention,
+        at_rest=at_rest,
+    )
+
+
+def _publications(config: Config) -> PublicationSettings:
+    wanted, store = config.publications, config.store
+    at_rest = wanted.at_rest or ("memory" if store.kind == "memory" else store.durability)
+    room = min(store.max_bytes, store.max_memory_bytes) if at_rest == "memory" else store.max_bytes
+    return PublicationSettings(
+        max_stream_bytes=wanted.max_stream_bytes,
+        max_bytes=wanted.max_bytes or room // 2,
+        max_streams=wanted.max_streams,
+        max_streams_per_owner=wanted.max_streams_per_owner,
+        retention=wanted.retention,
         at_rest=at_rest,
     )
 
@@ -406,6 +424,7 @@ def _store(config: Config) -> Store:
     if store.kind == "memory":
         return MemoryStore(memory)
     kept = {_route(config, name).at_rest for name in config.routes.__struct_fields__}
+    kept.add(_publications(config).at_rest)
     durability: Durability = "process"
     if "host" in kept:
         durability = "mixed" if "process" in kept else "host"

@@ -86,6 +86,23 @@ class StoreConfig(Settings, frozen=True):
     max_open_streams: int = 10_000
 
 
+class PublicationsConfig(Settings, frozen=True):
+    """Streams that are written from outside (`penstock.gateway.publications.PublicationSettings`).
+
+    ``max_bytes`` is 0 for half of what the store may keep. ``long_poll``: seconds that a read waits for
+    something new. ``at_rest`` is empty for as the store does by itself.
+    """
+
+    max_append_bytes: int = 8 << 20
+    max_stream_bytes: int = 4 << 30
+    max_bytes: int = 0
+    max_streams: int = 10_000
+    max_streams_per_owner: int = 2_000
+    retention: float = 30 * 86_400.0
+    long_poll: float = 20.0
+    at_rest: Literal["", "memory", "process", "host"] = ""
+
+
 class ProviderConfig(Settings, frozen=True):
     """One provider. ``openai`` is any server that speaks OpenAI's Chat Completions.
 
@@ -274,6 +291,7 @@ class Config(Settings, frozen=True):
     providers: dict[str, ProviderConfig] = {}
     models: dict[str, list[TargetConfig] | ModelConfig] = {}
     routes: RoutesConfig = RoutesConfig()
+    publications: PublicationsConfig = PublicationsConfig()
     timers: TimersConfig = TimersConfig()
     retry: RetryConfig = RetryConfig()
     breaker: BreakerConfig = BreakerConfig()
@@ -486,6 +504,11 @@ def _problems(config: Config) -> Iterator[Problem]:
     for name in ("heartbeat", "ping"):
         if not getattr(config.listen, name) > 0:
             yield Problem(f"listen.{name}", "write a number of seconds above 0")
+    publications = config.publications
+    if not 1 <= publications.max_append_bytes <= 64 << 20:
+        yield Problem("publications.max_append_bytes", "write a number of bytes, 1 to 64 MiB")
+    if not 0 < publications.long_poll <= 300:
+        yield Problem("publications.long_poll", "write a number of seconds above 0, at most 300")
     if not config.has_keys and config.anonymous is None and not is_loopback(config.listen.host):
         yield Problem(
             "listen.host",

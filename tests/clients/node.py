@@ -13,7 +13,8 @@ FOREIGN = ("NODE_", "OPENAI_", "ANTHROPIC_", "FORCE_COLOR")
 def modules() -> Path:
     """Return the installed packages; `make test` has installed them, and where it did not, this does."""
     installed = FOLDER / "node_modules"
-    wanted = json.loads((FOLDER / "package.json").read_text())["dependencies"]
+    package = json.loads((FOLDER / "package.json").read_text())
+    wanted = [*package["dependencies"], *package["devDependencies"]]
     if not all((installed / name).is_dir() for name in wanted):
         command = [
             shutil.which("npm"),

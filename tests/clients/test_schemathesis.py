@@ -42,6 +42,10 @@ def config(*, thorough: bool) -> schemathesis.Config:
                     "include-path-regex": "^/v1/responses(/input_tokens)?$",
                     "checks": {"positive_data_acceptance": {"expected-statuses": [*WELL_FORMED, 400]}},
                 },
+                {  # their headers belong together, and content has to be of the stream's kind
+                    "include-path": "/v1/stream/{path}",
+                    "checks": {"positive_data_acceptance": {"expected-statuses": [*WELL_FORMED, 400, 403]}},
+                },
             ],
         }
     )
@@ -50,7 +54,12 @@ def config(*, thorough: bool) -> schemathesis.Config:
 SETTINGS = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
 MODELS = {"*": [{"provider": "demo", "model": "demo-echo"}]}
-SERVED = {"providers": {"demo": {"kind": "scripted", "speed": 0}}, "models": MODELS, "default_model": "echo"}
+SERVED = {
+    "publications": {"long_poll": 0.2},
+    "providers": {"demo": {"kind": "scripted", "speed": 0}},
+    "models": MODELS,
+    "default_model": "echo",
+}
 
 
 def schema(*, keys: bool, thorough: bool):

@@ -209,6 +209,14 @@ class HandStore:
             await self.creating()
         return self.logs[info.id]
 
+    has_room = True
+
+    async def wait_room(self):
+        pass
+
+    async def list(self, principal, before, limit):
+        return ()
+
     async def reopen(self, info, on_commit):
         self.logs[info.id] = HandLog(self, info, on_commit)
         return self.logs[info.id]

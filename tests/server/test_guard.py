@@ -24,6 +24,9 @@ SPENDING = {
     ("DELETE", "/v1/streams/{stream}"),
     ("POST", "/v1/streams/{stream}/cancel"),
     ("POST", "/v1/streams/{stream}/links"),
+    ("PUT", "/v1/stream/{path:path}"),
+    ("POST", "/v1/stream/{path:path}"),
+    ("DELETE", "/v1/stream/{path:path}"),
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/messages"),
     ("POST", "/v1/messages/count_tokens"),
@@ -327,7 +330,13 @@ GUARDED = [pair for pair in EVERY if pair[1] not in OPEN]
 
 def path(pattern):
     stream = "s_0001ARZ3NDEKTSV4RRFFQ69G5FAV"
-    values = {"{stream}": stream, "{key}": "0123456789", "{model:path}": "demo", "{file:path}": "index.html"}
+    values = {
+        "{stream}": stream,
+        "{key}": "0123456789",
+        "{model:path}": "demo",
+        "{file:path}": "index.html",
+        "{path:path}": "logs/app",
+    }
     for name, value in values.items():
         pattern = pattern.replace(name, value)
     return pattern

@@ -34,7 +34,7 @@ def code(response):
 
 def become(gateway, name):
     """Whoever calls from now on is ``name``."""
-    gateway.system.context.guard.admit = lambda headers, *, spends: Principal(name)
+    gateway.system.context.guard.admit = lambda headers, *more, **told: Principal(name)
 
 
 # --- list ----------------------------------------------------------------------------------------------

@@ -470,3 +470,19 @@ async def test_a_closed_store_refuses_everything(bench):
     with pytest.raises(StorageError):
         pen.append(b"x")
     assert not store.healthy
+
+
+async def test_a_key_can_be_given_back_for_a_stream_that_nobody_writes(bench: Bench) -> None:
+    pen = await Pen.create(bench.journal, new_info(key="k"))
+    await pen.write(b"a")
+    await pen.end()
+    await bench.settle()
+    assert await bench.catalogue.release_key(pen.id)
+    assert not await bench.catalogue.release_key("s_unknown")
+    assert await bench.catalogue.find_key("alice", "k") is None
+    await Pen.create(bench.journal, new_info(key="k"))
+    await bench.settle()
+    found = await bench.catalogue.find(pen.id)
+    assert found is not None
+    assert (found.idempotency_key, found.status) == ("", "completed")
+    assert (await data_of(bench.journal, pen.id))[0] == b"a"

@@ -21,6 +21,7 @@ from penstock.gateway.balance import ordered
 from penstock.gateway.health import Health, HealthSettings
 from penstock.gateway.listings import SOON, Listings
 from penstock.gateway.meter import Meter
+from penstock.gateway.publications import OWNER, Publications, PublicationSettings
 from penstock.gateway.recovery import RESTARTED, UNSTORED, Orphans
 from penstock.gateway.router import ModelList, Routing
 from penstock.gateway.run import Run, RunSettings
@@ -70,6 +71,7 @@ class GatewaySettings(msgspec.Struct, frozen=True):
     model_list_timeout: float = 3.0
     model_list_ttl: float = 30.0
     run: RunSettings = RunSettings()
+    publications: PublicationSettings = PublicationSettings()
     health: HealthSettings = HealthSettings()
 
 
@@ -143,7 +145,8 @@ class Gateway:
         self._streams: dict[str, Stream] = {}
         self._runs: dict[str, Run] = {}
         self._orphans = Orphans(store, on_orphan)
-        self._closer: asyncio.Task[None] | None = None
+        self.publications = Publications(store, self.settings.publications, wall=wall)
+        self._closers: Sequence[asyncio.Task[None]] = ()
         self._taking: list[asyncio.Task[None]] = []
         self._group = asyncio.TaskGroup()
         self._unnamed: OrderedDict[Equal, tuple[float, Stream]] = OrderedDict()
@@ -165,9 +168,10 @@ class Gateway:
         for info in await self.store.open():
             if info.kept and self._routing.resumes(info.model):
                 left.append(info)
-            else:
+            elif info.principal != OWNER:  # a publication's writer may be anywhere, and come back
                 self._orphans.add(info.id, RESTARTED)
         try:
+            await self.publications.open()
             for companion in self._companions:
                 await companion.open()
                 self._around.push_async_callback(companion.aclose)
@@ -179,7 +183,10 @@ class Gateway:
             await self._around.aclose()
             await self.store.aclose()
             raise
-        self._closer = self._group.create_task(self._orphans.run())
+        self._closers = [
+            self._group.create_task(self._orphans.run()),
+            self._group.create_task(self.publications.run()),
+        ]
         self._taking = [self._group.create_task(self._take_up(info)) for info in left]
         if left:  # so that whoever comes back finds them; what a policy lets wait goes on by itself
             await asyncio.wait(self._taking, timeout=self.settings.recovery_patience)
@@ -194,8 +201,9 @@ class Gateway:
             for task in self._taking:
                 task.cancel()
             self._stop_all()
-            if self._closer is not None:
-                self._closer.cancel()
+            self.publications.leave()
+            for closer in self._closers:
+                closer.cancel()
             self._listings.close()
             await self._group.__aexit__(kind, error, trace)
             for name, provider in self._providers.items():
@@ -584,6 +592,7 @@ class Gateway:
         """Take no more calls; let runs end for up to ``deadline`` seconds, then interrupt them, or leave
         them to the next process where that goes on with them."""
         self.draining = True
+        self.publications.leave()
         until = self._clock() + deadline
         while self._runs and (left := until - self._clock()) > 0:
             tasks = [run.task for run in self._runs.values() if run.task is not None]

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from penstock.server import (
     admin,
     docs,
+    durable_streams,
     gemini,
     generations,
     models,
@@ -63,6 +64,13 @@ def routes() -> list[Route]:
         Route("/v1/streams/{stream}/entries", streams.entries, methods=["GET"]),
         Route("/v1/streams/{stream}/cancel", streams.cancel, methods=["POST"]),
         Route("/v1/streams/{stream}/links", streams.make_link, methods=["POST"]),
+        # Durable Streams: publications, and generations as they are seen there
+        Route("/v1/stream", durable_streams.list_publications, methods=["GET"]),
+        Route("/v1/stream/gen/{stream}", durable_streams.read_generation, methods=["GET"]),
+        Route("/v1/stream/{path:path}", durable_streams.create_publication, methods=["PUT"]),
+        Route("/v1/stream/{path:path}", durable_streams.append_to_publication, methods=["POST"]),
+        Route("/v1/stream/{path:path}", durable_streams.read_publication, methods=["GET"]),
+        Route("/v1/stream/{path:path}", durable_streams.delete_publication, methods=["DELETE"]),
         # OpenAI Chat
         Route("/v1/chat/completions", generations.chat_completions, methods=["POST"]),
         Route("/v1/chat/completions/{stream}", reads.chat_completion, methods=["GET"]),
@@ -126,9 +134,9 @@ def build_app(context: Context, *, origins: tuple[str, ...] = ()) -> ASGIApp:
         app = CORSMiddleware(
             app,
             allow_origins=[normal_origin(origin) for origin in origins],
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
             allow_headers=["*"],
-            expose_headers=EXPOSED.split(", "),
+            expose_headers=[*EXPOSED.split(", "), *durable_streams.EXPOSED],
         )
     return Outermost(app, context, cache(lambda keys: describe(table, keys=keys)))
 

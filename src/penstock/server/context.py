@@ -60,6 +60,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     """Bounds of requests and waits. Bytes and seconds.
 
     ``commit_after``: how long a dialect route keeps its status line back while the provider is silent.
+    ``max_append_bytes``: of one append to a publication. ``long_poll``: how long a read of one waits.
     ``heartbeat``: the silence after which a reader gets one; event-source-polyfill gives up after 45.
     ``auth_timeout``: how long a WebSocket may be nobody's; ``max_rids``: generations that one follows.
     """
@@ -73,6 +74,8 @@ class ServerSettings(msgspec.Struct, frozen=True):
     max_rids: int = 256
     max_answer_events: int = 1_000_000
     max_snapshot_chars: int = 16_000_000
+    max_append_bytes: int = 8 << 20
+    long_poll: float = 20.0
     routes: Mapping[str, RouteSettings] = {}
 
 
@@ -139,6 +142,9 @@ class Context:
         self.gateway = gateway
         self.guard = guard
         self.settings = settings or ServerSettings()
+        self.append_bounds = msgspec.structs.replace(
+            self.settings, max_body_bytes=self.settings.max_append_bytes
+        )
         self.default_model = default_model
         self.pages = pages or {}
         self.counter = counter

@@ -161,6 +161,17 @@ def schemas() -> Json:
         "Cursor": {"type": "string", "pattern": _pattern(shapes.Cursor)},
         "State": {"enum": ["open", *_words(events.Status)]},
         "Text": {"type": "string"},
+        "Content": {"description": "Anything."},
+        "DurableEvent": {
+            "description": "Content, or how far the reader is.",
+            "type": "object",
+            "properties": {
+                "event": {"enum": ["data", "control", "gap"]},
+                "data": {"type": "string"},
+                "id": {"type": "string", "pattern": shapes.OFFSET},
+            },
+            "required": ["event", "data", "id"],
+        },
         "Document": {"type": "object", "required": ["openapi", "info", "paths"]},
         "Entry": _entry({"anyOf": [_ref(kind.__name__) for kind in (*native.EVENT_NAMES, events.Closed)]}),
         "NativeEvent": {"description": "One event of a native stream.", "oneOf": [*_native_events()]},
@@ -675,6 +686,9 @@ def _operation(path: str, name: str, operation: Operation, *, keys: bool) -> Jso
         described["description"] = operation.text
     if parameters := [PARAMETERS[taken] for taken in operation.takes if taken != "token"]:
         described["parameters"] = parameters
+    if operation.takes_content:
+        kinds = ("text/plain", "application/octet-stream")
+        described["requestBody"] = {"content": {kind: {"schema": _ref("Content")} for kind in kinds}}
     if operation.body:
         described["requestBody"] = {
             "required": True,

@@ -13,6 +13,7 @@ import msgspec
 from penstock.server import (
     admin,
     docs,
+    durable_streams,
     gemini,
     generations,
     models,
@@ -41,7 +42,8 @@ class Gives(msgspec.Struct, frozen=True):
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """What one handler does. ``takes`` names `PARAMETERS`, ``body`` a schema; ``statuses`` are of codes
+    """What one handler does. ``takes`` names `PARAMETERS`, ``body`` a schema; ``takes_content``: its body may
+    be anything, or nothing; ``statuses`` are of codes
     that have others in its dialect.
 
     ``errors`` names the schema of what it refuses with.
@@ -57,6 +59,7 @@ class Operation(msgspec.Struct, frozen=True):
     text: str = ""
     takes: tuple[str, ...] = ()
     body: str = ""
+    takes_content: bool = False
     who: Literal["anybody", "key", "key or link"] = "key"
     heads: bool = False
     statuses: Codes = {}
@@ -197,6 +200,63 @@ PARAMETERS: Final[Mapping[str, Json]] = {
     "of team": _query("team", "Of this team."),
     "of model": _query("model", "Of this model, as it was asked for."),
     "If-None-Match": _header("If-None-Match", "The `ETag` of the copy you have."),
+    "Stream-TTL": _header(
+        "Stream-TTL",
+        "Seconds without a read or a write after which the stream goes.",
+        type="string",
+        pattern=shapes.NUMBER,
+    ),
+    "Stream-Expires-At": _header(
+        "Stream-Expires-At", "When the stream goes.", type="string", format="date-time"
+    ),
+    "Stream-Closed": _header("Stream-Closed", "`true`: nothing will follow."),
+    "Stream-Forked-From": _header(
+        "Stream-Forked-From", "The path of a stream, `/v1/stream/…`, with whose content this one begins."
+    ),
+    "Stream-Fork-Offset": _header(
+        "Stream-Fork-Offset",
+        "Up to which offset; the tail without.",
+        type="string",
+        pattern=shapes.GIVEN_OFFSET,
+    ),
+    "Stream-Fork-Sub-Offset": _header(
+        "Stream-Fork-Sub-Offset",
+        "So many messages, or bytes, of the append behind that offset as well.",
+        type="string",
+        pattern=shapes.NUMBER,
+    ),
+    "Stream-Seq": _header("Stream-Seq", "Must be greater, as text, than that of the append before."),
+    "Producer-Id": _header("Producer-Id", "Who appends: what it sends again is not appended again."),
+    "Producer-Epoch": _header(
+        "Producer-Epoch", "Raised by a producer that begins anew.", type="string", pattern=shapes.NUMBER
+    ),
+    "Producer-Seq": _header(
+        "Producer-Seq", "The number of this append, from 0.", type="string", pattern=shapes.NUMBER
+    ),
+    "Repr-Digest": _header(
+        "Repr-Digest", "With `Stream-Closed`: `sha-256=:…:` of the whole content, for who reads it."
+    ),
+    "offset": _query(
+        "offset",
+        "Where to begin: what `Stream-Next-Offset` said, `-1` for the start, `now` for the tail.",
+        type="string",
+        pattern=shapes.GIVEN_OFFSET,
+    ),
+    "live": _query(
+        "live", "Wait for what comes: once, or as events.", type="string", enum=["long-poll", "sse"]
+    ),
+    "cursor": _query("cursor", "The `Stream-Cursor` of the answer before."),
+    "Event-Offset": _header(
+        "Last-Event-ID",
+        "With `live=sse`: the offset of the last event. Beats the query.",
+        type="string",
+        pattern=shapes.EVENT_OFFSET,
+    ),
+    "prefix": _query("prefix", "Only paths that begin so."),
+    "after path": _query("after", "The path of the last stream of the page before."),
+    "path limit": _query(
+        "limit", f"How many at most; above {durable_streams.MAX_LIST} means that.", type="number", minimum=0
+    ),
 }
 
 PLACES: Final[Mapping[str, str]] = {
@@ -204,6 +264,7 @@ PLACES: Final[Mapping[str, str]] = {
     "stream": "The id of a stream; a dialect's id of it (`chatcmpl-…`) does as well.",
     "model": "A model's name, slashes included.",
     "file": "The name of a file of the page.",
+    "path": "Names divided by slashes.",
 }
 """What stands in paths."""
 
@@ -232,9 +293,24 @@ HEADERS: Final[Mapping[str, Json]] = {
         "schema": {"type": "integer", "minimum": 0},
     },
     "WWW-Authenticate": {"description": "What is wanted.", "schema": {"type": "string", "const": "Bearer"}},
+    "Stream-Next-Offset": {
+        "description": "Where to go on.",
+        "schema": {"type": "string", "pattern": shapes.OFFSET},
+    },
+    "Stream-Up-To-Date": {
+        "description": "`true`: this was all there was.",
+        "schema": {"type": "string", "const": "true"},
+    },
+    "Stream-Closed": {
+        "description": "`true`: nothing will follow.",
+        "schema": {"type": "string", "const": "true"},
+    },
 }
 OPTIONAL: Final = frozenset(
-    {"Retry-After", "Stream-Cursor", "Stream-Target", "Stream-Attempts", "Server-Timing"}
+    {
+        *("Retry-After", "Stream-Cursor", "Stream-Target", "Stream-Attempts", "Server-Timing"),
+        *("Stream-Closed", "Stream-Up-To-Date"),
+    }
 )
 STREAM_HEADERS: Final = (
     "Stream-Id",
@@ -301,6 +377,16 @@ event: done
 data: {{"n":4,"type":"end","status":"completed","entries":3,"sha256":"…","text_sha256":"…"}}
 id: {_HELLO}4
 """,
+    "DurableEvent": """\
+event: data
+data:[{"at":"12:00:00","line":"Hello"}]
+id: 0000000000000001_0000000000000033
+
+event: control
+data:{"streamNextOffset":"0000000000000001_0000000000000033","streamCursor":"3365184","upToDate":true}
+id: 0000000000000001_0000000000000033
+
+""",
     "NativeLine": f"""\
 {{"c":"{_HELLO}2","ev":"delta","d":{{"n":2,"type":"text","delta":"Hello"}}}}
 """,
@@ -358,6 +444,26 @@ START: Final[Codes] = {
 EARLIER: Final[Codes] = {"previous_response_not_found": 400, "stream_open": 409}
 """Of a request that goes on from an earlier response."""
 TOO_LARGE: Final[Codes] = {"answer_too_large": 422}
+WRITE: Final[Codes] = {
+    "invalid_json": 400,
+    "invalid_value": 400,
+    "unasked_request": 403,
+    "body_timeout": 408,
+    "content_type_mismatch": 409,
+    "body_too_large": 413,
+    "stream_full": 413,
+    "draining": 503,
+}
+"""Of what a writer sends to a publication."""
+PLACE: Final[Codes] = {"invalid_path": 400, "read_only": 403}
+OFFSET: Final[Codes] = {
+    "invalid_value": 400,
+    "invalid_cursor": 400,
+    "log_lost": 409,
+    "offset_gone": 410,
+    "cursor_ahead": 416,
+    "draining": 503,
+}
 UPSTREAM: Final[Codes] = {
     "content_filter": 400,
     "context_length_exceeded": 400,
@@ -426,6 +532,19 @@ _AT_END: Final = Gives(
     {},
     STREAM_HEADERS,
 )
+
+
+_WRITTEN: Final = ("Stream-Next-Offset", "Stream-Id", "x-request-id", "Cache-Control", "Stream-Closed")
+DURABLE_HEADERS: Final = _WRITTEN
+_CONTENT: Final[Mapping[int, Gives]] = {
+    200: Gives(
+        "Content; of messages an array.",
+        {"*/*": "Content", "text/event-stream": "DurableEvent"},
+        (*DURABLE_HEADERS, "Stream-Up-To-Date"),
+    ),
+    204: Gives("A long poll to which nothing came.", {}, (*DURABLE_HEADERS, "Stream-Up-To-Date")),
+    304: Gives("Your copy is still good.", {}, ("ETag",)),
+}
 
 
 def _json(text: str, schema: str, headers: tuple[str, ...] = ()) -> Gives:
@@ -527,6 +646,83 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
         {201: _json("A URL with which anybody may read, or cancel, this stream.", "Link", STREAM_HEADERS)},
         [BODY, {"unasked_request": 403}, FOUND],
         body="LinkRequest",
+    ),
+    durable_streams.list_publications: Operation(
+        "Durable Streams",
+        "List your publications",
+        {200: _json("A page, by path.", "PublicationList", ("x-request-id", "Cache-Control"))},
+        [VALUE],
+        takes=("prefix", "after path", "path limit"),
+    ),
+    durable_streams.create_publication: Operation(
+        "Durable Streams",
+        "Make a stream",
+        {
+            200: Gives("It was there, and as this one is to be.", {}, DURABLE_HEADERS),
+            201: Gives("It is there now.", {}, (*DURABLE_HEADERS, "Location")),
+        },
+        [
+            WRITE,
+            PLACE,
+            {"invalid_cursor": 400, "invalid_fork": 400, "too_many_streams": 403},
+            {"stream_exists": 409, "stream_deleted": 409},
+            FOUND,
+        ],
+        "To be filled and read by whoever makes it. Its `Content-Type` is the content's: "
+        "`application/json` makes it one of messages.",
+        (
+            *("Stream-TTL", "Stream-Expires-At", "Stream-Closed"),
+            *("Stream-Forked-From", "Stream-Fork-Offset", "Stream-Fork-Sub-Offset"),
+        ),
+        takes_content=True,
+    ),
+    durable_streams.append_to_publication: Operation(
+        "Durable Streams",
+        "Append to a stream, or close it",
+        {
+            200: Gives("A producer's append is there.", {}, _WRITTEN),
+            204: Gives("It is there, or was before; or the stream is closed.", {}, _WRITTEN),
+        },
+        [
+            WRITE,
+            PLACE,
+            {"empty_append": 400, "missing_content_type": 400, "producer_fenced": 403},
+            {"producer_gap": 409, "stream_seq_conflict": 409, "stream_closed": 409},
+            FOUND,
+        ],
+        "Answered once it is stored.",
+        (
+            *("Stream-Closed", "Stream-Seq", "Producer-Id", "Producer-Epoch", "Producer-Seq"),
+            "Repr-Digest",
+        ),
+        takes_content=True,
+    ),
+    durable_streams.read_publication: Operation(
+        "Durable Streams",
+        "Read a stream",
+        _CONTENT,
+        [OFFSET, PLACE, FOUND],
+        "Without `offset`, all there is in one body; else about 1 MiB, and where to go on. "
+        "As events: `data`, each followed by `control`, which says how far the reader is.",
+        ("offset", "live", "cursor", "If-None-Match", "Event-Offset"),
+        heads=True,
+    ),
+    durable_streams.read_generation: Operation(
+        "Durable Streams",
+        "Read a generation as such a stream",
+        _CONTENT,
+        [OFFSET, FOUND],
+        "Its events as JSON messages; the last one says how it ended.",
+        ("offset", "live", "cursor", "If-None-Match", "Event-Offset", "token"),
+        who="key or link",
+        heads=True,
+    ),
+    durable_streams.delete_publication: Operation(
+        "Durable Streams",
+        "Delete a stream",
+        {204: Gives("It is gone.", {}, ("x-request-id", "Cache-Control"))},
+        [PLACE, {"unasked_request": 403}, FOUND],
+        "Its readers see its end. Its path stays taken while there are forks of it.",
     ),
     generations.simple_stream: Operation(
         "Simple",

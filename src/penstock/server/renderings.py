@@ -24,8 +24,9 @@ class Format(NamedTuple):
 
     ``ends_cleanly``: a body in this format may end properly after any terminal entry, because its
     last frame says how it ended; if not, it does so after `completed` only.
-    ``stateless``: an encoder needs no knowledge of earlier entries. ``opening``: frames that stand before
-    the log's first entry and go out as soon as the status line does.
+    ``stateless``: an encoder needs no knowledge of earlier entries. ``never_cut``: a body in it always ends
+    properly, since what it holds says how far it goes. ``frame`` is its own framing. ``opening``: frames
+    that stand before the log's first entry and go out as soon as the status line does.
     """
 
     name: str
@@ -36,6 +37,8 @@ class Format(NamedTuple):
     ends_cleanly: bool = True
     stateless: bool = True
     opening: Callable[[Answer], Sequence[Frame]] | None = None
+    never_cut: bool = False
+    frame: Callable[[Stream], Framing] | None = None
 
 
 def sse_with_ids(stream: Stream, *, split: bool = False) -> Framing:
@@ -120,6 +123,8 @@ def json_array(seq: int, frames: Sequence[Frame]) -> bytes:
 
 def framing(format: Format, stream: Stream) -> Framing:
     """Return the framing of ``format`` for ``stream``."""
+    if format.frame is not None:
+        return format.frame(stream)
     match format.framing:
         case "ndjson":
             return ndjson_lines(stream)

@@ -140,6 +140,8 @@ class Reader:
             await self._catch_up()
         if self._closed is not None:
             await self._finish(self._closed)
+        elif self._format.never_cut:
+            await self._down.end()
         else:
             self._down.cut()
 

@@ -36,6 +36,10 @@ Seconds: TypeAlias = Annotated[int, Meta(ge=0, description="Unix time in seconds
 Count: TypeAlias = Annotated[int, Meta(ge=0)]
 State: TypeAlias = Literal["open"] | Status
 
+OFFSET: Final = "^[0-9]{16}_[0-9]{16}$"
+GIVEN_OFFSET: Final = "^(now|-1|[0-9]{16}_[0-9]{16})$"
+EVENT_OFFSET: Final = "^(now|-1|[0-9]{16}_[0-9]{16})?$"
+NUMBER: Final = "^(0|[1-9][0-9]{0,15})$"
 GIVEN_ID: Final = f"^({_ID})?$"
 GIVEN_CURSOR: Final = f"^(({_ID}~)?(now|-1|{_POSITION})|[0-9]{{1,12}})?$"
 FULL_CURSOR: Final = f"^({_ID}~(now|-1|{_POSITION}))?$"
@@ -94,6 +98,25 @@ class StreamList(Struct):
 
     object: Literal["list"]
     data: list[StreamListed]
+    has_more: bool
+
+
+class PublicationListed(Struct):
+    """A publication in a list."""
+
+    path: str
+    id: StreamId
+    content_type: str
+    created_at: Seconds
+    bytes: Count
+    closed: bool
+
+
+class PublicationList(Struct):
+    """A page of the caller's publications, by path."""
+
+    object: Literal["list"]
+    data: list[PublicationListed]
     has_more: bool
 
 

@@ -123,6 +123,18 @@ class EmbeddedStore:
         return self._is_open and self._committer.state == "healthy"
 
     @property
+    def has_room(self) -> bool:
+        """Whether the catalogue keeps up with what is committed."""
+        return self._sealer.unsealed <= self._settings.commit.max_unsealed_bytes // 4
+
+    async def wait_room(self) -> None:
+        """Return once the catalogue has caught up."""
+        while not self.has_room:
+            self._require_open()
+            self._sealer.seal_all()
+            await self._sealer.progress()
+
+    @property
     def uncommitted(self) -> int:
         """Bytes appended to all logs and not committed."""
         return self._committer.uncommitted
@@ -366,6 +378,32 @@ class EmbeddedStore:
         await self._commit(_frame(journal.DELETED, stream, journal.TIME.pack(remember)), erase)
         return erased
 
+    async def release_key(self, stream: str) -> bool:
+        """Give the idempotency key of a stream back, open or closed; say whether there is such a stream.
+
+        Raises `StorageError`.
+        """
+        self._require_open()
+        stored = None if stream in self._live else await self._db.read(catalogue.find, stream)
+        if stream in self._gone or (stream not in self._live and stored is None):
+            return False
+
+        def released(file: int) -> None:
+            log = self._live.get(stream)
+            if log is None and stored is not None and stream not in self._gone:
+                log = StreamLog(self._committer, stored, _nobody, self._release_key, known=True)
+                log.status, log.closed_at = stored.status, stored.closed_at
+                self._live[stream] = log  # so that memory wins until the catalogue knows
+            if log is not None:
+                self._drop_claim(log)
+                log.info = msgspec.structs.replace(log.info, idempotency_key="")
+                log.changed = True
+                self._pin(log, file)
+                self._sealer.want(log)
+
+        await self._commit(_frame(journal.KEY_RELEASED, stream), released)
+        return True
+
     async def was_deleted(self, stream: str) -> bool:
         """Say whether the stream is gone: erased, or past its retention; as long as that is remembered."""
         self._require_open()
@@ -479,6 +517,10 @@ class EmbeddedStore:
 
     def _count_open(self) -> int:
         return sum(log.status is None for log in self._live.values())
+
+
+def _nobody(upto: int, failure: object) -> None:
+    """A closed stream has no writer that would be told."""
 
 
 def _frame(type: int, stream: str, payload: bytes = b"") -> bytes:

@@ -86,7 +86,7 @@ class MemoryLog:
 
     def release_key(self) -> None:
         """Give the stream's idempotency key back, so that a repeated request starts anew."""
-        self._store.release_key(self)
+        self._store.drop_claim(self)
 
     def commit(self, now: float) -> None:
         """Make what is pending readable."""
@@ -177,6 +177,14 @@ class MemoryStore:
             held.clear()
         self._bytes = 0
 
+    @property
+    def has_room(self) -> bool:
+        """Always: nothing is moved on here."""
+        return True
+
+    async def wait_room(self) -> None:
+        """Nothing to wait for."""
+
     def _require_open(self) -> None:
         if not self.healthy:
             raise StorageError
@@ -261,6 +269,14 @@ class MemoryStore:
         below.sort(key=lambda log: log.info.id, reverse=True)
         return [log.current() for log in below[:limit]]
 
+    async def release_key(self, stream: str) -> bool:
+        """Give the idempotency key of a stream back, open or closed; say whether there is such a stream."""
+        self._require_open()
+        if (log := self._streams.get(stream)) is None:
+            return False
+        log.release_key()
+        return True
+
     async def delete(self, stream: str) -> bool:
         """Erase a closed stream; say whether there was one. Its id is remembered as gone for a while."""
         self._require_open()
@@ -290,7 +306,7 @@ class MemoryStore:
             self._schedule()
         self.uncommitted += size
 
-    def release_key(self, log: MemoryLog) -> None:
+    def drop_claim(self, log: MemoryLog) -> None:
         """Give the key of a log's stream back."""
         claim = (log.info.principal, log.info.idempotency_key)
         if self._keys.get(claim) is log:
@@ -346,7 +362,7 @@ class MemoryStore:
 
     def _drop(self, log: MemoryLog) -> None:
         stream = log.info.id
-        self.release_key(log)
+        self.drop_claim(log)
         if underway := self._creating.pop(log, None):
             underway.set_result(None)
         if self._streams.pop(stream, None):

@@ -96,6 +96,7 @@ class Sealer:
         self._scrubbing = False
         self._scrub_to = 0  # once the files up to this one are gone
         self._is_failing = False
+        self._waiters: list[asyncio.Future[None]] = []
 
     def __repr__(self) -> str:
         """Say how much there is to do."""
@@ -105,6 +106,18 @@ class Sealer:
     def files(self) -> int:
         """How many journal files there are."""
         return self._writer.number - self._oldest + 1
+
+    def seal_all(self) -> None:
+        """Seal what is there, however little it is: too much of it waits in memory."""
+        for log in self._live.values():
+            if log.tail and not log.underway:
+                self.want(log)
+
+    async def progress(self) -> None:
+        """Return when the next transaction has ended, well or not."""
+        ended: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.append(ended)
+        await ended
 
     # --- what is to be done -------------------------------------------------------------------
 
@@ -200,6 +213,7 @@ class Sealer:
         self, done: asyncio.Future[Totals], sealings: Sequence[_Sealing], erasures: Sequence[_Erasure]
     ) -> None:
         self._running = None
+        self._loop.call_soon(self._wake)
         try:
             self.held = done.result()
         except sqlite3.Error as error:
@@ -230,6 +244,12 @@ class Sealer:
         self._let_go()
         if self._wanted or self._erasures:
             self._start_later(0.0)
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _sealed(self, sealing: _Sealing) -> None:
         log = sealing.log

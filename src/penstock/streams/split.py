@@ -40,6 +40,15 @@ class SplitStore:
         """Whether streams can be created and written, as far as is known."""
         return self.disk.healthy and self.memory.healthy
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the disk keeps up."""
+        return self.disk.has_room
+
+    async def wait_room(self) -> None:
+        """Return once the disk keeps up."""
+        await self.disk.wait_room()
+
     async def open(self) -> Sequence[StreamInfo]:
         """Open both; return the streams that the last writer left open on disk."""
         left_open = await self.disk.open()
@@ -94,6 +103,10 @@ class SplitStore:
     async def was_deleted(self, stream: str) -> bool:
         """Say whether there was such a stream and it is gone, as long as that is remembered."""
         return await self.memory.was_deleted(stream) or await self.disk.catalogue.was_deleted(stream)
+
+    async def release_key(self, stream: str) -> bool:
+        """Give the idempotency key of a stream back; say whether there is such a stream."""
+        return await self._catalogue(stream).release_key(stream)
 
     async def delete(self, stream: str) -> bool:
         """Erase a closed stream; say whether there was one."""

@@ -163,6 +163,10 @@ class Catalogue(Protocol):
         """Say whether there was such a stream and it is gone, as long as that is remembered."""
         ...
 
+    async def release_key(self, stream: str) -> bool:
+        """Give the idempotency key of a stream back, open or closed; say whether there is such a stream."""
+        ...
+
     async def delete(self, stream: str) -> bool:
         """Erase a closed stream; say whether there was one. Its id is remembered as gone for a while."""
         ...
@@ -190,6 +194,15 @@ class Store(Protocol):
     @property
     def healthy(self) -> bool:
         """Whether the last batch could be committed."""
+        ...
+
+    @property
+    def has_room(self) -> bool:
+        """Whether what is committed is moved on as fast as it comes: a writer of much should wait if not."""
+        ...
+
+    async def wait_room(self) -> None:
+        """Return once there is room."""
         ...
 
     async def open(self) -> Sequence[StreamInfo]:

@@ -1,0 +1,284 @@
+"""Publications over real stores: what is appended is there, for its owner, over restarts, within bounds."""
+
+import asyncio
+
+import pytest
+
+from penstock.gateway.publications import (
+    Fork,
+    Publications,
+    PublicationSettings,
+    StreamClosed,
+    Wanted,
+    check_path,
+)
+from penstock.gateway.writers import COMPLETE_EVERY, Producer
+from penstock.streams.embedded import EmbeddedSettings, EmbeddedStore
+from penstock.streams.memory import MemoryStore
+from penstock.streams.parcels import MAX_PARCEL, Mark, Piece, decode_parcel
+from penstock.streams.store import StoreFailure
+from penstock.types.errors import ClientError, GatewayError, StorageError
+from penstock.types.principals import Principal
+from tests.streams.storing import Clock
+
+ME = Principal("me")
+TEXT = Wanted("text/plain")
+
+
+class House:
+    """Publications in a store that can be closed and opened again."""
+
+    def __init__(self, make, **settings):
+        self.wall = Clock()
+        self.settings = PublicationSettings(**settings)
+        self.make = make
+        self.store = None
+
+    async def __aenter__(self):
+        self.store = self.make(self.wall)
+        await self.store.open()
+        self.publications = Publications(self.store, self.settings, wall=self.wall)
+        await self.publications.open()
+        return self
+
+    async def __aexit__(self, *_):
+        self.publications.leave()
+        await self.store.aclose()
+
+    async def restart(self):
+        await self.__aexit__()
+        await self.__aenter__()
+
+    async def create(self, path, *contents, wanted=TEXT, principal=ME):
+        made, new = await self.publications.create(principal, path, wanted, [Piece(c) for c in contents])
+        assert new
+        return made
+
+    async def append(self, path, *contents, principal=ME, **more):
+        publication = await self.publications.find(principal, path)
+        return await self.publications.append(publication, [Piece(c) for c in contents], **more)
+
+    async def content(self, path, principal=ME):
+        stream = (await self.publications.find(principal, path)).open
+        content, after = b"", 0
+        while after < stream.tail.entries:
+            for entry in await stream.read(after):
+                if entry.seq <= stream.tail.entries:
+                    parcel = decode_parcel(entry.line)
+                    content += parcel.content
+                    assert parcel.end == len(content)
+                after = entry.seq
+        assert stream.tail.bytes == len(content)
+        return content
+
+    async def refused(self, doing):
+        with pytest.raises(ClientError) as refused:
+            await doing
+        return refused.value.code
+
+
+@pytest.fixture(params=["memory", "embedded"])
+def make(request, tmp_path):
+    if request.param == "memory":
+        return lambda wall: MemoryStore(wall=wall)
+    return lambda wall: EmbeddedStore(tmp_path / "data", EmbeddedSettings(), wall=wall)
+
+
+@pytest.fixture
+def on_disk(tmp_path):
+    return lambda wall: EmbeddedStore(tmp_path / "data", EmbeddedSettings(), wall=wall)
+
+
+async def test_what_is_appended_is_there_in_order(make):
+    async with House(make) as house:
+        await house.create("logs/app", b"one ")
+        done = await house.append("logs/app", b"two ", b"three")
+        assert done.mark == Mark(3, 13)
+        assert await house.content("logs/app") == b"one two three"
+
+
+async def test_another_principal_sees_nothing_and_may_use_the_same_path(make):
+    other = Principal("other")
+    async with House(make) as house:
+        await house.create("logs/app", b"mine")
+        assert await house.refused(house.publications.find(other, "logs/app")) == "stream_not_found"
+        assert house.publications.list(other, "", "", 10) == []
+        await house.create("logs/app", b"other's", principal=other)
+        assert await house.content("logs/app") == b"mine"
+        assert await house.content("logs/app", other) == b"other's"
+
+
+async def test_equal_creations_at_once_make_one(make):
+    async with House(make) as house:
+        made = await asyncio.gather(
+            *[house.publications.create(ME, "a", TEXT, [Piece(b"x")]) for _ in range(5)]
+        )
+        assert sorted(new for _, new in made) == [False] * 4 + [True]
+        assert await house.content("a") == b"x"
+
+
+async def test_appends_at_once_are_all_there_each_whole(make):
+    async with House(make) as house:
+        await house.create("a")
+        await asyncio.gather(*[house.append("a", bytes([65 + n]), bytes([97 + n])) for n in range(20)])
+        content = await house.content("a")
+        assert sorted(content[n : n + 2] for n in range(0, 40, 2)) == [
+            bytes([65 + n, 97 + n]) for n in range(20)
+        ]
+
+
+async def test_a_duplicate_is_answered_only_once_the_first_is_stored(make):
+    async with House(make) as house:
+        await house.create("a")
+        publication = await house.publications.find(ME, "a")
+        twice = [
+            house.publications.append(publication, [Piece(b"x")], producer=Producer("p", 0, 0))
+            for _ in range(2)
+        ]
+        first, second = await asyncio.gather(*twice)
+        assert (first.duplicate, second.duplicate) == (False, True)
+        assert second.mark == Mark(1, 1)
+        assert await house.content("a") == b"x"
+
+
+async def test_everything_is_there_after_a_restart_and_goes_on(on_disk):
+    async with House(on_disk) as house:
+        await house.create("open", b"1")
+        for seq in range(COMPLETE_EVERY + 5):
+            await house.append("open", b"%d" % (seq % 10), producer=Producer("p", 0, seq))
+        await house.create("closed", b"all", wanted=Wanted("text/plain", closed=True))
+        before = await house.content("open")
+        await house.restart()
+        assert await house.content("open") == before
+        again = await house.append("open", b"?", producer=Producer("p", 0, COMPLETE_EVERY + 4))
+        assert again.duplicate
+        done = await house.append("open", b"!", producer=Producer("p", 0, COMPLETE_EVERY + 5))
+        assert done.mark.bytes == len(before) + 1
+        assert await house.content("open") == before + b"!"
+        with pytest.raises(StreamClosed) as closed:
+            await house.append("closed", b"more")
+        assert closed.value.mark == Mark(1, 3)
+        assert [p.config.path for p in house.publications.list(ME, "", "", 9)] == ["closed", "open"]
+
+
+async def test_how_it_was_closed_and_with_what_digest_is_remembered(on_disk):
+    async with House(on_disk) as house:
+        await house.create("a")
+        end = {"close": True, "producer": Producer("p", 0, 0), "digest": "sha-256=:x:"}
+        assert not (await house.append("a", b"end", **end)).duplicate
+        await house.restart()
+        assert (await house.append("a", b"end", **end)).duplicate
+        assert (await house.publications.find(ME, "a")).digest == "sha-256=:x:"
+
+
+async def test_a_fork_reads_on_where_the_other_stream_has_what_it_begins_with(make):
+    async with House(make) as house:
+        await house.create("a", b"one", b"two")
+        await house.create("b", b"B", wanted=Wanted("", fork=Fork("a", Mark(1, 3), 2)))
+        await house.append("a", b"three")
+        assert await house.content("b") == b"onetwB"
+        await house.create("c", b"C", wanted=Wanted("", fork=Fork("b")))
+        assert await house.content("c") == b"onetwBC"
+        assert (await house.publications.find(ME, "c")).config.content_type == "text/plain"
+
+
+async def test_what_forks_need_stays_when_its_stream_is_deleted_over_a_restart(on_disk):
+    async with House(on_disk) as house:
+        await house.create("a", b"old ", wanted=Wanted("text/plain", closed=True))
+        await house.create("b", b"new", wanted=Wanted("", fork=Fork("a")))
+        await house.publications.erase(await house.publications.find(ME, "a"))
+        for _ in range(2):
+            assert await house.content("b") == b"old new"
+            assert await house.refused(house.publications.find(ME, "a")) == "stream_gone"
+            assert await house.refused(house.create("a")) == "stream_deleted"
+            await house.restart()
+        await house.publications.erase(await house.publications.find(ME, "b"))
+        assert await house.refused(house.publications.find(ME, "a")) == "stream_not_found"
+        await house.create("a", b"anew")
+
+
+async def test_it_goes_by_disuse_or_at_its_time(make):
+    async with House(make, retention=1000) as house:
+        await house.create("idle", wanted=Wanted("text/plain", ttl=10))
+        await house.create("read", wanted=Wanted("text/plain", ttl=10))
+        await house.create("due", wanted=Wanted("text/plain", expires_at=house.wall.now + 15))
+        await house.create("closed", wanted=Wanted("text/plain", closed=True))
+        left = (await house.publications.find(ME, "read")).attach()
+        house.wall.now += 9
+        await house.append("due", b"x")
+        house.wall.now += 9
+        for path in ("idle", "due"):
+            assert await house.refused(house.publications.find(ME, path)) == "stream_not_found"
+        await house.publications.find(ME, "read")
+        left()
+        house.wall.now += 1000
+        assert await house.refused(house.publications.find(ME, "closed")) == "stream_not_found"
+        await house.create("idle", b"anew")
+
+
+async def test_the_sweep_erases_what_nobody_asks_for(make):
+    async with House(make) as house:
+        publication = await house.create("idle", wanted=Wanted("text/plain", ttl=10))
+        house.wall.now += 11
+        await house.publications.sweep()
+        assert await house.store.catalogue.find(publication.id) is None
+        assert house.publications.list(ME, "", "", 9) == []
+
+
+async def test_there_are_bounds(make):
+    bounds = {"max_stream_bytes": 10, "max_bytes": 15, "max_streams": 3, "max_streams_per_owner": 2}
+    async with House(make, **bounds) as house:
+        await house.create("a", b"x" * 10)
+        assert await house.refused(house.append("a", b"y")) == "stream_full"
+        await house.create("b", b"x" * 5)
+        assert await house.refused(house.append("b", b"y")) == "stream_full"
+        assert await house.refused(house.create("c")) == "too_many_streams"
+        other = Principal("other")
+        await house.create("c", principal=other)
+        assert await house.refused(house.create("d", principal=other)) == "too_many_streams"
+        await house.publications.erase(await house.publications.find(ME, "a"))
+        await house.create("d", b"room again")
+
+
+async def test_much_at_once_is_cut_and_whole(make):
+    async with House(make) as house:
+        await house.create("a")
+        pieces = [bytes([n]) * MAX_PARCEL for n in range(40)]
+        await house.append("a", *pieces)
+        assert await house.content("a") == b"".join(pieces)
+
+
+async def test_a_store_that_gives_up_takes_nothing_back_that_was_answered(make):
+    async with House(make) as house:
+        publication = await house.create("a", b"kept")
+        stream = publication.open
+        stream.on_failure(StoreFailure("disk full", final=False))
+        assert not stream.lost
+        stream.write([Piece(b"lost")])
+        stream.on_failure(StoreFailure("disk full", final=True))
+        with pytest.raises(StorageError):
+            await house.publications._stored(publication)
+        assert await house.content("a") == b"kept"
+
+
+async def test_who_leaves_lets_readers_go_and_takes_no_more(make):
+    async with House(make) as house:
+        publication = await house.create("a", b"x")
+        reading = asyncio.create_task(publication.open.wait_beyond(1))
+        await asyncio.sleep(0)
+        house.publications.leave()
+        await reading
+        with pytest.raises(GatewayError) as leaving:
+            await house.append("a", b"y")
+        assert leaving.value.code == "draining"
+
+
+@pytest.mark.parametrize("path", ["", "/", "a//b", "a/../b", ".", "__ds/x", "a\x00", "x" * 513, "a/"])
+def test_paths_that_cannot_be_are_refused(path):
+    with pytest.raises(ClientError):
+        check_path(path)
+
+
+@pytest.mark.parametrize("path", ["a", "logs/app", "größe/日本", "a b", "...", "a/__b"])
+def test_paths_that_can_be(path):
+    assert check_path(path) == path
