@@ -22,7 +22,7 @@ WORKERS ?= auto
 # Lives that `make torture` ends with SIGKILL.
 KILLS ?= 200
 
-.PHONY: docs-cli help serve check test coverage test-live torture autobahn soak bench bench-fan-out docs tools vendor pictures dist container clean
+.PHONY: docs-cli help serve check test coverage test-live torture autobahn soak bench bench-fan-out bench-outage docs tools vendor pictures dist container clean
 
 help:  ## List what people type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -66,6 +66,9 @@ bench: $(VENV)/.stamp-bench  ## Measure the gateway beside nginx
 
 bench-fan-out: $(VENV)/.stamp-bench  ## Measure many readers of few streams, some of them frozen
 	$(BIN)/python -m bench.fan_out $(ARGS)
+
+bench-outage: $(VENV)/.stamp-bench  ## Measure what the streams of one target notice when another dies
+	$(BIN)/python -m bench.outage $(ARGS)
 
 docs: $(VENV)/.stamp-dev  ## Check the pages: links, code blocks, error codes, the import table
 	$(BIN)/pytest tests/test_docs.py tests/test_layers.py $(ARGS)

@@ -27,6 +27,7 @@ from penstock.gateway.router import ModelList, Routing
 from penstock.gateway.run import Run, RunSettings
 from penstock.gateway.takeover import RESTARTED as RESTART
 from penstock.gateway.takeover import Inherited, Step, completed, find_out, keep
+from penstock.gateway.turnstile import Turnstile
 from penstock.policies.chain import Chain, Settlement
 from penstock.policies.policy import Policy
 from penstock.providers.provider import Conversation, Model, Provider, Target
@@ -152,6 +153,7 @@ class Gateway:
         self._unnamed: OrderedDict[Equal, tuple[float, Stream]] = OrderedDict()
         self._joinable: dict[Equal, Stream] = {}
         self.health = Health(self.settings.health, clock)
+        self._turnstile = Turnstile(clock)
         self._births: dict[str, asyncio.Future[None]] = {}
         self._listings = Listings(
             providers,
@@ -409,6 +411,7 @@ class Gateway:
             hedges=hedges,
             filter=self._policy.filter(call),
             settle=held.settle,
+            turn=self._turnstile.turn,
             asked_model=call.request.model if self._routing.veils(call.request.model) else "",
             meter=meter,
             kept=kept,

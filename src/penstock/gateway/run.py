@@ -15,7 +15,7 @@ The run's task exists around the steps only: it opens attempts, waits for their 
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 import structlog
@@ -64,6 +64,10 @@ class RunSettings(msgspec.Struct, frozen=True):
     retry: RetrySettings = RetrySettings()
 
 
+async def _at_once() -> None:
+    return None
+
+
 class _Record:
     """One target of the route, as this run has seen it."""
 
@@ -95,6 +99,7 @@ class Run:
         "_records",
         "_settle",
         "_tally",
+        "_turn",
         "_writer",
         "attendance",
         "call",
@@ -121,6 +126,7 @@ class Run:
         hedges: bool = False,
         filter: EventFilter | None = None,
         settle: Callable[[Outcome], None] = nothing,
+        turn: Callable[[], Awaitable[None]] = _at_once,
         asked_model: str = "",
         kept: bool = False,
         left: Inherited | None = None,
@@ -128,7 +134,8 @@ class Run:
         """``prepare`` renders a request for a target; ``clock`` gives seconds, any origin. ``hedges``: a
         target that is slower to begin than it mostly is gets a rival. ``meter`` runs since the call was
         accepted. ``filter``: what the answer passes
-        through. ``settle`` is told how it ended, once. ``asked_model`` stands for the one that
+        through. ``settle`` is told how it ended, once. ``turn`` is waited for before
+        another attempt. ``asked_model`` stands for the one that
         answers, where clients are to see that. ``kept``: another process can go on with it;
         ``left``: what this one goes on from."""
         self.stream = stream
@@ -151,6 +158,7 @@ class Run:
         self._paused = False
         self._ended = False
         self._settle = settle
+        self._turn = turn
         self._tally = Tally(lambda: estimate(call.request), left.uses if left else ())
         self.kept = kept
         self.handed_over = False
@@ -258,6 +266,7 @@ class Run:
             error = await self._attempt_or_race(number, so_far, broken)
             if error is None or self._ended:
                 return None
+            await self._turn()
             if self.leader is not None:
                 broken = broken or error
                 so_far = await self._so_far()
