@@ -107,6 +107,15 @@ def test_relative_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(file), f"{link} names no heading"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tests_that_a_page_names_are_there(page):
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text()):
+        assert (ROOT / file).is_file(), file
+        assert not name or re.search(rf"^(async )?def {name}\(", (ROOT / file).read_text(), re.MULTILINE), (
+            name
+        )
+
+
 @pytest.mark.parametrize(
     "block", blocks(), ids=lambda block: f"{block.page.relative_to(ROOT)}:{block.line}:{block.language}"
 )

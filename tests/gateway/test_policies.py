@@ -10,8 +10,10 @@ from penstock.streams.store import StoreFailure
 from penstock.types.errors import ClientError, StorageError, UpstreamError
 from penstock.types.events import Closed, Finished, TextDelta, UsageReported
 from penstock.types.outcomes import UNSTARTED
+from penstock.types.timers import Timers
 from tests.gateway.hand import BROKEN, ME, STARTED, HandStore, House, call, logged, texts, turns
 from tests.policies.test_chain import REFUSAL, Replacing
+from tests.virtual_time import run_virtually
 
 
 class Recording:
@@ -275,3 +277,41 @@ async def test_another_model_goes_on_from_what_the_first_one_wrote_and_not_from_
     other.finish()
     await stream.wait_closed()
     assert "".join(texts(house.store, stream)) == "the ****** is out and about"
+
+
+class Holding:
+    """A filter that shows nothing before the end."""
+
+    def __init__(self):
+        self.held = []
+
+    def feed(self, events):
+        self.held += events
+        return ()
+
+    def flush(self):
+        held, self.held = self.held, []
+        return held
+
+
+def test_what_a_filter_holds_back_is_no_stall_of_the_provider():
+    async def main():
+        policy = Recording(Holding())
+        timers = Timers(first_output=10, stall=10, total=0)
+        async with House(policy=policy, timers=timers) as house:
+            stream, source = await house.begin()
+            for _ in range(12):
+                await asyncio.sleep(8)
+                source.say("word ")
+            assert stream.committed == 0
+            source.finish()
+            await stream.wait_closed()
+            assert "".join(texts(house.store, stream)) == "word " * 12
+            stream, source = await house.begin("again")
+            source.say("word ")
+            await asyncio.sleep(11)  # this is one
+            assert len(house.b.sources) == 1
+            house.b.sources[0].finish()
+            await stream.wait_closed()
+
+    run_virtually(main())

@@ -181,6 +181,14 @@ async def test_the_model_that_clients_see_is_a_setting(gateway, model, shown):
     assert [name.partition("?")[0] for name in names] == [shown] * 3
 
 
+@pytest.mark.parametrize(("phase", "code"), [("before output", "upstream_silent")])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_timeout_is_a_504_that_names_its_timer(gateway, phase, code, stream):
+    body = {"model": case("stall", phase, "alone"), "messages": [{"role": "user", "content": TEXT}]}
+    response = await gateway.client.post("/v1/chat/completions", json={**body, "stream": stream})
+    assert (response.status_code, response.json()["error"]["code"]) == (504, code)
+
+
 async def ended(gateway, stream):
     read = await collect(gateway.client, "GET", f"/v1/streams/{stream}/events")
     return read.events[-1].data
