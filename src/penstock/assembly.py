@@ -40,6 +40,7 @@ from penstock.policies.budget import Budget, Budgets
 from penstock.policies.chain import Chain
 from penstock.policies.identities import Identities, TokensOfOthers
 from penstock.policies.jwt_settings import IssuerSettings
+from penstock.policies.limits import DAY, Limit, Limits
 from penstock.policies.prices import Price, Prices
 from penstock.providers.anthropic import BASE_URL as ANTHROPIC_URL
 from penstock.providers.anthropic import AnthropicProvider, AnthropicSettings
@@ -117,7 +118,8 @@ def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
     budgets = Budgets(
         [Budget(one.by, round(one.usd * USD), one.period, one.match) for one in config.budgets], time.time
     )
-    ledger, desk = _ledger(config, budgets)
+    limits = Limits([Limit(**msgspec.structs.asdict(one)) for one in config.limits], time.monotonic)
+    ledger, desk = _ledger(config, budgets, limits)
     ring = KeyRing(_keys(config), desk, clock=time.monotonic, wall=time.time)
     accounting = Accounting(_prices(config), budgets, ledger, lambda model: _first_target(routing, model))
     gateway = Gateway(
@@ -126,7 +128,7 @@ def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
         routing,
         settings,
         # Accounting is the last: it is asked for its filter with the very call that it admitted.
-        policy=Chain([Access(time.time), accounting]),
+        policy=Chain([Access(time.time), limits, accounting]),
         companions=(ledger, ring),
         on_orphan=accounting.settle_orphan,
     )
@@ -150,6 +152,7 @@ def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
         desk=desk,
         books=ledger,
         purses=budgets.purses,
+        allowance=limits.allowance,
         minter=tokens,
         keys_changed=ring.refresh,
     )
@@ -376,17 +379,25 @@ def _issuers(config: Config) -> TokensOfOthers | None:
     return Issuers(made)
 
 
-def _ledger(config: Config, budgets: Budgets) -> "tuple[Ledger, KeyDesk]":
+def _ledger(config: Config, budgets: Budgets, limits: Limits) -> "tuple[Ledger, KeyDesk]":
     """Return where usage and keys are kept. Raises `BadConfig`."""
     from penstock.ledger.database import Database, LedgerUnusable
     from penstock.ledger.keys import KeyDesk
     from penstock.ledger.ledger import Ledger
-    from penstock.ledger.usage import spent_by_tokens, spent_since
+    from penstock.ledger.usage import spent_by_tokens, spent_since, used_since
 
     def restore(connection: "sa.Connection") -> Callable[[], None]:
         spent = {start: spent_since(connection, start) for start in set(budgets.starts())}
         tokens = spent_by_tokens(connection, time.time() - MAX_TTL)
-        return lambda: budgets.restore(spent, tokens)
+        now = time.time()
+        rows = used_since(connection, now - DAY)
+        used = [(whose, team, model, max(0.0, now - at), count) for whose, team, model, at, count in rows]
+
+        def ready() -> None:
+            budgets.restore(spent, tokens)
+            limits.restore(used)
+
+        return ready
 
     try:
         database = Database(config.ledger_url)

@@ -274,6 +274,19 @@ class PriceConfig(Settings, frozen=True):
     cache_write: float | None = None
 
 
+class LimitConfig(Settings, frozen=True):
+    """How much at once and in a time, for each of whom it means (`penstock.policies.limits.Limit`)."""
+
+    by: Literal["key", "team", "principal", "model", "address", "all"] = "key"
+    match: str = "*"
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+    tokens_per_day: int = 0
+    concurrent: int = 0
+    queue: int = 0
+    wait: float = 10.0
+
+
 class BudgetConfig(Settings, frozen=True):
     """What each key (by its principal's name) or team, or all together, may spend in a period."""
 
@@ -303,6 +316,7 @@ class Config(Settings, frozen=True):
     jwt: dict[str, IssuerConfig] = {}
     anonymous: bool | None = None
     ledger: LedgerConfig = LedgerConfig()
+    limits: list[LimitConfig] = []
     prices: dict[str, PriceConfig] = {}
     budgets: list[BudgetConfig] = []
 
@@ -537,6 +551,17 @@ def _problems(config: Config) -> Iterator[Problem]:
         for part in price.__struct_fields__:
             if not 0 <= (getattr(price, part) or 0) < 1e6:
                 yield Problem(f"prices.{name}.{part}", "write US dollars for a million tokens, 0 or more")
+    for number, limit in enumerate(config.limits):
+        counts = ("requests_per_minute", "tokens_per_minute", "tokens_per_day", "concurrent", "queue")
+        for part in counts:
+            if getattr(limit, part) < 0:
+                yield Problem(f"limits[{number}].{part}", "write a number, 1 or more; 0 is for no limit")
+        if not any(getattr(limit, part) for part in counts[:-1]):
+            yield Problem(f"limits[{number}]", f"limits nothing: give one of {', '.join(counts[:-1])}")
+        if not 0 < limit.wait <= 600:
+            yield Problem(f"limits[{number}].wait", "write a number of seconds above 0, at most 600")
+        if limit.queue > 100_000:
+            yield Problem(f"limits[{number}].queue", "at most 100000 calls may wait")
     for number, budget in enumerate(config.budgets):
         if not 0 <= budget.usd < 1e9:
             yield Problem(f"budgets[{number}].usd", "write US dollars, 0 or more")

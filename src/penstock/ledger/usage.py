@@ -14,6 +14,9 @@ from penstock.types.usage import By, Question, Sum, UsageRow
 MAX_GROUPS: Final = 1_000
 """Rows of one answer."""
 
+USED_SLOT: Final = 600.0
+"""Seconds of tokens that are told together."""
+
 SUMS: Final = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
 
 
@@ -97,3 +100,15 @@ def spent_by_tokens(connection: sa.Connection, since: float) -> dict[str, int]:
         .group_by(USAGE.c.account)
     )
     return {account: int(amount) for account, amount in found}
+
+
+def used_since(connection: sa.Connection, since: float) -> list[tuple[str, str, str, float, int]]:
+    """Return the tokens that were used since then: principal, team, model, about when, how many."""
+    slot = sa.cast(sa.func.floor(USAGE.c.at / USED_SLOT), sa.BigInteger)
+    tokens = sa.func.sum(USAGE.c.input_tokens + USAGE.c.output_tokens)
+    columns = (USAGE.c.principal, USAGE.c.team, USAGE.c.model, slot)
+    found = connection.execute(sa.select(*columns, tokens).where(USAGE.c.at >= since).group_by(*columns))
+    return [
+        (principal, team, model, int(at) * USED_SLOT, int(count))
+        for principal, team, model, at, count in found
+    ]

@@ -36,6 +36,7 @@ from penstock.server.guard import normal_origin
 from penstock.server.http import EXTENSION, Connection
 from penstock.server.openapi import describe
 from penstock.server.operations import Json
+from penstock.server.quotas import quota_headers
 from penstock.server.reads import EXPOSED
 from penstock.server.responses import DEFERRED
 from penstock.server.sockets import refuse
@@ -161,14 +162,20 @@ class Outermost:
                 await refuse(_nothing_at(scope["path"]), scope, receive, send)
             return
         started = False
+        ctx: Context = self.state.context
         root = quote(scope.get("root_path", ""))
         anthropic = speaks_anthropic(scope)
 
         async def watch(message: Message) -> None:
             nonlocal started
             started = True
-            if (root or anthropic) and message["type"] == "http.response.start":
+            allowed = None
+            if message["type"] == "http.response.start" and scope["method"] == "POST":
+                allowed = ctx.allowance(scope)
+            if (root or anthropic or allowed is not None) and message["type"] == "http.response.start":
                 headers = [*_below(root, message["headers"])]
+                if allowed is not None:
+                    headers += quota_headers(allowed, ctx.wall(), anthropic=anthropic)
                 if anthropic:
                     headers += [(b"request-id", value) for name, value in headers if name == b"x-request-id"]
                 message = {**message, "headers": headers}

@@ -21,6 +21,7 @@ from penstock.server.guard import Guard
 from penstock.server.links import Links
 from penstock.server.renderings import Renderings
 from penstock.server.responses import Heart
+from penstock.types.allowances import Allowance
 from penstock.types.calls import AtRest, OnDisconnect
 from penstock.types.errors import ClientError
 from penstock.types.keys import KeyOrder, KeyRecord, NewKey, Token, TokenOrder
@@ -131,13 +132,15 @@ class Context:
         minter: Minter | None = None,
         books: Books | None = None,
         purses: Callable[[], list[Purse]] = list,
+        allowance: Callable[[Principal], Allowance | None] | None = None,
         keys_changed: Callable[[], Awaitable[None]] | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         """Hold the parts. ``default_model`` is for ``GET /stream`` without one; ``pages``: see `files`.
 
-        ``books`` keep usage, ``purses`` gives the budgets as they stand; ``desk`` keeps keys, ``minter``
-        makes tokens for pages, ``keys_changed`` is told when there are other keys; ``wall`` is Unix time.
+        ``books`` keep usage, ``purses`` gives the budgets as they stand; ``allowance`` is what somebody may
+        still use; ``desk`` keeps keys, ``minter`` makes tokens for pages, ``keys_changed`` is told when there
+        are other keys; ``wall`` is Unix time.
         """
         self.gateway = gateway
         self.guard = guard
@@ -151,6 +154,7 @@ class Context:
         self.desk = desk
         self.books = books
         self.purses = purses
+        self._allowance = allowance
         self.minter = minter
         self.wall = wall
         self._keys_changed = keys_changed
@@ -162,6 +166,12 @@ class Context:
     def route(self, name: str) -> RouteSettings:
         """Return the settings of the route ``name``."""
         return self.settings.routes.get(name, EVERY_ROUTE)
+
+    def allowance(self, scope: Scope) -> Allowance | None:
+        """Return how much whoever was admitted may still use; None where that is not limited."""
+        if self._allowance is None or (principal := scope.get(ADMITTED)) is None:
+            return None
+        return self._allowance(principal)
 
     async def keys_changed(self) -> None:
         """Have the guard know the keys as they are now."""

@@ -61,6 +61,8 @@ def error_response(error: Exception, request_id: str, scope: Scope | None = None
     headers = {**error.headers, "x-request-id": request_id, "cache-control": "no-store"}
     if error.retry_after is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after))
+        if error.status == 429:  # SDKs of OpenAI and Anthropic prefer it
+            headers["retry-after-ms"] = str(math.ceil(error.retry_after * 1000))
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     if scope is not None and speaks_gemini(scope):

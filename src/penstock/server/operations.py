@@ -428,6 +428,9 @@ BODY: Final[Codes] = {
 CHAT: Final[Codes] = {"invalid_type": 400, "missing_required_parameter": 400}
 START: Final[Codes] = {
     "budget_exceeded": 402,
+    "request_too_large": 413,
+    "rate_limit_exceeded": 429,
+    "concurrency_limit_exceeded": 429,
     "model_not_allowed": 403,
     "route_not_allowed": 403,
     "preset_not_allowed": 403,
