@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import anthropic
 import httpx
@@ -16,6 +17,7 @@ import openai
 import pytest
 from fastapi import FastAPI
 from starlette.requests import Request
+from websockets.exceptions import InvalidStatus
 
 import penstock
 from penstock import Config, Penstock
@@ -23,6 +25,7 @@ from penstock.server.app import Outermost
 from penstock.types.errors import ClientError, StorageError
 from penstock.types.events import Closed, TextDelta
 from tests.faults.process import PATIENCE, accepts, eventually, free_port
+from tests.server.socket import ask, connected, text_of
 from tests.server.sse import collect, parse
 
 ROOT = Path(__file__).parents[1]
@@ -135,6 +138,36 @@ async def test_chunk_arrives_before_the_next_is_produced(client):
     assert snapshot["status"] == "open"
     assert snapshot["entries"] < 20
     await client.post(f"/v1/streams/{snapshot['id']}/cancel")
+
+
+async def test_a_websocket_below_the_mount_carries_generations(host):
+    at = SimpleNamespace(port=httpx.URL(host).port)
+    async with connected(at, below="/llm") as socket:
+        for rid in ("1", "2"):
+            await socket.send("create", rid=rid, **ask("one two three"))
+        told = await socket.until("end")
+        told += await socket.until("end")
+        assert [text_of(told, rid) for rid in ("1", "2")] == ["one two three", "one two three"]
+        await socket.send("create", rid="3", **ask("x", "slow"))
+        await socket.until("entry", rid="3")
+        await socket.send("cancel", rid="3")
+        await socket.until("cancelled")
+    with pytest.raises(InvalidStatus) as caught:
+        async with connected(at, below="/llm", origin="https://evil.example"):
+            pass
+    assert caught.value.response.status_code == 403
+
+
+async def test_a_foreign_websocket_with_a_reader_that_is_behind_gets_everything(host):
+    words = " ".join(f"word{i}" for i in range(3000))  # more than one rid's credit
+    async with connected(SimpleNamespace(port=httpx.URL(host).port), below="/llm") as socket:
+        await socket.send("create", rid="1", **ask(words))
+        told = []
+        while not told or told[-1]["type"] != "end":
+            told.append(await socket.take())
+            if len(told) % 500 == 0:
+                await socket.send("credit", rid="1", bytes=128 << 10)
+    assert text_of(told) == words
 
 
 async def test_silence_has_heartbeats(client):

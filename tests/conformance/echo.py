@@ -74,7 +74,7 @@ def serve(port, mode="direct"):
         ws_max_size=MAX_MESSAGE,
         ws_per_message_deflate=False,
         lifespan="off",
-        log_level="error",
+        log_level="critical",
         server_header=False,
     )
 

@@ -51,8 +51,8 @@ class Client:
 
 
 @asynccontextmanager
-async def connected(gateway, *, token="", **options):
-    """Open a socket; with ``token``, say who it is."""
+async def connected(gateway, *, token="", below="", **options):
+    """Open a socket, of a gateway that is mounted ``below`` a path; with ``token``, say who it is."""
     options = {
         "subprotocols": ["penstock.v1+json"],
         "compression": None,
@@ -60,7 +60,7 @@ async def connected(gateway, *, token="", **options):
         "max_queue": None,
         **options,
     }
-    url = f"ws://127.0.0.1:{gateway.port}/v1/ws"
+    url = f"ws://127.0.0.1:{gateway.port}{below}/v1/ws"
     async with connect(url, proxy=None, **options) as connection:
         client = Client(connection)
         if token:

@@ -155,8 +155,9 @@ class Plain:
             message, size = self._waiting.popleft()
             try:
                 await self._send(message)
-            except (OSError, RuntimeError):
-                return  # it is closed; `receive` says so as well
+            except (OSError, RuntimeError):  # it is closed
+                self.abort()
+                return
             was_paused = self.paused
             self.unsent -= size
             self._taken.set()

@@ -1,0 +1,160 @@
+"""A WebSocket lost at any byte, in either direction, costs nothing: every entry once, and paid once.
+
+The relay is in the test's loop, and so is the gateway: what is cut are real connections, by RST and FIN,
+after so many bytes of what the gateway sends (`down`) or of what the reader does (`up`). The reader is the
+least that a client does: it comes back with its cursor, or with its key where it has no cursor yet.
+"""
+
+import asyncio
+import hashlib
+import json
+import random
+import socket
+import struct
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidHandshake, WebSocketException
+
+from penstock.assembly import assemble
+from tests.clients.torture.answer import PIECES
+from tests.clients.torture.cuts import ALL
+from tests.following import Following
+from tests.server.conftest import config, running
+
+SAMPLE = 60
+AT_ONCE = 16
+TEXT = "".join(PIECES[:12]) + " and so on"
+RST = struct.pack("ii", 1, 0)
+
+
+class Relay:
+    """Connections to a port, of which the next one is cut after ``down`` or ``up`` bytes."""
+
+    def __init__(self, port):
+        self.port = port
+        self.down = self.up = None
+        self.kind = "rst"
+        self.seen = {"down": 0, "up": 0}
+
+    async def carry(self, reader, writer):
+        down, up, self.down, self.up = self.down, self.up, None, None
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.port)
+
+        async def pump(source, target, limit, way):
+            while data := await source.read(65536):
+                self.seen[way] += len(data)
+                if limit is not None and len(data) >= limit:
+                    target.write(data[:limit])
+                    with suppress(ConnectionError):
+                        await target.drain()
+                    return
+                limit = None if limit is None else limit - len(data)
+                target.write(data)
+                await target.drain()
+
+        pumps = [
+            asyncio.ensure_future(pump(there_reader, writer, down, "down")),
+            asyncio.ensure_future(pump(reader, there_writer, up, "up")),
+        ]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in pumps:
+                task.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            for end in (writer, there_writer):
+                if self.kind == "rst":
+                    with suppress(OSError):
+                        end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
+                    end.transport.abort()
+                else:
+                    end.close()
+
+
+@asynccontextmanager
+async def relaying(port):
+    """Listen; give the relay and its port."""
+    relay = Relay(port)
+    server = await asyncio.start_server(relay.carry, "127.0.0.1", 0)
+    try:
+        yield relay, server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+class Read:
+    """What a reader has in the end."""
+
+    def __init__(self):
+        self.following = Following("1")
+        self.records = []
+        self.streams = set()
+        self.connections = 0
+
+
+async def read_through(port, key):
+    """Start a generation and read it to its end, whatever happens to connections."""
+    read, following = Read(), None
+    while following is None or following.state != "ended":
+        read.connections += 1
+        assert read.connections < 5
+        with suppress(OSError, EOFError, InvalidHandshake, WebSocketException):
+            url = f"ws://127.0.0.1:{port}/v1/ws"
+            options = {"subprotocols": ["penstock.v1+json"], "compression": None, "proxy": None}
+            async with connect(url, close_timeout=1, open_timeout=30, **options) as connection:
+                following = following or read.following
+                if following.stream:
+                    ask = {"type": "read", "rid": "1", "after": following.cursor}
+                else:
+                    request = {"model": "demo-echo", "messages": [{"role": "user", "content": TEXT}]}
+                    ask = {"type": "create", "rid": "1", "request": request, "idempotency_key": key}
+                await connection.send(json.dumps(ask))
+                while following.state != "ended":
+                    step = following.take((await connection.recv()).encode())
+                    read.records += step.applied
+                    read.streams |= {following.stream} - {""}
+                    assert not step.asks
+    return read
+
+
+def judge(read):
+    """Nothing is lost, nothing is repeated, the digests are right, and one generation was paid."""
+    *lines, end = read.records
+    end = json.loads(end)
+    assert [json.loads(line)["n"] for line in lines] == list(range(1, end["entries"] + 1))
+    assert hashlib.sha256(b"".join(line + b"\n" for line in lines)).hexdigest() == end["sha256"]
+    assert end["text_sha256"] == hashlib.sha256(TEXT.encode()).hexdigest()
+    assert len(read.streams) == 1
+
+
+@pytest.mark.timeout(3_600 if ALL else 120)
+@pytest.mark.parametrize("way", ["down", "up"])
+async def test_no_cut_of_a_socket_costs_an_entry(way):
+    settings = config()
+    system = await asyncio.to_thread(assemble, settings, {})
+    async with running(system, settings) as gateway:
+        async with relaying(gateway.port) as (relay, port):
+            judge(await read_through(port, "whole"))
+            size = relay.seen[way]
+        places = [(offset, kind) for offset in range(size) for kind in ("rst", "fin")]
+        if not ALL:
+            chance = random.Random(way)
+            places = [places[0], *chance.sample(places[1:-1], SAMPLE - 2), places[-1]]
+        turns = asyncio.Semaphore(AT_ONCE)
+
+        async def cut(offset, kind):
+            async with turns, relaying(gateway.port) as (relay, port):
+                setattr(relay, way, offset)
+                relay.kind = kind
+                read = await read_through(port, f"{offset} {kind}")
+            judge(read)
+            return read.connections
+
+        connections = await asyncio.gather(*(cut(*place) for place in places))
+        # Of what the reader sends last (its close, or a pong) nothing is missed.
+        assert sum(count > 1 for count in connections) > 0.8 * len(places)
+        await asyncio.sleep(0)
+        listed = (await gateway.client.get("/v1/streams", params={"limit": 100})).json()["data"]
+        assert {one["status"] for one in listed} == {"completed"}
