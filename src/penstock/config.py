@@ -206,7 +206,8 @@ class RouteConfig(Settings, frozen=True):
 
 class RoutesConfig(Settings, frozen=True):
     """The routes that create streams: ``GET /stream``, ``POST /v1/streams``, OpenAI's chat completions,
-    legacy completions and responses, Anthropic's messages, Gemini's contents, Ollama's chats and prompts."""
+    legacy completions and responses, Anthropic's messages, Gemini's contents, Ollama's chats and prompts,
+    the AI SDK's chats."""
 
     stream: RouteConfig = RouteConfig()
     streams: RouteConfig = RouteConfig()
@@ -216,6 +217,7 @@ class RoutesConfig(Settings, frozen=True):
     openai_completions: RouteConfig = RouteConfig()
     gemini: RouteConfig = RouteConfig()
     ollama: RouteConfig = RouteConfig()
+    ai_sdk: RouteConfig = RouteConfig()
 
 
 class KeyConfig(Settings, frozen=True):

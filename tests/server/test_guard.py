@@ -28,6 +28,8 @@ SPENDING = {
     ("POST", "/v1/stream/{path:path}"),
     ("DELETE", "/v1/stream/{path:path}"),
     ("POST", "/v1/chat/completions"),
+    ("POST", "/ui/chat"),
+    ("POST", "/ui/chat/{chat:path}/stop"),
     ("POST", "/v1/messages"),
     ("POST", "/v1/messages/count_tokens"),
     ("POST", "/v1/completions"),

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penstock.server import (
     admin,
+    ai_sdk,
     docs,
     durable_streams,
     gemini,
@@ -49,6 +50,11 @@ def routes() -> list[Route]:
     """Return every route there is."""
     return [
         Route("/", ui.page, methods=["GET"]),
+        # AI SDK
+        Route("/ui/chat", ai_sdk.ui_chat, methods=["POST"]),
+        Route("/ui/chat/{chat:path}/stream", ai_sdk.ui_chat_stream, methods=["GET"]),
+        Route("/ui/chat/{chat:path}/stop", ai_sdk.ui_chat_stop, methods=["POST"]),
+        # the page, whose files stand beside the chats
         Route("/ui/{file:path}", ui.part, methods=["GET"]),
         Route("/openapi.json", docs.document, methods=["GET"]),
         Route("/docs", docs.viewer, methods=["GET"]),

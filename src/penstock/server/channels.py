@@ -104,6 +104,7 @@ class Lane:
     __slots__ = ("_channel", "_frozen", "_socket", "_timeout", "lost")
 
     pushes = True
+    taken = True
 
     def __init__(self, channel: Channel, socket: Socket, timeout: float, frozen: Callable[[], None]) -> None:
         """``timeout``: seconds that the client may take nothing; ``frozen`` is called when it is the whole

@@ -14,6 +14,7 @@ from starlette.types import Scope
 
 from penstock.gateway.counting import Counter
 from penstock.gateway.gateway import Gateway
+from penstock.server.chats import Chats
 from penstock.server.conversations import Conversations
 from penstock.server.errors import speaks_gemini
 from penstock.server.files import File
@@ -161,6 +162,7 @@ class Context:
         self.links = Links(lambda: gateway.store.secret)
         self.renderings = Renderings()
         self.conversations = Conversations()
+        self.chats = Chats()
         self.heart = Heart(self.settings.heartbeat)
 
     def route(self, name: str) -> RouteSettings:

@@ -48,6 +48,11 @@ class Downstream(Protocol):
         """Whether the client is known to have left."""
         ...
 
+    @property
+    def taken(self) -> bool:
+        """Whether the client's system has all that was written, as far as can be known."""
+        ...
+
     async def start(self, status: int, headers: Headers) -> None:
         """Send the status line."""
         ...
@@ -99,6 +104,11 @@ class Direct:
         """Whether the client is known to have left."""
         return self._connection.gone
 
+    @property
+    def taken(self) -> bool:
+        """Whether the client's system has said so."""
+        return self._connection.taken
+
     async def start(self, status: int, headers: Headers) -> None:
         """Send the status line; raises `ClientGone`."""
         if self._connection.gone:
@@ -142,6 +152,7 @@ class Plain:
 
     pushes = False
     gone = False
+    taken = True
 
     def __init__(self, receive: Receive, send: Send, timeout: float) -> None:
         """``timeout``: seconds a client may take nothing before it is given up."""

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from penstock.server.renderings import Format
 from penstock.types.errors import ClientError
+from penstock.wire.ai_sdk import AI_SDK, VERSION, UIMessageEncoder
 from penstock.wire.anthropic_messages import ANTHROPIC_MESSAGES
 from penstock.wire.dialect import Answer, EventEncoder, Face, Frame
 from penstock.wire.gemini import GEMINI, GeminiEncoder
@@ -22,6 +23,7 @@ DIALECTS: Final[dict[str, Face]] = {
     ANTHROPIC_MESSAGES.name: ANTHROPIC_MESSAGES,
     GEMINI.name: GEMINI,
     OLLAMA.name: OLLAMA,
+    AI_SDK.name: AI_SDK,
 }
 
 EVENT_STREAM: Final = b"text/event-stream; charset=utf-8"
@@ -159,6 +161,25 @@ def openai_responses(echo: Mapping[str, Any] = NO_ECHO, *, with_ids: bool, after
     )
 
 
+MESSAGE: Final = "message_id"
+"""Where in a stream's metadata it stands which message of a page it is."""
+
+
+def ai_sdk(metadata: Mapping[str, str] | None) -> Format:
+    """Return the AI SDK's format; ``metadata``, the stream's, may name the message that it goes on with."""
+    message = (metadata or {}).get(MESSAGE, "")
+
+    def encoder(answer: Answer) -> UIMessageEncoder:
+        return UIMessageEncoder(answer, message)
+
+    def opening(answer: Answer) -> Sequence[Frame]:
+        return encoder(answer).opening()
+
+    return Format(
+        "ai_sdk", EVENT_STREAM, encoder, "sse", stateless=False, opening=opening, headers=(VERSION,)
+    )
+
+
 def by_accept(accept: str) -> Format:
     """Return the format that ``accept`` chooses where it names a single type; else native SSE."""
     types = [part.split(";")[0].strip().lower() for part in accept.split(",")]
@@ -169,8 +190,9 @@ def by_accept(accept: str) -> Format:
     return NATIVE
 
 
-def by_query(dialect: str, accept: str) -> Format:
-    """Return the format for a read with ``?dialect=``; raises `ClientError` for an unknown one."""
+def by_query(dialect: str, accept: str, metadata: Mapping[str, str] | None = None) -> Format:
+    """Return the format for a read with ``?dialect=`` of a stream with ``metadata``; raises `ClientError` for
+    an unknown one."""
     match dialect:
         case "" | "native":
             return by_accept(accept)
@@ -188,6 +210,8 @@ def by_query(dialect: str, accept: str) -> Format:
             return gemini()
         case "ollama":
             return ollama()
+        case "ai_sdk":
+            return ai_sdk(metadata)
     known = ", ".join(("native", "text", *DIALECTS))
     raise ClientError(
         f"'{dialect[:50]}' is no dialect that can be read here; known: {known}.",

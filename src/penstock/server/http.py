@@ -14,7 +14,11 @@ Sockets: `tune` sets what keeps a frozen reader from costing more than its buffe
 """
 
 import asyncio
+import fcntl
 import socket
+import struct
+import sys
+import termios
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -62,6 +66,14 @@ def tune(sock: socket.socket, settings: HttpSettings) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.send_timeout * 1000))
+
+
+def unacknowledged(fd: int) -> int:
+    """Return how many bytes the peer of a TCP socket has not said to have; 0 where no system tells."""
+    if not sys.platform.startswith("linux"):
+        return 0
+    (count,) = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)))
+    return int(count)
 
 
 class Latch:
@@ -134,6 +146,13 @@ class Connection:
     def unsent(self) -> int:
         """Bytes that wait for the peer in this process."""
         return self._transport.get_write_buffer_size()
+
+    @property
+    def taken(self) -> bool:
+        """Whether the peer's system has said that it has all that was written."""
+        if self._transport.is_closing() or self._transport.get_write_buffer_size():
+            return False
+        return not unacknowledged(self._transport.get_extra_info("socket").fileno())
 
     def push(self, data: bytes) -> bool:
         """Write a chunk of the (chunked) body now; False when the peer is slow or gone, and nothing was."""

@@ -33,6 +33,7 @@ from penstock.server.operations import (
 )
 from penstock.types import events
 from penstock.wire import native
+from penstock.wire.ai_sdk_requests import MAX_ID, PAGE_ROLES, PageBody
 from penstock.wire.anthropic_messages_requests import TURN_ROLES, MessagesBody, TurnBody
 from penstock.wire.gemini_requests import MAX_CANDIDATES, GenerateBody
 from penstock.wire.ollama_asked import ROLES, ChatBody
@@ -86,6 +87,7 @@ def schemas() -> Json:
             ItemBody,
             GenerateBody,
             CompletionsBody,
+            PageBody,
         ],
         ref_template="#/components/schemas/{name}",
     )
@@ -122,6 +124,7 @@ def schemas() -> Json:
         **_completions(made.pop("CompletionsBody")),
         **_ollama(),
         "AnyError": {"anyOf": [_ref("Error"), _ref("GeminiError")]},
+        **_ai_sdk(made.pop("PageBody")),
         "AnyModel": {"anyOf": [_ref("Model"), _ref("AnthropicModel"), _ref("GeminiModel")]},
         "AnyModelList": {"anyOf": [_ref("ModelList"), _ref("AnthropicModelList"), _ref("GeminiModelList")]},
         "ChatPart": {
@@ -179,7 +182,16 @@ def schemas() -> Json:
             "description": "One event, in the dialect that was asked for.",
             "anyOf": [
                 _ref(f"{name}Event")
-                for name in ("Native", "Simple", "Chat", "Completions", "Responses", "Messages", "Gemini")
+                for name in (
+                    "Native",
+                    "Simple",
+                    "Chat",
+                    "Completions",
+                    "Responses",
+                    "Messages",
+                    "Gemini",
+                    "UIMessage",
+                )
             ],
         },
         "NativeLine": {"description": "One line.", "oneOf": [*_native_lines()]},
@@ -234,7 +246,9 @@ def _stream_request(described: Json) -> Json:
     google = variant({"enum": ["gemini"], **about}, "GeminiRequest", "dialect")
     named = {"properties": {"model": {"type": "string", "minLength": 1}}, "required": ["model"]}
     google["properties"]["request"] = {"allOf": [_ref("GeminiRequest"), named]}
-    return {"title": described["title"], "anyOf": [chat, responses, messages, google, *plain]}
+    page = variant({"enum": ["ai_sdk"], **about}, "ChatTurnRequest", "dialect")
+    page["properties"]["request"] = {"allOf": [_ref("ChatTurnRequest"), named]}
+    return {"title": described["title"], "anyOf": [chat, responses, messages, google, page, *plain]}
 
 
 def _messages(body: Json, turn: Json) -> Json:
@@ -487,6 +501,36 @@ def _ollama() -> Json:
         "OllamaLine": {
             "description": "A piece of an answer, the last one with why it ended, or an error.",
             "anyOf": [_object(model=_TEXT, created_at=_TEXT, done={"type": "boolean"}), _ref("OllamaError")],
+        },
+    }
+
+
+def _ai_sdk(body: Json) -> Json:
+    """Return the schemas of what the AI SDK's pages ask and are given."""
+    part = _part("text", text=_TEXT)
+    said = _object(role={"enum": [*PAGE_ROLES]}, parts={"type": "array", "items": part})
+    about = "One turn: all its steps. There are other kinds of parts, of which a page knows more."
+    tool = {"inputSchema": {"type": ["object", "null"]}, "description": _MAYBE_TEXT}
+    chosen = _part("tool", toolName=_TEXT)
+    body["title"] = "ChatTurnRequest"
+    body["description"] = "As `useChat` sends it, and what an application adds; the model may be missing."
+    body["properties"] |= {
+        "id": {"type": ["string", "null"], "maxLength": MAX_ID, "pattern": r"^[^\x00-\x1f\x7f]*$"},
+        "model": {"type": ["string", "null"], "examples": ["demo"]},
+        "messages": {"type": "array", "items": _ref("ChatTurn"), "minItems": 1},
+        "toolChoice": {"anyOf": [{"enum": [None, "auto", "none", "required"]}, chosen]},
+        "tools": {"type": ["object", "null"], "additionalProperties": {"type": "object", "properties": tool}},
+    }
+    chunk = {"type": "object", "properties": {"type": _TEXT}, "required": ["type"]}
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": chunk}
+    return {
+        "ChatTurnRequest": body,
+        "ChatTurn": {"description": about, **said},
+        "UIMessageEvent": {
+            "description": "One chunk, or `[DONE]`.",
+            "type": "object",
+            "properties": {"data": data, "id": _ref("Cursor")},
+            "required": ["data"],
         },
     }
 

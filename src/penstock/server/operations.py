@@ -12,6 +12,7 @@ import msgspec
 
 from penstock.server import (
     admin,
+    ai_sdk,
     docs,
     durable_streams,
     gemini,
@@ -260,6 +261,7 @@ PARAMETERS: Final[Mapping[str, Json]] = {
 }
 
 PLACES: Final[Mapping[str, str]] = {
+    "chat": "The id of a chat, which the page chose.",
     "key": "The id of a key: what stands after `pk_`.",
     "stream": "The id of a stream; a dialect's id of it (`chatcmpl-…`) does as well.",
     "model": "A model's name, slashes included.",
@@ -337,6 +339,11 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "OllamaGenerateRequest": {"model": "demo", "prompt": "Hello"},
     "OllamaShowRequest": {"model": "demo"},
     "GeminiRequest": {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]},
+    "ChatTurnRequest": {
+        "id": "chat-1",
+        "model": "demo",
+        "messages": [{"id": "1", "role": "user", "parts": [{"type": "text", "text": "Hello"}]}],
+    },
     "ResponsesRequest": {"model": "demo", "input": "Hello", "stream": True},
     "LinkRequest": {"scope": "read", "ttl_s": 3600},
     "TokenRequest": {"user": "alice", "models": ["demo"], "spend_usd": 0.05, "ttl_s": 600},
@@ -1045,6 +1052,37 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
         "Whose routes these are",
         {200: _json("The version of Ollama.", "OllamaVersion", ("x-request-id",))},
         errors="OllamaError",
+    ),
+    ai_sdk.ui_chat: Operation(
+        "AI SDK",
+        "The next message of a chat",
+        {200: Gives("The answer.", {"text/event-stream": "UIMessageEvent"}, STREAM_HEADERS)},
+        [BODY, CHAT, CURSOR, START, UPSTREAM, ENDED],
+        "What `useChat` of Vercel's AI SDK asks, with this route as its `api`. To lose the connection stops "
+        "nothing.",
+        ("Idempotency-Key", "Resume", "Stream-On-Disconnect", "Stream-Join"),
+        "ChatTurnRequest",
+    ),
+    ai_sdk.ui_chat_stream: Operation(
+        "AI SDK",
+        "Follow a chat again",
+        {
+            200: Gives(
+                "The last answer from its beginning, then live.",
+                {"text/event-stream": "UIMessageEvent"},
+                STREAM_HEADERS,
+            ),
+            204: Gives("No answer is open, and the end of the last one was given to a reader of this chat."),
+        },
+        [CURSOR, VALUE, STORE, NOWHERE, {"log_damaged": 500}],
+        takes=("Last-Event-ID",),
+    ),
+    ai_sdk.ui_chat_stop: Operation(
+        "AI SDK",
+        "Stop a chat's answer",
+        {200: _json("What was stopped; its provider has been left.", "ChatStopped", ("x-request-id",))},
+        [{"unasked_request": 403}, VALUE, STORE, NOWHERE],
+        "Keeps what arrived. May be repeated.",
     ),
     models.list_models: Operation(
         "Models",

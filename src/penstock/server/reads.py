@@ -21,7 +21,7 @@ from penstock.server.context import (
     context,
     new_request_id,
 )
-from penstock.server.downstream import ClientGone, Present, downstream
+from penstock.server.downstream import ClientGone, Downstream, Present, downstream
 from penstock.server.formats import DIALECTS, NATIVE, TEXT, by_query, openai_chat
 from penstock.server.links import LinkScope
 from penstock.server.renderings import Format
@@ -156,6 +156,7 @@ def stream_headers(
         (b"x-accel-buffering", b"no"),
         (b"x-content-type-options", b"nosniff"),
         (b"access-control-expose-headers", EXPOSED.encode()),
+        *(format.headers if format else ()),
     ]
 
 
@@ -175,11 +176,13 @@ def follow(
     request_id: str = "",
     hold: bool = False,
     manner: Manner = AS_IT_COMES,
+    ended: Callable[[Downstream], None] | None = None,
 ) -> "Response | Following":
     """Return the response that reads ``stream`` from the cursor on.
 
     ``may_204``: a reconnect at the end of a closed stream is answered 204, which is what stops an
-    EventSource. ``hold``: keep the status line back until there is output.
+    EventSource. ``hold``: keep the status line back until there is output. ``ended`` is told when the
+    terminal entry was written.
     """
     request_id = request_id or new_request_id()
     try:
@@ -198,7 +201,9 @@ def follow(
         format = format._replace(ends_cleanly=True)  # the reader knows how it ended: it has been there
     if given is not None and given.reconnects:
         format = format._replace(opening=None)  # it has that: its id is the cursor that came
-    return Following(ctx, stream, format, principal, position, request_id, hold=hold, manner=manner)
+    return Following(
+        ctx, stream, format, principal, position, request_id, hold=hold, manner=manner, ended=ended
+    )
 
 
 def dict_of(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -221,6 +226,7 @@ class Following:
         *,
         hold: bool,
         manner: Manner,
+        ended: Callable[[Downstream], None] | None = None,
     ) -> None:
         """See `follow`."""
         self._ctx = ctx
@@ -231,6 +237,7 @@ class Following:
         self._request_id = request_id
         self._hold = hold
         self._manner = manner
+        self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer HEAD; leave the rest to `serve`."""
@@ -270,6 +277,8 @@ class Following:
                 started = True
                 ctx.heart.readers.add(reader)
                 await reader.run(self._opening())
+                if self._ended is not None and reader.position == stream.committed and not stream.lost:
+                    self._ended(down)
         except ClientGone:
             reader.gone()
         except PenstockError as error:
@@ -406,7 +415,8 @@ async def visit(request: Request, want: Want = "read") -> tuple[Context, Stream,
 async def events(request: Request) -> "Response | Following":
     """``GET /v1/streams/{stream}/events``: the stream from a cursor on, then live."""
     ctx, stream, principal = await visit(request)
-    format = by_query(request.query_params.get("dialect", ""), request.headers.get("accept", ""))
+    named = request.query_params.get("dialect", "")
+    format = by_query(named, request.headers.get("accept", ""), stream.info.metadata)
     given = given_cursor(request.headers, request.query_params)
     return follow(ctx, stream, format, principal, given, may_204=True, manner=manner(request.query_params))
 

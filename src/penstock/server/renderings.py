@@ -26,7 +26,8 @@ class Format(NamedTuple):
     last frame says how it ended; if not, it does so after `completed` only.
     ``stateless``: an encoder needs no knowledge of earlier entries. ``never_cut``: a body in it always ends
     properly, since what it holds says how far it goes. ``frame`` is its own framing. ``opening``: frames
-    that stand before the log's first entry and go out as soon as the status line does.
+    that stand before the log's first entry and go out as soon as the status line does. ``headers`` are this
+    format's own.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Format(NamedTuple):
     opening: Callable[[Answer], Sequence[Frame]] | None = None
     never_cut: bool = False
     frame: Callable[[Stream], Framing] | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 def sse_with_ids(stream: Stream, *, split: bool = False) -> Framing:

@@ -432,6 +432,13 @@ class TokenMade(Struct):
 # --- Gemini --------------------------------------------------------------------------------------------
 
 
+class ChatStopped(Struct):
+    """The streams of a chat that this request stopped."""
+
+    chat: str
+    stopped: list[StreamId]
+
+
 class GeminiAnswer(Struct):
     """A whole answer, as Google gives it."""
 
