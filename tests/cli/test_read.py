@@ -190,7 +190,8 @@ def test_reading_on_a_terminal_is_left_with_ctrl_c(terminal, at, live):
     ("words", "code", "said"),
     [
         (["s_00" + "0" * 26], 66, "There is no such stream."),
-        (["nonsense"], 2, "a stream is named by its id"),
+        (["nonsense"], 66, "There is no such stream."),
+        (["nonsense~1"], 2, "a stream is named by its id"),
         (["s_00" + "0" * 26 + "~x"], 2, "the cursor cannot be read"),
         (["http://localhost/other"], 2, "a stream's URL is"),
         (["s_00" + "0" * 26, "--from", "yesterday"], 2, "--from takes"),

@@ -107,6 +107,14 @@ class Unreachable(Exception):
         self.cursor = cursor
 
 
+class Reply(NamedTuple):
+    """An answer that is no stream; ``headers`` have names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
 class Model(msgspec.Struct, frozen=True):
     """A model that can be asked for."""
 
@@ -360,6 +368,48 @@ class Connection:
         finally:
             if response is not None:
                 await response.aclose()
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        content: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+        on_lost: Callable[[Lost], None] | None = None,
+        insist: bool = False,
+    ) -> Reply:
+        """Make a request that may be repeated, and repeat it until it is answered, within the patience.
+
+        ``insist``: the gateway was there, so one that is not at the first try is waited for as well.
+        ``on_lost`` hears of each try that came to nothing. Raises `Refused`, `Unreachable`.
+        """
+        clock = asyncio.get_running_loop().time
+        attempt, began = 0, clock()
+        while True:
+            request = self._http.build_request(
+                method, path, content=content or None, headers=headers, params=query
+            )
+            try:
+                async with self._response(request) as response:
+                    body = await _bounded(response, MAX_BODY)
+                    return Reply(response.status_code, response.headers, body)
+            except _Broken as broken:
+                if not (broken.sent or attempt or insist):
+                    raise Unreachable(self.address.base, broken.why) from None
+                why = broken.why
+            except Refused as refused:
+                if not refused.passes:
+                    raise
+                why = refused.message
+            if clock() - began > self.patience:
+                raise Unreachable(self.address.base, why)
+            attempt += 1
+            lost = Lost(attempt, self._wait(attempt), why)
+            if on_lost is not None:
+                on_lost(lost)
+            await asyncio.sleep(lost.delay)
 
     async def _json(
         self, method: str, path: str, kind: type[T], headers: Mapping[str, str] | None = None

@@ -34,6 +34,7 @@ COMMANDS: Final = MappingProxyType(
         "serve": Listed("penstock.cli.serve:serve", "Run the gateway."),
         "chat": Listed("penstock.cli.chat:chat", "Talk to a model, or ask one question."),
         "read": Listed("penstock.cli.read:read", "Follow a stream from any point."),
+        "publish": Listed("penstock.cli.publish:publish", "Publish a log or a file for others to follow."),
         "verify": Listed("penstock.cli.verify:verify", "Check that a stream is whole."),
         "models": Listed("penstock.cli.models:models", "List the models that can be asked for."),
         "keys": Listed("penstock.cli.keys:app", "Make, list, replace and end API keys."),

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +18,7 @@ from penstock.cli.answers import Answer
 from penstock.cli.asking import raise_failure
 from penstock.cli.connection import DEFAULT_URL, Connection, Happening, Received, Target, target_of
 from penstock.cli.exits import Failure
+from penstock.cli.fetching import fetch, publication_of
 from penstock.cli.markdown import THEME
 from penstock.cli.options import PATIENCE, Key, Patience, Url
 from penstock.cli.running import address, go_on, receive, run
@@ -45,7 +47,11 @@ _DIALECTS = {Format.openai: "openai_chat", Format.sse_openai: "openai_chat", For
 
 def read(
     stream: Annotated[
-        str, typer.Argument(metavar="STREAM", help="Its id (s_…, chatcmpl-…), a cursor in it, or its URL.")
+        str,
+        typer.Argument(
+            metavar="STREAM",
+            help="Its id (s_…, chatcmpl-…), a cursor in it, the path of a publication, or the URL of either.",
+        ),
     ],
     start: Annotated[
         str,
@@ -53,8 +59,8 @@ def read(
             "--from",
             metavar="CURSOR",
             show_default=False,
-            help="Where to begin: a cursor, a number of entries, 'start' or 'now'. Default: the cursor that "
-            "STREAM is, else the start.",
+            help="Where to begin: a cursor or offset, a number of entries, 'start' or 'now'. Default: the "
+            "cursor that STREAM is, else the start.",
         ),
     ] = "",
     format: Annotated[
@@ -64,12 +70,26 @@ def read(
         ),
     ] = None,
     follow: Annotated[bool, typer.Option(help="Wait for what is still to come.")] = True,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            dir_okay=False,
+            show_default=False,
+            help="Where the content of a publication goes. Default: standard output.",
+        ),
+    ] = None,
     url: Url = DEFAULT_URL,
     key: Key = "",
     patience: Patience = PATIENCE,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Follow a stream from any point, until it ends.
+
+    Of a publication, which is named by its path, the content is written as it is; of one of JSON, a
+    message a line. Where it was closed with a digest, that is checked.
 
     A lost connection is taken up again by itself. Ctrl-C stops reading, not the answer, and says how to
     read on.
@@ -88,11 +108,25 @@ def read(
     penstock read s_0001KAHX0ZQJ8M3V5T7R9B1C2D4F
     penstock read s_0001KAHX0ZQJ8M3V5T7R9B1C2D4F --from now
     penstock read s_0001KAHX0ZQJ8M3V5T7R9B1C2D4F --format events --no-follow
+    penstock read logs/app --from now
+    penstock read files/big --output big.bin
 
     \b
     Exit codes: 0 complete (or open, with --no-follow), 1 failed or expired, 2 wrongly typed,
-    3 cancelled, 4 interrupted, 66 no such stream, 69 no gateway, 77 key missing or wrong, 130 Ctrl-C.
+    3 cancelled, 4 interrupted, 66 no such stream, 69 no gateway, 73 cannot write the file, 77 key missing
+    or wrong, 130 Ctrl-C.
     """
+    if publication := publication_of(stream, address(url, key)):
+        if format is not None or as_json:
+            raise Failure("--format is for generations.", code=exits.USAGE)
+        at, path = publication
+
+        async def fetching(connection: Connection) -> int:
+            return await fetch(connection, path, start, output, follow=follow)
+
+        raise typer.Exit(run(at, patience, fetching))
+    if output is not None:
+        raise Failure("--output is for publications.", code=exits.USAGE)
     if as_json:
         format = Format.json
     if format is None:

@@ -46,12 +46,14 @@ LIVE: Final = "no-cache, no-store, no-transform"
 
 
 class View(NamedTuple):
-    """A stream as it is read here. ``attach`` counts a reader; what it returns is called when that leaves."""
+    """A stream as it is read here. ``attach`` counts a reader; what it returns is called when that leaves.
+    ``digest``: what its writer said of the whole, once it is closed."""
 
     stream: Stream
     content_type: str
     mode: Mode
     attach: Callable[[], Callable[[], None]]
+    digest: Callable[[], str] = str
     generation: bool = False
 
     @property
@@ -177,6 +179,8 @@ def stream_headers(view: View, offset: Offset, cache: str, *, closed: bool) -> d
     }
     if closed:
         headers[wire.CLOSED] = "true"
+        if digest := view.digest():
+            headers["repr-digest"] = digest
     return headers
 
 

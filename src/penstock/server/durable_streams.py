@@ -125,7 +125,13 @@ def _path(request: Request) -> str:
 def view_of(publication: Publication) -> View:
     """Return a publication as it is read."""
     content_type = publication.config.content_type
-    return View(publication.open, content_type, mode_of(content_type), publication.attach)
+    return View(
+        publication.open,
+        content_type,
+        mode_of(content_type),
+        publication.attach,
+        lambda: publication.digest,
+    )
 
 
 # --- create --------------------------------------------------------------------------------------------
@@ -283,8 +289,6 @@ async def read_publication(request: Request) -> Answer:
         headers[wire.TTL] = str(publication.config.ttl)
     if publication.config.expires_at is not None:
         headers[wire.EXPIRES_AT] = wire.render_time(publication.config.expires_at)
-    if digest := publication.digest:
-        headers["repr-digest"] = digest
     headers["etag"] = wire.etag(view.stream.id, wire.START, view.tail, closed=view.closed)
     return Response(headers=headers)
 

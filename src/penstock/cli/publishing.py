@@ -1,0 +1,230 @@
+"""Publications as the command line has them: written so that each append is there once, read to any end.
+
+What is sent bears a producer's number, so that it can be sent again when its answer was lost, and is
+not there twice; this goes on over a restart of the gateway. Reading asks for page after page, which wait
+for what is new where there is nothing; so content is exact, whatever it is. Bounded: a page, a batch.
+"""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncGenerator, Callable
+from typing import Final, NamedTuple, Protocol
+from urllib.parse import quote
+
+from penstock.cli.connection import Connection, Lost, Refused
+from penstock.wire.durable_streams import CLOSED, CURSOR, NEXT_OFFSET, TTL, UP_TO_DATE
+
+BATCH: Final = 1 << 20
+"""Bytes that are sent at once, and that wait to be sent, about."""
+
+READ: Final = 256 * 1024
+"""Bytes that are read at a time."""
+
+
+class About(NamedTuple):
+    """What a gateway says of a publication. ``size``: bytes of content."""
+
+    content_type: str
+    offset: str
+    size: int
+    closed: bool
+    digest: str
+
+
+def address_of_path(path: str) -> str:
+    """Return the path in a URL of the publication at ``path``."""
+    return f"/v1/stream/{quote(path)}"
+
+
+async def about(connection: Connection, path: str) -> About:
+    """Return what is known of a publication. Raises `Refused`, `Unreachable`."""
+    # Not HEAD, whose refusals have no words.
+    query = {"offset": "now", **_token(connection)}
+    reply = await connection.ask("GET", address_of_path(path), query=query)
+    offset = reply.headers.get(NEXT_OFFSET, "")
+    size = offset.partition("_")[2]
+    if not size.isdecimal():
+        message = "There is a server, but it does not answer as a Penstock gateway does."
+        raise Refused(reply.status, "", message)
+    return About(
+        reply.headers.get("content-type", ""),
+        offset,
+        int(size),
+        reply.headers.get(CLOSED) == "true",
+        reply.headers.get("repr-digest", ""),
+    )
+
+
+def _token(connection: Connection) -> dict[str, str]:
+    token = connection.address.token
+    return {"token": token} if token else {}
+
+
+class Publisher:
+    """The writer of one publication."""
+
+    def __init__(
+        self, connection: Connection, path: str, content_type: str, on_lost: Callable[[Lost], None]
+    ) -> None:
+        """``on_lost`` hears of each try that came to nothing."""
+        self._connection = connection
+        self._url = address_of_path(path)
+        self._content_type = content_type
+        self._on_lost = on_lost
+        self._producer = f"penstock-{secrets.token_hex(8)}"
+        self._seq = 0
+
+    async def create(self, ttl: int | None = None) -> None:
+        """Make the publication. Raises `Refused` when there is one that is not as this one is to be."""
+        headers = {"content-type": self._content_type}
+        if ttl is not None:
+            headers[TTL] = str(ttl)
+        await self._connection.ask("PUT", self._url, headers=headers, on_lost=self._on_lost, insist=True)
+
+    async def append(self, content: bytes) -> None:
+        """Append ``content``, once; return when it is stored. Raises `Refused`, `Unreachable`."""
+        await self._send(content, {"content-type": self._content_type})
+
+    async def close(self, digest: str = "") -> None:
+        """Say that nothing will follow. ``digest``: of the whole content."""
+        headers = {CLOSED: "true"}
+        if digest:
+            headers["repr-digest"] = digest
+        await self._send(b"", headers)
+
+    async def _send(self, content: bytes, headers: dict[str, str]) -> None:
+        headers |= {
+            "producer-id": self._producer,
+            "producer-epoch": "0",
+            "producer-seq": str(self._seq),
+        }
+        await self._connection.ask(
+            "POST", self._url, content=content, headers=headers, on_lost=self._on_lost, insist=True
+        )
+        self._seq += 1
+
+
+# --- what is to be published ---------------------------------------------------------------------------
+
+
+class Cutter(Protocol):
+    """Decides what of the bytes at hand can be sent now."""
+
+    def __call__(self, data: bytearray, *, at_end: bool) -> int:
+        """Return how many bytes; 0 to wait for more."""
+        ...
+
+
+def any_bytes(data: bytearray, *, at_end: bool) -> int:
+    """Send what there is."""
+    return min(len(data), BATCH)
+
+
+def whole_lines(data: bytearray, *, at_end: bool) -> int:
+    """Send whole lines; of one that is longer than a batch, a batch."""
+    end = data.rfind(b"\n", 0, BATCH) + 1
+    if not end and (at_end or len(data) >= BATCH):
+        return min(len(data), BATCH)
+    return min(len(data), BATCH) if at_end and len(data) <= BATCH else end
+
+
+class Source:
+    """A file descriptor, read as bytes come, so that what waits here is bounded."""
+
+    def __init__(self, fd: int) -> None:
+        """A pipe, a terminal, or a file."""
+        self._fd = fd
+        self._waits = True
+
+    async def read(self) -> bytes:
+        """Return what there is, once there is some; empty at the end."""
+        if self._waits:
+            loop = asyncio.get_running_loop()
+            ready: asyncio.Future[None] = loop.create_future()
+            try:
+                loop.add_reader(self._fd, _settle, ready)
+            except PermissionError:  # a file: it is always ready
+                self._waits = False
+            else:
+                try:
+                    await ready
+                finally:
+                    loop.remove_reader(self._fd)
+        await asyncio.sleep(0)
+        return os.read(self._fd, READ)
+
+
+def _settle(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
+class Batches:
+    """What comes, a batch at a time: while one is being sent, the next gathers, within a bound."""
+
+    def __init__(self, source: Source, cut: Cutter) -> None:
+        """``gather`` has to run beside."""
+        self._source = source
+        self._cut = cut
+        self._data = bytearray()
+        self._ended = False
+        self._some = asyncio.Event()
+        self._room = asyncio.Event()
+
+    async def gather(self) -> None:
+        """Read to the end."""
+        while piece := await self._source.read():
+            self._data += piece
+            self._some.set()
+            while len(self._data) >= BATCH:
+                self._room.clear()
+                await self._room.wait()
+        self._ended = True
+        self._some.set()
+
+    async def take(self) -> bytes:
+        """Return the next batch, once there is one; empty at the end."""
+        while not (size := self._cut(self._data, at_end=self._ended)):
+            if self._ended:
+                return b""
+            self._some.clear()
+            await self._some.wait()
+        batch = bytes(self._data[:size])
+        del self._data[:size]
+        self._room.set()
+        return batch
+
+
+# --- reading -------------------------------------------------------------------------------------------
+
+
+class Page(NamedTuple):
+    """Content, and where it ends. ``closed``: nothing follows; ``at_tail``: nothing follows yet."""
+
+    content: bytes
+    offset: str
+    at_tail: bool
+    closed: bool
+
+
+async def pages(
+    connection: Connection, path: str, offset: str, on_lost: Callable[[Lost], None]
+) -> AsyncGenerator[Page, None]:
+    """Yield content after ``offset`` as it comes, to the end, from a gateway that was there.
+
+    Raises `Refused`, `Unreachable`.
+    """
+    url, cursor = address_of_path(path), ""
+    while True:
+        query = {"offset": offset, "live": "long-poll", **_token(connection)}
+        if cursor:
+            query["cursor"] = cursor
+        reply = await connection.ask("GET", url, query=query, on_lost=on_lost, insist=True)
+        offset = reply.headers.get(NEXT_OFFSET, offset)
+        cursor = reply.headers.get(CURSOR, "")
+        at_tail = UP_TO_DATE in reply.headers
+        page = Page(reply.body, offset, at_tail, reply.headers.get(CLOSED) == "true")
+        yield page
+        if page.closed:
+            return

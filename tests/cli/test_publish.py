@@ -1,0 +1,194 @@
+"""`penstock publish` and `penstock read PATH`: lines and files, there once, over restarts of the gateway."""
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+import httpx
+import pytest
+
+from penstock.cli.publishing import BATCH, any_bytes, whole_lines
+from tests.clients.gateway import PATIENCE, wait_for
+
+
+def content(gateway, path: str) -> bytes:
+    return httpx.get(f"{gateway.url}/v1/stream/{path}", timeout=PATIENCE).content
+
+
+@pytest.fixture
+def path(request) -> str:
+    """A path of the test's own."""
+    return f"cli/{request.node.name}"
+
+
+@pytest.fixture
+def start(environ):
+    """Start ``penstock <words>``; it is ended with the test."""
+    started = []
+
+    def begin(*words: str, **variables: str) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "penstock", *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**environ, **variables},
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            with suppress(BrokenPipeError):
+                stream.close()
+
+
+def test_lines_are_published_and_read(run, at, path):
+    said = run("publish", path, stdin="one\ntwo\nthree", **at)
+    assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
+    assert run("read", path, "--no-follow", **at).stdout == "one\ntwo\nthree"
+    run("publish", path, "--close", stdin="\nfour\n", **at)
+    assert run("read", path, **at).stdout == "one\ntwo\nthree\nfour\n"
+    again = run("publish", path, stdin="five\n", **at)
+    assert again.returncode == 1
+    assert "is there and closed" in again.stderr
+
+
+def test_json_lines_are_messages(run, at, path, gateway):
+    lines = [{"n": n, "text": "é\u2028"} for n in range(3)]
+    stdin = "".join(json.dumps(line, ensure_ascii=False) + "\n\n" for line in lines)
+    run("publish", path, "--type", "application/json", "--close", stdin=stdin, **at)
+    assert json.loads(content(gateway, path)) == lines
+    read = run("read", path, **at).stdout
+    assert [json.loads(line) for line in read.split("\n") if line] == lines
+    refused = run("publish", f"{path}/2", "--type", "application/json", stdin="{no\n", **at)
+    assert (refused.returncode, "not JSON" in refused.stderr) == (1, True)
+
+
+def test_a_file_comes_out_as_it_went_in(run, at, path, tmp_path):
+    data = hashlib.shake_256(b"seed").digest(3 * BATCH + 4321)
+    (tmp_path / "big.bin").write_bytes(data)
+    said = run("publish", "--file", "big.bin", path, **at)
+    assert said.stdout == f"{hashlib.sha256(data).hexdigest()}  {path}\n"
+    assert run("read", path, "--output", "out.bin", **at).returncode == 0
+    assert (tmp_path / "out.bin").read_bytes() == data
+    again = run("publish", "--file", "big.bin", path, **at)
+    assert again.returncode == 1
+
+
+def test_a_file_of_which_a_part_is_there_is_gone_on_with(run, at, path, tmp_path, gateway):
+    data = hashlib.shake_256(b"seed").digest(2 * BATCH)
+    (tmp_path / "big.bin").write_bytes(data)
+    url, headers = f"{gateway.url}/v1/stream/{path}", {"content-type": "application/octet-stream"}
+    httpx.put(url, headers=headers, content=data[:12345])
+    assert "--resume" in run("publish", "--file", "big.bin", path, **at).stderr
+    assert run("publish", "--file", "big.bin", path, "--resume", **at).returncode == 0
+    assert run("read", path, "-o", "out.bin", **at).returncode == 0
+    assert (tmp_path / "out.bin").read_bytes() == data
+
+
+def test_what_is_not_what_its_writer_wrote_is_said(run, at, path, gateway):
+    url, headers = f"{gateway.url}/v1/stream/{path}", {"content-type": "text/plain"}
+    httpx.put(url, headers=headers, content=b"other")
+    wrong = {"stream-closed": "true", "repr-digest": f"sha-256=:{'A' * 43}=:"}
+    assert httpx.post(url, headers=wrong).status_code == 204
+    said = run("read", path, **at)
+    assert (said.returncode, said.stdout) == (1, "other")
+    assert "SHA-256 differs" in said.stderr
+
+
+def test_no_line_is_lost_or_repeated_while_the_gateway_is_killed_again_and_again(own, start, environ):
+    at = {"PENSTOCK_URL": own.url}
+    writer = start("publish", "logs/app", "--close", **at)
+    lines = [f"line {n} " + "x" * (n % 90) for n in range(6000)]
+    for n, line in enumerate(lines):
+        writer.stdin.write(line.encode() + b"\n")
+        if n % 100 == 0:
+            writer.stdin.flush()
+        if n == 500:
+            wait_for(lambda: httpx.head(f"{own.url}/v1/stream/logs/app").status_code == 200)
+            reader = start("read", "logs/app", **at)
+            first = reader.stdout.readline()
+        if n in (1500, 3000, 4500):
+            own.restart()
+    writer.stdin.close()
+    read = (first + reader.stdout.read()).decode()
+    assert writer.wait(PATIENCE) == reader.wait(PATIENCE) == 0
+    assert read.split("\n")[:-1] == lines
+    assert content(own, "logs/app").decode() == read
+
+
+def test_reading_that_is_stopped_says_how_to_go_on(run, at, path, start):
+    run("publish", path, stdin="one\n", **at)
+    reader = start("read", path, **at)
+    assert reader.stdout.readline() == b"one\n"
+    reader.send_signal(signal.SIGINT)
+    _, err = reader.communicate(timeout=PATIENCE)
+    assert reader.returncode == 130
+    offset = err.decode().partition("--from ")[2].split()[0]
+    run("publish", path, "--close", stdin="two\n", **at)
+    assert run("read", path, "--from", offset, **at).stdout == "two\n"
+
+
+def test_lines_come_through_as_they_are_written(at, path, start):
+    writer = start("publish", path, **at)
+    writer.stdin.write(b"first\n")
+    writer.stdin.flush()
+    wait_for(lambda: httpx.head(f"{at['PENSTOCK_URL']}/v1/stream/{path}").status_code == 200)
+    reader = start("read", path, **at)
+    for line in (b"second\n", b"third\n"):
+        reader_got = reader.stdout.readline()
+        writer.stdin.write(line)
+        writer.stdin.flush()
+    assert reader_got == b"second\n"
+    assert reader.stdout.readline() == b"third\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["read", "cli/nothing-here"], 66, "no such stream"),
+        (["read", "cli/x", "--from", "yesterday"], 2, "offset"),
+        (["read", "cli/x", "--format", "json"], 2, "for generations"),
+        (["publish", "a//b"], 1, "path"),
+        (["publish", "cli/x", "--resume"], 2, "--resume is for a file"),
+    ],
+)
+def test_what_cannot_be_is_said(run, at, words, code, says):
+    said = run(*words, **at)
+    assert (said.returncode, says in said.stderr) == (code, True)
+
+
+def test_where_nobody_listens_it_says_so_at_once(run):
+    began = time.monotonic()
+    said = run("publish", "x", stdin="x\n", PENSTOCK_URL="http://127.0.0.1:1")
+    assert said.returncode == 69
+    assert time.monotonic() - began < PATIENCE
+
+
+def test_a_terminal_shows_how_far_a_file_is(terminal, at, path, tmp_path):
+    big = tmp_path / "big.bin"
+    big.write_bytes(b"x" * (BATCH + 1))
+    screen = terminal("publish", "--file", str(big), path, **at)
+    screen.shows("100%")
+
+
+@pytest.mark.parametrize(
+    ("data", "at_end", "size"),
+    [(b"", False, 0), (b"a", False, 0), (b"a", True, 1), (b"a\nb", False, 2), (b"a\nb", True, 3)],
+)
+def test_whole_lines_are_sent(data, at_end, size):
+    assert whole_lines(bytearray(data), at_end=at_end) == size
+
+
+def test_a_line_that_is_too_long_is_sent_in_pieces():
+    data = bytearray(b"x" * (BATCH + 5))
+    assert whole_lines(data, at_end=False) == any_bytes(data, at_end=False) == BATCH
+    assert whole_lines(bytearray(b"x" * (BATCH - 2) + b"\n" + b"y" * 9), at_end=True) == BATCH - 1
