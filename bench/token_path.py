@@ -62,7 +62,14 @@ class Tap:
     def __init__(self) -> None:
         self.sinks: list[ResponseSink] = []
 
-    async def open(self, request: Request, sink: ResponseSink, *, head_timeout: float | None = None) -> Any:
+    async def open(
+        self,
+        request: Request,
+        sink: ResponseSink,
+        *,
+        head_timeout: float | None = None,
+        connect_timeout: float | None = None,
+    ) -> Any:
         self.sinks.append(sink)
         sink.on_head(200, {"content-type": "text/event-stream"})
         return self
