@@ -292,6 +292,9 @@ def test_no_text_is_more_than_a_bad_configuration(anything, text):
 # --- what is checked beyond types --------------------------------------------------------------------
 
 
+LASTING = {"targets": [{"provider": "demo", "model": "demo"}], "on_restart": "continue"}
+
+
 def config(**more):
     return msgspec.convert(more, Config)
 
@@ -320,6 +323,10 @@ def config(**more):
         ({"models": {"x": [{"provider": "demo"}]}}, "models.x[0].model"),
         ({"models": {"x": [{"provider": "demo", "model": "y"}]}, "demo": False}, "models.x[0].provider"),
         ({"default_model": "gpt-*"}, "default_model"),
+        ({"providers": {"x": {"api_keys": ["one", "one"]}}}, "providers.x.api_keys"),
+        ({"providers": {"x": {"api_key": "one", "api_keys": ["one"]}}}, "providers.x.api_keys"),
+        ({"providers": {"x": {"api_keys": [""]}}}, "providers.x.api_keys"),
+        ({"models": {"x": LASTING}, "store": {"kind": "memory"}}, "models.x.on_restart"),
     ],
 )
 def test_each_mistake_is_found_in_its_place(more, where):
@@ -342,6 +349,8 @@ def test_each_mistake_is_found_in_its_place(more, where):
             }
         },
         {"models": {"x/*": [{"provider": "demo"}]}},
+        {"models": {"x": LASTING}},
+        {"providers": {"x": {"api_key": "one", "api_keys": ["two", "three"]}}},
     ],
 )
 def test_what_can_be_used_has_no_problem(more):

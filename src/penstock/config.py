@@ -597,6 +597,9 @@ def _problems(config: Config) -> Iterator[Problem]:
         targets = config.model(name).targets
         at = f"models.{name}" if isinstance(said, list) else f"models.{name}.targets"
         yield from _bad_timers(f"models.{name}.timers", config.model(name).timers)
+        if config.model(name).on_restart == "continue" and config.store.kind == "memory":
+            what = "the store is in memory, and gone with the process: there is nothing to go on with"
+            yield Problem(f"models.{name}.on_restart", what)
         if not targets:
             yield Problem(at, "name at least one target: [{provider: …, model: …}]")
         for number, target in enumerate(targets):

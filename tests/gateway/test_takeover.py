@@ -255,7 +255,7 @@ def test_when_no_target_goes_on_the_end_is_that_of_a_restart():
     async def scene(house, store):
         source = await source_of(house)
         source.sink.fail(ClientError("bad"))
-        await turns(20)
+        await (await house.find(info.id, ME)).wait_closed()
         end = end_of(store, info)
         assert (end.status, end.code) == ("interrupted", "gateway_restarted")
 

@@ -7,7 +7,7 @@ from penstock.providers.keys import (
     MAX_COOL_DOWN,
     MAX_RETRY_AFTER,
     REFUSED_FOR,
-    KeyRing,
+    ProviderKeys,
 )
 from penstock.types.errors import ClientError, UpstreamError, upstream_reset
 
@@ -25,7 +25,7 @@ def clock():
 
 
 def ring(clock, *keys):
-    return KeyRing(keys or ("one", "two", "three"), clock)
+    return ProviderKeys(keys or ("one", "two", "three"), clock)
 
 
 def refusal(status=401, code="invalid_api_key", retry_after=None):

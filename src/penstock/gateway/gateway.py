@@ -49,6 +49,9 @@ log = structlog.get_logger(__name__)
 NO_NEWS = 1.0
 """Seconds within which an unknown name is not asked about again: no model comes that soon."""
 
+TAKEN_AT_ONCE = 16
+"""Logs that are read at the same time after a start, to go on with their streams."""
+
 PROVIDER_CLOSE = 2.0
 """Seconds that a provider gets to close its connections when the gateway leaves."""
 
@@ -149,6 +152,7 @@ class Gateway:
         self.publications = Publications(store, self.settings.publications, wall=wall)
         self._closers: Sequence[asyncio.Task[None]] = ()
         self._taking: list[asyncio.Task[None]] = []
+        self._looking = asyncio.Semaphore(TAKEN_AT_ONCE)
         self._group = asyncio.TaskGroup()
         self._unnamed: OrderedDict[Equal, tuple[float, Stream]] = OrderedDict()
         self._joinable: dict[Equal, Stream] = {}
@@ -361,13 +365,15 @@ class Gateway:
         """Go on with a stream that the last process left open, or see to its end. Never raises."""
         held = Settlement()
         try:
-            stream, call, inherited, step = await find_out(info, self.store.journal, self._wall())
+            async with self._looking:
+                stream, call, inherited, step = await find_out(info, self.store.journal, self._wall())
             if step is Step.WHOLE:
                 self._orphans.add(info.id, completed(inherited))
                 return
             if step is not Step.END:
                 admitted = await self._policy.admit(call)
                 held.add(admitted.settle)
+                await self._turnstile.turn()  # their providers get them one after the other
                 targets = self._routing.route(call.request.model, self._listings.known)
                 stream.append(Seam("", "resumed", RESTART))
                 self._streams[stream.id] = stream

@@ -13,7 +13,7 @@ import msgspec
 
 from penstock import __version__
 from penstock.providers.http import HttpSource, ParseError, parse_base_url, redirected
-from penstock.providers.keys import KeyRing
+from penstock.providers.keys import ProviderKeys
 from penstock.types.errors import ClientError, UpstreamError, WireError
 from penstock.upstream.http1 import Request, render_head
 from penstock.upstream.pool import Pool
@@ -85,7 +85,7 @@ class Endpoint:
             "user-agent": f"penstock/{__version__}",
         }
         keys = settings.keys
-        self._keys = KeyRing(keys, clock) if keys else None
+        self._keys = ProviderKeys(keys, clock) if keys else None
         self._key_header = (key_header, key_prefix)
         given = {name.lower(): value for name, value in settings.headers.items()}
         self._own = own | dict(headers or {})

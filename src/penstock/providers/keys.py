@@ -46,8 +46,8 @@ class KeyUse:
 
     __slots__ = ("_key", "_ring")
 
-    def __init__(self, ring: "KeyRing", key: _Key) -> None:
-        """See `KeyRing.use`."""
+    def __init__(self, ring: "ProviderKeys", key: _Key) -> None:
+        """See `ProviderKeys.use`."""
         self._ring = ring
         self._key = key
 
@@ -65,7 +65,7 @@ class KeyUse:
         return self._ring.cool(self._key, error)
 
 
-class KeyRing:
+class ProviderKeys:
     """The keys of one provider, each in its turn."""
 
     def __init__(self, keys: Sequence[str], clock: Callable[[], float]) -> None:
@@ -76,7 +76,7 @@ class KeyRing:
 
     def __repr__(self) -> str:
         """Say how many there are, and how many are ready."""
-        return f"<KeyRing {self.ready} of {len(self._keys)} ready>"
+        return f"<ProviderKeys {self.ready} of {len(self._keys)} ready>"
 
     @property
     def ready(self) -> int:

@@ -136,7 +136,7 @@ def answer_headers(closed: Closed | None, standing: Standing | None = None) -> d
     return {
         "stream-target": target,
         "stream-attempts": str(standing.attempts),
-        "server-timing": ", ".join(f"{name};dur={span:g}" for name, span in spans.items()),
+        "server-timing": ", ".join(f"{name};dur={span:.3f}" for name, span in spans.items()),
     }
 
 
