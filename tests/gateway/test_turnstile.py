@@ -1,6 +1,7 @@
 """Whose turn it is after many failed at once."""
 
 import asyncio
+from itertools import pairwise
 
 from penstock.gateway.turnstile import Turnstile
 from tests.gateway.hand import BROKEN, House, call, turns
@@ -24,6 +25,41 @@ def test_one_goes_on_at_once_and_many_one_after_the_other():
         start = loop.time()
         await come()
         assert passed[-1] == 0
+
+    run_virtually(main())
+
+
+def test_a_loop_that_was_late_lets_nobody_catch_up():
+    async def main():
+        loop = asyncio.get_running_loop()
+        late = 0.0
+        turnstile = Turnstile(lambda: loop.time() + late, 0.01)
+        passed = []
+
+        async def come():
+            await turnstile.turn()
+            passed.append(loop.time())
+
+        waiting = [asyncio.ensure_future(come()) for _ in range(5)]
+        await turns()
+        late = 100.0
+        await asyncio.gather(*waiting)
+        assert all(b - a >= 0.0099 for a, b in pairwise(passed))
+
+    run_virtually(main())
+
+
+def test_who_is_cancelled_is_passed_over():
+    async def main():
+        loop = asyncio.get_running_loop()
+        turnstile = Turnstile(loop.time, 0.01)
+        await turnstile.turn()
+        gone, stays = (asyncio.ensure_future(turnstile.turn()) for _ in range(2))
+        await turns()
+        gone.cancel()
+        start = loop.time()
+        await stays
+        assert loop.time() - start < 0.011
 
     run_virtually(main())
 

@@ -45,15 +45,11 @@ class Owner(Protocol):
     def leader(self) -> "Attempt | None":
         """The attempt whose events are appended."""
 
-    @property
-    def answered(self) -> bool:
-        """Whether every choice was shown to its finish."""
-
     def lead(self, attempt: "Attempt", began: float, sent: float) -> None:
         """``attempt`` has output: from now on only it appends."""
 
-    def show(self, events: Sequence[AnyEvent]) -> None:
-        """Append ``events``, the leader's, to the log."""
+    def show(self, events: Sequence[AnyEvent]) -> bool:
+        """Append ``events``, the leader's, to the log; say whether every choice was shown to its finish."""
 
     def progress_of(self, attempt: "Attempt") -> Progress:
         """Return what ``attempt`` has brought, for its watch."""
@@ -66,6 +62,7 @@ class Attempt:
     """One try at one target: the sink of its source, and the buffer before the gate."""
 
     __slots__ = (
+        "_answered",
         "_began",
         "_buffer",
         "_decoder",
@@ -88,6 +85,7 @@ class Attempt:
     ) -> None:
         """Nothing is sent yet; see `open`. ``trial`` is told how it goes."""
         self._timers = timers
+        self._answered = False
         self._tail: asyncio.TimerHandle | None = None
         self.target = target
         self.source = conversation.source
@@ -147,10 +145,11 @@ class Attempt:
             events = self._decoder.feed(data)
             if events:
                 if self._owner.leader is self:
-                    self._owner.show(events)
+                    answered = self._owner.show(events)
                 else:
-                    self._pass_gate(events)
-                if self._owner.answered and self._tail is None:
+                    answered = self._pass_gate(events)
+                if answered and not self._answered:
+                    self._answered = True
                     self._tail = asyncio.get_running_loop().call_later(TAIL, self._is_late)
             if self._decoder.finished and not self.outcome.done():  # what it showed may have ended the run
                 self._complete()
@@ -180,7 +179,7 @@ class Attempt:
         self._stop_timers()
         if not self.outcome.done():
             self.source.abort()
-            if self._owner.leader is self and self._owner.answered and error.fault == "upstream":
+            if self._answered and error.fault == "upstream":
                 with suppress(UpstreamError):
                     self._owner.show(self._decoder.flush())
                 self.outcome.set_result(None)
@@ -204,17 +203,17 @@ class Attempt:
         self._unwatch()
         self.outcome.set_result(None)
 
-    def _pass_gate(self, events: Sequence[AnyEvent]) -> None:
+    def _pass_gate(self, events: Sequence[AnyEvent]) -> bool:
         """Hold ``events`` back until there is output among them; then lead, and show all."""
         self._buffer.extend(events)
         for event in events:
             if has_output(event):
-                self._lead()
-                return
+                return self._lead()
         if len(self._buffer) > self._owner.gate_events:
             raise UpstreamError("The provider sent much and said nothing.", code="upstream_malformed")
+        return False
 
-    def _lead(self) -> None:
+    def _lead(self) -> bool:
         if self._owner.leader is not self:
             self._trial.output()
             if self._key is not None:
@@ -222,4 +221,5 @@ class Attempt:
             self._owner.lead(self, self._began, self._sent)
         if self._buffer:
             buffer, self._buffer = self._buffer, []
-            self._owner.show(buffer)
+            return self._owner.show(buffer)
+        return False

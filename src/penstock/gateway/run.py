@@ -185,11 +185,6 @@ class Run:
         """How many events of an attempt may wait before its first output."""
         return self.settings.gate_events
 
-    @property
-    def answered(self) -> bool:
-        """Whether every choice was shown to its finish."""
-        return self._writer.answered
-
     def lead(self, attempt: Attempt, began: float, sent: float) -> None:
         """``attempt`` has output: from now on only it appends, and its rivals are left."""
         writer = self._writer
@@ -204,15 +199,17 @@ class Run:
             if rival is not attempt:
                 rival.abort()
 
-    def show(self, events: Sequence[AnyEvent]) -> None:
-        """Append ``events``, the leader's, to the log, as far as the filter lets them through."""
+    def show(self, events: Sequence[AnyEvent]) -> bool:
+        """Append ``events``, the leader's, to the log, as far as the filter lets them through; say whether
+        every choice was shown to its finish."""
         if self._ended or self.stream.lost:
-            return
+            return False
         stopped = self._writer.show(events, self.clock())
         if stopped is not None:
             self.stop("failed" if stopped.error else "completed", stopped.error)
         if self.stream.uncommitted > self.settings.high_water and not self._paused:
             self._pause()
+        return self._writer.answered
 
     def progress_of(self, attempt: Attempt) -> Progress:
         """Return what ``attempt`` has brought, for its watch."""

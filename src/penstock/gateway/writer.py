@@ -46,6 +46,7 @@ class Writer:
         "_max_bytes",
         "_meter",
         "_stream",
+        "answered",
         "characters",
         "spoken",
         "target",
@@ -73,16 +74,12 @@ class Writer:
         self._meter = meter
         self._filter = filter
         self._choices = choices
+        self.answered = False  # every choice was shown to its finish
         self._finished: set[int] = set()
         self._max_bytes = max_bytes
         self._bytes = 0
         self._asked_model = asked_model
         self._begun = begun
-
-    @property
-    def answered(self) -> bool:
-        """Whether every choice was shown to its finish."""
-        return len(self._finished) >= self._choices
 
     def show(self, events: Sequence[AnyEvent], now: float) -> FilterStop | None:
         """Append ``events`` as far as the filter lets them through; return why it wants to stop, if it does.
@@ -137,6 +134,7 @@ class Writer:
                     event = self._named(event)
                 elif type(event) is Finished:
                     self._finished.add(event.index)
+                    self.answered = len(self._finished) >= self._choices
                 self._meter.report(event)
                 if self.use is not None:
                     self.use.report(event)
