@@ -179,6 +179,7 @@ def test_every_setting_is_documented_under_its_part():
         "keys": config.KeyConfig,
         "jwt": config.IssuerConfig,
         "ledger": config.LedgerConfig,
+        "presets": config.PresetConfig,
         "limits": config.LimitConfig,
         "prices": config.PriceConfig,
         "budgets": config.BudgetConfig,

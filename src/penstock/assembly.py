@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from penstock.config import (
     BadConfig,
     Config,
+    PresetConfig,
     Problem,
     ProviderConfig,
     RouteConfig,
@@ -28,6 +29,7 @@ from penstock.gateway.balance import Balance
 from penstock.gateway.counting import Counter
 from penstock.gateway.gateway import Gateway, GatewaySettings
 from penstock.gateway.health import HealthSettings
+from penstock.gateway.presets import Parameters, Preset, Variable
 from penstock.gateway.publications import PublicationSettings
 from penstock.gateway.rescue import RetrySettings
 from penstock.gateway.router import Pattern, Routing
@@ -149,6 +151,7 @@ def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
         default_model=routing.default_model,
         pages=read_pages(),
         counter=Counter(gateway, providers, routing),
+        presets={name: _preset(name, said, routing) for name, said in config.presets.items()},
         desk=desk,
         books=ledger,
         purses=budgets.purses,
@@ -417,6 +420,19 @@ def _prices(config: Config) -> Prices:
         if provider.kind in known
     }
     return Prices(table, addresses)
+
+
+def _preset(name: str, said: PresetConfig, routing: Routing) -> Preset:
+    variables = {one: Variable(**msgspec.structs.asdict(about)) for one, about in said.variables.items()}
+    return Preset(
+        name,
+        said.model or routing.default_model,
+        said.system,
+        said.content,
+        said.description,
+        variables,
+        Parameters(**msgspec.structs.asdict(said.parameters)),
+    )
 
 
 def _first_target(routing: Routing, model: str) -> tuple[str, str] | None:

@@ -15,6 +15,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from penstock.config_text import NotYaml, read_text
+from penstock.gateway.presets import CONTENT, PLACE, RESERVED, places
 from penstock.gateway.rescue import RetrySettings
 from penstock.policies.jwt_settings import ASYMMETRIC, SYMMETRIC
 from penstock.providers.anthropic import BASE_URL as ANTHROPIC_URL
@@ -207,7 +208,7 @@ class RouteConfig(Settings, frozen=True):
 class RoutesConfig(Settings, frozen=True):
     """The routes that create streams: ``GET /stream``, ``POST /v1/streams``, OpenAI's chat completions,
     legacy completions and responses, Anthropic's messages, Gemini's contents, Ollama's chats and prompts,
-    the AI SDK's chats."""
+    the AI SDK's chats, presets."""
 
     stream: RouteConfig = RouteConfig()
     streams: RouteConfig = RouteConfig()
@@ -218,6 +219,7 @@ class RoutesConfig(Settings, frozen=True):
     gemini: RouteConfig = RouteConfig()
     ollama: RouteConfig = RouteConfig()
     ai_sdk: RouteConfig = RouteConfig()
+    presets: RouteConfig = RouteConfig()
 
 
 class KeyConfig(Settings, frozen=True):
@@ -279,7 +281,7 @@ class PriceConfig(Settings, frozen=True):
 class LimitConfig(Settings, frozen=True):
     """How much at once and in a time, for each of whom it means (`penstock.policies.limits.Limit`)."""
 
-    by: Literal["key", "team", "principal", "model", "address", "all"] = "key"
+    by: Literal["key", "team", "principal", "model", "preset", "address", "all"] = "key"
     match: str = "*"
     requests_per_minute: int = 0
     tokens_per_minute: int = 0
@@ -287,6 +289,39 @@ class LimitConfig(Settings, frozen=True):
     concurrent: int = 0
     queue: int = 0
     wait: float = 10.0
+
+
+class VariableConfig(Settings, frozen=True):
+    """A place in a preset's texts (`penstock.gateway.presets.Variable`)."""
+
+    default: str | None = None
+    choices: tuple[str, ...] = ()
+    max_chars: int = 1_000
+    description: str = ""
+
+
+class ParametersConfig(Settings, frozen=True):
+    """What a preset asks the model with (`penstock.gateway.presets.Parameters`)."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    reasoning_effort: str | None = None
+
+
+class PresetConfig(Settings, frozen=True):
+    """A request that the operator wrote (`penstock.gateway.presets.Preset`)."""
+
+    model: str = ""
+    system: str = ""
+    content: str = "{{content}}"
+    description: str = ""
+    variables: dict[str, VariableConfig] = {}
+    parameters: ParametersConfig = ParametersConfig()
 
 
 class BudgetConfig(Settings, frozen=True):
@@ -318,6 +353,7 @@ class Config(Settings, frozen=True):
     jwt: dict[str, IssuerConfig] = {}
     anonymous: bool | None = None
     ledger: LedgerConfig = LedgerConfig()
+    presets: dict[str, PresetConfig] = {}
     limits: list[LimitConfig] = []
     prices: dict[str, PriceConfig] = {}
     budgets: list[BudgetConfig] = []
@@ -553,6 +589,8 @@ def _problems(config: Config) -> Iterator[Problem]:
         for part in price.__struct_fields__:
             if not 0 <= (getattr(price, part) or 0) < 1e6:
                 yield Problem(f"prices.{name}.{part}", "write US dollars for a million tokens, 0 or more")
+    for name, preset in config.presets.items():
+        yield from _bad_preset(f"presets.{name}", name, preset)
     for number, limit in enumerate(config.limits):
         counts = ("requests_per_minute", "tokens_per_minute", "tokens_per_day", "concurrent", "queue")
         for part in counts:
@@ -639,6 +677,30 @@ def _bad_keys(config: Config) -> Iterator[Problem]:
             if not is_origin(origin):
                 what = "write an origin as browsers send it, such as https://app.example.com"
                 yield Problem(f"keys.{name}.origins[{number}]", what)
+
+
+def _bad_preset(where: str, name: str, preset: PresetConfig) -> Iterator[Problem]:
+    if not NAME.fullmatch(name):
+        yield Problem(where, "name it in up to 64 letters, digits and . _ @ : -")
+    for text in ("system", "content"):
+        if unknown := places(getattr(preset, text)) - {CONTENT, *preset.variables}:
+            what = f"{{{{{sorted(unknown)[0]}}}}} is no variable of this preset: name it under variables"
+            yield Problem(f"{where}.{text}", what)
+    used = places(preset.system, preset.content)
+    for variable, said in preset.variables.items():
+        at = f"{where}.variables.{variable}"
+        if variable in RESERVED or not PLACE.fullmatch(f"{{{{{variable}}}}}"):
+            taken = ", ".join(sorted(RESERVED))
+            yield Problem(at, f"a variable is named in letters, digits and _, and not {taken}")
+        elif variable not in used:
+            yield Problem(at, f"{{{{{variable}}}}} stands nowhere in system or content")
+        if said.default is not None and said.choices and said.default not in said.choices:
+            yield Problem(f"{at}.default", "write one of the choices")
+        if said.max_chars < 1:
+            yield Problem(f"{at}.max_chars", "write a number of characters, 1 or more")
+    limit = preset.parameters.max_tokens
+    if limit is not None and limit < 1:
+        yield Problem(f"{where}.parameters.max_tokens", "write a number of tokens, 1 or more")
 
 
 def _bad_issuer(where: str, name: str, issuer: IssuerConfig) -> Iterator[Problem]:

@@ -40,6 +40,9 @@ SPENDING = {
     ("POST", "/v1/responses/{stream}/cancel"),
     ("DELETE", "/v1/responses/{stream}"),
     ("POST", "/v1/tokens"),
+    ("POST", "/v1/presets/{preset}"),
+    ("GET", "/v1/presets/{preset}"),
+    ("POST", "/v1/presets/{preset}/links"),
     ("POST", "/v1/admin/keys"),
     ("POST", "/v1/admin/keys/{key}/rotate"),
     ("DELETE", "/v1/admin/keys/{key}"),
@@ -335,6 +338,7 @@ def path(pattern):
     values = {
         "{stream}": stream,
         "{key}": "0123456789",
+        "{preset}": "none",
         "{model:path}": "demo",
         "{file:path}": "index.html",
         "{path:path}": "logs/app",
@@ -348,7 +352,7 @@ def test_every_route_that_spends_or_stops_is_known_here():
     """A new route that is neither a read nor in the list must be thought about."""
     asks = ("POST", "/api/show")  # a read, in spite of its method
     spending = {pair for pair in GUARDED if pair[0] != "GET" and pair != asks}
-    assert spending | {("GET", "/stream")} == SPENDING
+    assert spending | {("GET", "/stream"), ("GET", "/v1/presets/{preset}")} == SPENDING
 
 
 async def ask(gateway, method, pattern, **headers):

@@ -75,6 +75,7 @@ class BrowserTokens:
                 origins=order.origins or grant.origins,
                 addresses=(),  # a page comes from its reader's address, not from its back end's
                 preset=order.preset,
+                once=order.once,
                 spend=order.spend,
                 account=f"token:{number}",
                 ends_at=expires_at,

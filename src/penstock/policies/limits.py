@@ -26,7 +26,7 @@ from penstock.types.errors import ClientError
 from penstock.types.outcomes import Outcome
 from penstock.types.principals import OF, Principal
 
-By: TypeAlias = Literal["key", "team", "principal", "model", "address", "all"]
+By: TypeAlias = Literal["key", "team", "principal", "model", "preset", "address", "all"]
 
 MINUTE: Final = 60.0
 DAY: Final = 86_400.0
@@ -50,7 +50,7 @@ class Limit(msgspec.Struct, frozen=True):
     queue: int = 0
     wait: float = 10.0
 
-    def subject(self, principal: Principal, model: str) -> str | None:
+    def subject(self, principal: Principal, model: str, preset: str = "") -> str | None:
         """Return whose gate of this rule a call passes; None for nobody's."""
         match self.by:
             case "key":
@@ -61,6 +61,8 @@ class Limit(msgspec.Struct, frozen=True):
                 name = principal.team
             case "model":
                 name = model
+            case "preset":
+                name = preset
             case "address":
                 name = neighbourhood(principal.address)
             case "all":
@@ -173,7 +175,7 @@ class Limits:
 
     async def admit(self, call: Call) -> Admission:
         """Raises `ClientError`: 429 when a gate is closed, 413 when the request will never fit."""
-        gates = self._gates_of(call.principal, call.request.model)
+        gates = self._gates_of(call.principal, call.request.model, call.preset)
         if not gates:
             return Admission(call)
         tokens = call.input_tokens
@@ -334,10 +336,10 @@ class Limits:
                     window.give_back(slot, 1 if window is gate.requests else tokens)
         self._serve()
 
-    def _gates_of(self, principal: Principal, model: str) -> list[Gate]:
+    def _gates_of(self, principal: Principal, model: str, preset: str = "") -> list[Gate]:
         found = []
         for number, rule in enumerate(self._rules):
-            subject = rule.subject(principal, model)
+            subject = rule.subject(principal, model, preset)
             if subject is not None:
                 found.append(self._gate(number, subject))
         return found
@@ -361,7 +363,7 @@ class Limits:
         requests: list[Window] = []
         tokens: list[Window] = []
         for number, rule in enumerate(self._rules):
-            subject = None if rule.by == "model" else rule.subject(principal, "")
+            subject = None if rule.by in ("model", "preset") else rule.subject(principal, "")
             if subject is not None:
                 gate = self._gate(number, subject)
                 requests += [gate.requests] if gate.requests else []

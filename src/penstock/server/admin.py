@@ -247,6 +247,9 @@ async def make_token(request: Request) -> Response:
         if not is_origin(origin):
             message = f"'{origin[:100]}' is no origin: write https://app.example.com."
             raise ClientError(message, code="invalid_value", param="origins")
+    if asked.preset and asked.preset not in ctx.presets:
+        message = f"There is no preset '{asked.preset[:100]}'."
+        raise ClientError(message, code="preset_not_found", status=404, param="preset")
     order = TokenOrder(
         user=asked.user,
         models=asked.models,

@@ -25,6 +25,7 @@ from penstock.server import (
     models,
     ollama,
     openai_responses,
+    presets,
     reads,
     sessions,
     streams,
@@ -93,6 +94,11 @@ def routes() -> list[Route]:
         # Anthropic Messages
         Route("/v1/messages", generations.messages, methods=["POST"]),
         Route("/v1/messages/count_tokens", models.count_tokens, methods=["POST"]),
+        # presets
+        Route("/v1/presets", presets.list_presets, methods=["GET"]),
+        Route("/v1/presets/{preset}", presets.stream_preset, methods=["GET"]),
+        Route("/v1/presets/{preset}", presets.run_preset, methods=["POST"]),
+        Route("/v1/presets/{preset}/links", presets.make_preset_link, methods=["POST"]),
         # identity
         Route("/v1/tokens", admin.make_token, methods=["POST"]),
         Route("/v1/admin/keys", admin.list_keys, methods=["GET"]),

@@ -14,6 +14,7 @@ from starlette.types import Scope
 
 from penstock.gateway.counting import Counter
 from penstock.gateway.gateway import Gateway
+from penstock.gateway.presets import Preset
 from penstock.server.chats import Chats
 from penstock.server.conversations import Conversations
 from penstock.server.errors import speaks_gemini
@@ -129,6 +130,7 @@ class Context:
         default_model: str = "",
         pages: Mapping[str, File] | None = None,
         counter: Counter,
+        presets: Mapping[str, Preset] | None = None,
         desk: Desk | None = None,
         minter: Minter | None = None,
         books: Books | None = None,
@@ -152,6 +154,7 @@ class Context:
         self.default_model = default_model
         self.pages = pages or {}
         self.counter = counter
+        self.presets = presets or {}
         self.desk = desk
         self.books = books
         self.purses = purses

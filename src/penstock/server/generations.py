@@ -239,7 +239,7 @@ async def simple_stream(request: Request) -> AnyResponse:
         ttl=route.retention,
         at_rest=route.at_rest,
     )
-    format = _simple_format(query.get("format", ""), request.headers.get("accept", ""))
+    format = simple_format(query.get("format", ""), request.headers.get("accept", ""))
     cursors = {name: query.get(name, "") for name in RECONNECT_QUERIES}
     if given := given_cursor(request.headers, cursors):
         stream = await resumed(ctx, given, call)
@@ -248,7 +248,8 @@ async def simple_stream(request: Request) -> AnyResponse:
     return follow(ctx, started.stream, format, principal, request_id=call.request_id)
 
 
-def _simple_format(name: str, accept: str) -> Format:
+def simple_format(name: str, accept: str) -> Format:
+    """Return what ``format=`` and ``Accept`` ask for, on routes for an EventSource; raises `ClientError`."""
     chosen = by_accept(accept)
     if chosen is not NATIVE:
         return chosen

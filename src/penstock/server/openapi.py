@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from starlette.routing import Route
 
-from penstock.server import admin, shapes
+from penstock.server import admin, presets, shapes
 from penstock.server.guard import KEY_HEADERS
 from penstock.server.operations import (
     ANY,
@@ -60,7 +60,13 @@ Server-sent events are described by `x-itemSchema`, which is what OpenAPI 3.2 ca
 """
 
 
-ASKED: Final = (admin.KeyRequest, admin.RotateRequest, admin.TokenRequest)
+ASKED: Final = (
+    admin.KeyRequest,
+    admin.RotateRequest,
+    admin.TokenRequest,
+    presets.PresetCall,
+    presets.PresetLinkRequest,
+)
 """Bodies that are decoded into the very types that describe them."""
 
 

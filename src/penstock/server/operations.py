@@ -20,6 +20,7 @@ from penstock.server import (
     models,
     ollama,
     openai_responses,
+    presets,
     reads,
     shapes,
     streams,
@@ -175,6 +176,7 @@ PARAMETERS: Final[Mapping[str, Json]] = {
     ),
     "content": _query("content", "What to say to the model.", type="string", minLength=1)
     | {"required": True},
+    "said": _query("content", "What to say, where the preset has a place for it."),
     "model": _query("model", "Which model; the gateway's default without."),
     "system": _query("system", "A system prompt."),
     "format": _query("format", "`json` for native events.", type="string", enum=["text", "json"]),
@@ -262,6 +264,7 @@ PARAMETERS: Final[Mapping[str, Json]] = {
 
 PLACES: Final[Mapping[str, str]] = {
     "chat": "The id of a chat, which the page chose.",
+    "preset": "The name of a preset.",
     "key": "The id of a key: what stands after `pk_`.",
     "stream": "The id of a stream; a dialect's id of it (`chatcmpl-…`) does as well.",
     "model": "A model's name, slashes included.",
@@ -346,6 +349,8 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     },
     "ResponsesRequest": {"model": "demo", "input": "Hello", "stream": True},
     "LinkRequest": {"scope": "read", "ttl_s": 3600},
+    "PresetCall": {"content": "Good morning", "variables": {"language": "German"}},
+    "PresetLinkRequest": {"spend_usd": 0.01, "ttl_s": 600},
     "TokenRequest": {"user": "alice", "models": ["demo"], "spend_usd": 0.05, "ttl_s": 600},
     "KeyRequest": {"name": "web-app", "team": "shop", "models": ["demo*"], "ttl_s": 7776000},
     "RotateRequest": {"grace_s": 86400},
@@ -889,6 +894,63 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
         "CountRequest",
         statuses=STATUSES,
     ),
+    presets.list_presets: Operation(
+        "Presets",
+        "List the presets",
+        {200: _json("Those that the caller may use.", "PresetList", ("x-request-id", "Cache-Control"))},
+    ),
+    presets.run_preset: Operation(
+        "Presets",
+        "Ask with a preset",
+        {
+            200: _EVENTS,
+            201: _json(
+                "With `Prefer: respond-async`: the stream goes on by itself.",
+                "StreamAccepted",
+                STREAM_HEADERS,
+            ),
+        },
+        [BODY, {"missing_required_parameter": 400, "preset_not_found": 404}, CURSOR, START],
+        "What is said to the model is the operator's; the caller says `content` and the variables.",
+        ("Idempotency-Key", "Resume", "Prefer", "Stream-On-Disconnect", "Stream-Join"),
+        "PresetCall",
+    ),
+    presets.stream_preset: Operation(
+        "Presets",
+        "Ask with a preset, with an EventSource or curl",
+        {
+            200: Gives(
+                "The answer, live.",
+                {
+                    "text/event-stream": "SimpleEvent",
+                    "application/x-ndjson": "NativeLine",
+                    "text/plain": "Text",
+                },
+                STREAM_HEADERS,
+            ),
+            204: _AT_END,
+        },
+        [VALUE, {"missing_required_parameter": 400, "preset_not_found": 404}, CURSOR, START],
+        "With a link's token no key is needed. Variables are queries of their own names.",
+        ("said", "format", "key", "Resume", "resume", "Stream-On-Disconnect", "token"),
+        who="key or link",
+    ),
+    presets.make_preset_link: Operation(
+        "Presets",
+        "Make a link that starts a preset, once",
+        {201: _json("The link, this once.", "PresetLink", ("x-request-id", "Cache-Control"))},
+        [
+            BODY,
+            {
+                "unasked_request": 403,
+                "key_required": 403,
+                "preset_not_allowed": 403,
+                "preset_not_found": 404,
+            },
+        ],
+        "For a bare EventSource on a page: bound to the preset, to what it may cost, and to a time.",
+        body="PresetLinkRequest",
+    ),
     admin.make_token: Operation(
         "Identity",
         "Make a token for a page",
@@ -900,6 +962,7 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
                 "key_required": 403,
                 "model_not_allowed": 403,
                 "preset_not_allowed": 403,
+                "preset_not_found": 404,
             },
         ],
         "A back end exchanges its key for a token that is bound to models or a preset, to what it may cost "

@@ -421,6 +421,41 @@ class BudgetStates(Struct):
     data: list[BudgetState]
 
 
+class PresetVariable(Struct):
+    """What can be said in a place of a preset."""
+
+    required: bool
+    max_chars: Count
+    default: str | UnsetType = UNSET
+    choices: list[str] | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+
+
+class PresetShown(Struct):
+    """A preset, without what it says to the model."""
+
+    name: str
+    model: str
+    variables: dict[str, PresetVariable]
+    description: str | UnsetType = UNSET
+
+
+class PresetList(Struct):
+    """All that the caller may use."""
+
+    object: Literal["list"]
+    data: list[PresetShown]
+
+
+class PresetLink(Struct):
+    """A link: whoever has it may start this preset, once."""
+
+    token: str
+    principal: str
+    expires_at: Seconds
+    url: str
+
+
 class TokenMade(Struct):
     """A token for a page, and whose streams those are that it starts."""
 

@@ -74,7 +74,7 @@ class KeyOrder(msgspec.Struct, frozen=True):
 
 class TokenOrder(msgspec.Struct, frozen=True):
     """What a token for a page shall be good for. ``user`` names whom the page is for; ``spend`` is in
-    nano-dollars, ``ttl`` in seconds."""
+    nano-dollars, ``ttl`` in seconds; ``once``: one call."""
 
     user: str = ""
     models: tuple[str, ...] = ()
@@ -82,6 +82,7 @@ class TokenOrder(msgspec.Struct, frozen=True):
     origins: tuple[str, ...] = ()
     spend: int | None = None
     ttl: float = 900.0
+    once: bool = False
 
 
 class Token(NamedTuple):

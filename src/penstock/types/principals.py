@@ -18,8 +18,8 @@ class Grant(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a principal may do; empty for everything.
 
     ``models`` and ``routes`` are patterns, ``origins`` whole, ``addresses`` networks (`10.0.0.0/8`).
-    ``preset``: this one and nothing else. ``spend``: nano-dollars that everything under ``account``
-    may cost in all. ``ends_at`` is Unix time.
+    ``preset``: this one and nothing else; ``once``: one call. ``spend``: nano-dollars that everything
+    under ``account`` may cost in all. ``ends_at`` is Unix time.
     """
 
     models: tuple[str, ...] = ()
@@ -27,6 +27,7 @@ class Grant(msgspec.Struct, frozen=True, omit_defaults=True):
     origins: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     preset: str = ""
+    once: bool = False
     spend: int | None = None
     account: str = ""
     ends_at: float | None = None

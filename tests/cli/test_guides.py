@@ -1,0 +1,75 @@
+"""The commands on the pages about keys, limits, usage and presets do what the pages say."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.clients.gateway import PATIENCE, serving
+
+GUIDE = Path(__file__).parents[2] / "docs" / "guide"
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return [text for kind, text in FENCE.findall((GUIDE / page).read_text()) if kind == language]
+
+
+@pytest.fixture
+def follow(tmp_path, environ):
+    """Run all commands of a page, in one shell, beside a gateway with settings of that page."""
+
+    def follow(page: str, settings: dict) -> list[str]:
+        programs = tmp_path / "bin"
+        programs.mkdir()
+        penstock = programs / "penstock"
+        penstock.write_text(f'#!/bin/sh\nexec {sys.executable} -m penstock "$@"\n')
+        penstock.chmod(0o755)
+        (programs / "python3").symlink_to(sys.executable)
+        with serving(tmp_path / "own", settings) as gateway:
+            script = "\n".join(blocks(page, "bash")).replace("http://localhost:8080", gateway.url)
+            path = f"{programs}{os.pathsep}{environ['PATH']}"
+            data = str(tmp_path / "own" / "data")
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", script],
+                env={**environ, "PATH": path, "PENSTOCK_DATA": data},
+                capture_output=True,
+                text=True,
+                timeout=2 * PATIENCE,
+                cwd=tmp_path,
+            )
+            assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    return follow
+
+
+def test_keys_are_made_used_replaced_and_exchanged_for_tokens(follow):
+    lines = follow("keys.md", {})
+    assert lines[0].startswith('{"object":"list"')
+    assert "\tweb-app\t\tactive\t" in lines[0] + lines[1]
+    assert '"principal":"web-app/alice"' in lines[-1]
+
+
+def test_limits_are_told_in_headers(follow):
+    (settings,) = blocks("limits.md", "yaml")
+    lines = follow("limits.md", yaml.safe_load(settings))
+    assert "x-ratelimit-limit-requests: 60" in [line.lower() for line in lines]
+
+
+def test_usage_is_shown_as_the_page_says(follow):
+    budgets = yaml.safe_load(blocks("usage.md", "yaml")[0])
+    lines = follow("usage.md", budgets)
+    assert lines == ["Nothing was used in that time.", "Nothing was used in that time.", "[]"]
+
+
+def test_presets_answer_by_key_by_url_and_by_link(follow):
+    (settings,) = blocks("presets.md", "yaml")
+    lines = follow("presets.md", yaml.safe_load(settings))
+    assert lines[0].startswith('Text: Guten Morgen{"object":"list"')
+    assert sum(line == "event: done" for line in lines) == 2
+    assert "data: Text: " in lines or any(line.startswith("data: Text:") for line in lines)
