@@ -54,7 +54,7 @@ torture: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp  ## Kill gateways in
 	PENSTOCK_FAULTS=all $(BIN)/pytest tests/faults/test_providers.py $(ARGS)
 	PENSTOCK_SETTLEMENTS=10000 $(BIN)/pytest tests/gateway/test_accounting.py $(ARGS)
 	PENSTOCK_CUTS=all $(BIN)/pytest tests/clients/torture/test_byte_cuts.py $(ARGS)
-	PENSTOCK_CUTS=all $(BIN)/pytest tests/clients/torture/test_socket_cuts.py $(ARGS)
+	PENSTOCK_CUTS=all $(BIN)/pytest -o asyncio_debug=false tests/clients/torture/test_socket_cuts.py $(ARGS)
 
 autobahn: $(VENV)/.stamp-dev  ## Autobahn's fuzzing client against our WebSocket parts (wants a Python 2.7)
 	$(BIN)/python -m tests.conformance.autobahn $(ARGS)

@@ -84,6 +84,31 @@ def test_event_source_shows_the_answer(page, tmp_path, upstream, greeting):
             assert page.text_content("#answer") == greeting
 
 
+def test_live_translation_follows_what_is_typed_and_comes_back(page, tmp_path, upstream, complaints):
+    example = (EXAMPLES / "live_translation.html").read_text()
+    with relaying("http://127.0.0.1:9") as somewhere:  # an origin of its own, as in its README
+        options = ("--allow-origin", somewhere.url)
+        with serving(tmp_path, settings(upstream), *options) as gateway:
+            somewhere.pages["/page.html"] = example.replace("http://localhost:8080", gateway.url)
+            page.goto(f"{somewhere.url}/page.html")
+            page.wait_for_function("state.textContent === 'ready'")
+            page.locator("#text").press_sequentially("Hello streaming world")
+            page.wait_for_function("translation.textContent === 'Ellohay eamingstray orldway'")
+            page.locator("#text").fill("Type on")
+            page.wait_for_function("translation.textContent === 'Ypetay onway'")
+            page.wait_for_function("state.textContent === 'translated'")
+            listed = gateway.get("/v1/streams?limit=100")["data"]
+            assert len(listed) > 2
+            assert {one["status"] for one in listed} <= {"completed", "cancelled"}
+            gateway.restart()
+            page.locator("#text").fill("Still here")
+            page.wait_for_function("translation.textContent === 'Illstay erehay'")
+            page.goto("about:blank")
+    complaints.settle()
+    assert all("WebSocket" in complaint for complaint in complaints)  # while the gateway was away
+    complaints.clear()
+
+
 @pytest.fixture
 def fastapi(tmp_path):
     """The FastAPI example, started as its README says; stopped well at the end."""

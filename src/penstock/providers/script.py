@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from penstock.providers.pieces import MAX_WORD_CHARS, pieces, words
+from penstock.providers.pig_latin import translate
 from penstock.providers.provider import CONTINUE_PROMPT
 from penstock.types.errors import ClientError, UpstreamError, upstream_reset
 from penstock.types.events import (
@@ -361,6 +362,10 @@ def _answer_echo(scene: Scene, index: int) -> Voice:
     return _speak(scene, index, _repeated(scene.said, scene.settings.tokens), words)
 
 
+def _answer_translation(scene: Scene, index: int) -> Voice:
+    return _speak(scene, index, (translate(scene.said),), words)
+
+
 def _answer_long(scene: Scene, index: int) -> Voice:
     paragraphs = scene.texts["long"].split("\n\n")
     opening = f"You asked: “{scene.quote}”. This is a long answer; its paragraphs are numbered.\n\n"
@@ -539,6 +544,11 @@ MODELS: Final[Mapping[str, ScriptedModel]] = MappingProxyType(
     {
         "demo": ScriptedModel("Talks about Penstock in Markdown, at the pace of a real model.", _answer_demo),
         "demo-echo": ScriptedModel("Repeats your last message, word by word.", _answer_echo),
+        "demo-translate": ScriptedModel(
+            "Translates your last message into Pig Latin.",
+            _answer_translation,
+            {"first_token_delay": 0.05, "tokens_per_second": 40.0},
+        ),
         "demo-long": ScriptedModel(
             "A very long answer: about 4,000 tokens at 100 a second.",
             _answer_long,

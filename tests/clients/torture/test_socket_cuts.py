@@ -25,7 +25,7 @@ from tests.server.conftest import config, running
 
 SAMPLE = 60
 AT_ONCE = 16
-TEXT = "".join(PIECES[:12]) + " and so on"
+TEXT = "".join(PIECES[:8]) + " and so on"
 RST = struct.pack("ii", 1, 0)
 
 
@@ -138,7 +138,7 @@ async def test_no_cut_of_a_socket_costs_an_entry(way):
         async with relaying(gateway.port) as (relay, port):
             judge(await read_through(port, "whole"))
             size = relay.seen[way]
-        places = [(offset, kind) for offset in range(size) for kind in ("rst", "fin")]
+        places = [(offset, ("rst", "fin")[offset % 2]) for offset in range(size)]
         if not ALL:
             chance = random.Random(way)
             places = [places[0], *chance.sample(places[1:-1], SAMPLE - 2), places[-1]]
