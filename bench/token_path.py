@@ -4,7 +4,7 @@ A provider's bytes are handed to the source as the HTTP client would, pass decod
 and reach a reader that is caught up, whose connection only counts. The figure is the least of many
 rounds, so it holds still on a machine that does not: it is for comparing commits, not for promises.
 
-    python -m bench.token_path [--store memory|embedded] [--rounds 60] [--profile]
+    python -m bench.token_path [--store memory|embedded] [--rounds 60] [--policies] [--profile]
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import cProfile
 import json
 import pstats
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from time import perf_counter_ns
+from time import perf_counter_ns, time
 from typing import Any, cast
 
 import structlog
@@ -25,6 +25,12 @@ import uvloop
 
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.router import Routing
+from penstock.policies.access import Access
+from penstock.policies.accounting import Accounting
+from penstock.policies.budget import Budget, Budgets
+from penstock.policies.chain import Chain
+from penstock.policies.limits import Limit, Limits
+from penstock.policies.prices import Price, Prices
 from penstock.providers.http import HttpSource
 from penstock.providers.provider import Conversation, Model, Target
 from penstock.server.downstream import Downstream
@@ -35,8 +41,9 @@ from penstock.streams.embedded import EmbeddedStore
 from penstock.streams.memory import MemoryStore
 from penstock.streams.store import Store
 from penstock.types.calls import Call
-from penstock.types.principals import ANONYMOUS
+from penstock.types.principals import Grant, Principal
 from penstock.types.requests import GenerationRequest, Message
+from penstock.types.usage import UsageRow
 from penstock.upstream.http1 import Request, ResponseSink
 from penstock.wire.openai_chat import OPENAI_CHAT
 
@@ -127,18 +134,39 @@ class Sinkhole:
     def on_doubt(self, callback: Callable[[], None] | None) -> None: ...
 
 
-async def measure(store: Store, format: Format, rounds: int, profile: bool) -> float:
+class Nowhere:
+    """Takes the rows of the ledger."""
+
+    def record_nowait(self, rows: Sequence[UsageRow]) -> None: ...
+
+
+def every_policy() -> Chain:
+    """Return keys' grants, limits and budgets, all of which mean every call."""
+    loop = asyncio.get_running_loop()
+    limits = Limits(
+        [Limit("all", concurrent=10_000, tokens_per_day=10**12), Limit("key", concurrent=10_000)], loop.time
+    )
+    budgets = Budgets([Budget("all", 10**15), Budget("key", 10**15, "day"), Budget("team", 10**15)], time)
+    prices = Prices({"*": Price(1, 2)}, {})
+    return Chain([Access(time), limits, Accounting(prices, budgets, Nowhere(), lambda _: ("bench", "bench"))])
+
+
+WHO = Principal("bench", key="k", team="t", grant=Grant(models=("bench*",)), address="127.0.0.1")
+
+
+async def measure(store: Store, format: Format, rounds: int, *, policies: bool, profile: bool) -> float:
     """Return the least time of a token over all rounds, in nanoseconds."""
     tap = Tap()
     routing = Routing({"bench": (Target("bench/bench", "bench", "bench"),)})
     token = chunk({"content": "t=1234567890123456 "})
     renderings = Renderings()
     best = float("inf")
-    async with Gateway(store, {"bench": Provider(tap)}, routing) as gateway:
+    policy = every_policy() if policies else None
+    async with Gateway(store, {"bench": Provider(tap)}, routing, policy=policy) as gateway:
         request = GenerationRequest("bench", (Message("user", "x"),), stream=True)
         readers = []
         for _ in range(STREAMS):
-            started = await gateway.start(Call(ANONYMOUS, "bench", request))
+            started = await gateway.start(Call(WHO, "bench", request))
             down = cast("Downstream", Sinkhole())
             reader = Reader(started.stream, format, down, renderings, position=0)
             readers.append(asyncio.ensure_future(reader.run(b"")))
@@ -176,16 +204,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--store", choices=("memory", "embedded"), default="embedded")
     parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--policies", action="store_true", help="with all of them, and without, in turns")
     parser.add_argument("--profile", action="store_true", help="where the time goes, by function")
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
     formats = {"openai_chat": openai_chat(include_usage=False, with_ids=False), "native": NATIVE}
     for name, format in formats.items():
-        with tempfile.TemporaryDirectory() as folder:
-            store: Store = EmbeddedStore(Path(folder)) if options.store == "embedded" else MemoryStore()
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                best = runner.run(measure(store, format, options.rounds, options.profile))
-        print(f"{options.store:9} {name:12} {best / 1000:6.2f} µs a token")
+        figures = []
+        for policies in (False, True, False, True) if options.policies else (False,):
+            with tempfile.TemporaryDirectory() as folder:
+                store: Store = EmbeddedStore(Path(folder)) if options.store == "embedded" else MemoryStore()
+                with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                    work = measure(store, format, options.rounds, policies=policies, profile=options.profile)
+                    best = runner.run(work)
+            figures.append(best)
+            said = ", with all policies" if policies else ""
+            print(f"{options.store:9} {name:12} {best / 1000:6.2f} µs a token{said}")
+        if options.policies:
+            without, with_all = min(figures[::2]), min(figures[1::2])
+            print(f"{options.store:9} {name:12} policies: {with_all / without:5.3f} times")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
 """Who comes with which credential, from where: keys that change meanwhile, addresses, origins."""
 
+import asyncio
+
 import pytest
 
-from penstock.policies.api_keys import FRESHNESS, NO_NEWS, KeyRing
+from penstock.policies.api_keys import FRESHNESS, NO_NEWS, PATIENCE, PAUSE, KeyRing
 from penstock.policies.browser_tokens import BrowserTokens
 from penstock.policies.identities import Identities
 from penstock.types.errors import ClientError, GatewayError
 from penstock.types.keys import KeyRecord, TokenOrder, hash_key, new_key
 from penstock.types.principals import Grant, Whence
+from tests.virtual_time import run_virtually
 
 NOW = 1_800_000_000.0
 
@@ -97,7 +100,35 @@ async def test_while_the_ledger_is_away_known_keys_are_good(ring, source, clock)
     await ring.find(key)
     source.away = True
     clock.now += FRESHNESS + 0.1
+    for _ in range(10):
+        assert (await ring.find(key)).id == "app"
+    assert source.reads == 2  # and nobody else is made to wait for it
+    source.away = False
+    clock.now += PAUSE + FRESHNESS + 0.1
     assert (await ring.find(key)).id == "app"
+    assert source.reads == 3
+
+
+async def test_a_gateway_does_not_start_without_knowing_its_keys(ring, source):
+    source.away = True
+    with pytest.raises(GatewayError):
+        await ring.open()
+
+
+def test_nobody_waits_long_for_a_database_that_hangs():
+    class Hanging:
+        async def keys(self):
+            await asyncio.Event().wait()
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        ring = KeyRing(source=Hanging(), clock=loop.time, wall=lambda: NOW)
+        await asyncio.sleep(10)
+        for _ in range(5):
+            await ring.refresh(FRESHNESS)
+        assert loop.time() == 10 + PATIENCE
+
+    run_virtually(main())
 
 
 async def identify(record, credential, **whence):

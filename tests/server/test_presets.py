@@ -115,6 +115,8 @@ async def test_a_token_for_a_preset_is_good_for_that_alone(gateway):
     for path in ("/v1/chat/completions", "/v1/messages", "/v1/responses"):
         body = {**chat, "max_tokens": 5} if path != "/v1/responses" else {"model": "demo-echo", "input": "x"}
         assert code(await gateway.client.post(path, json=body, headers=bearer(token)))[0] == 403
+    written = await gateway.client.put("/v1/stream/logs", content=b"x", headers=bearer(token))
+    assert code(written) == (403, "preset_not_allowed")
     listed = await gateway.client.get("/v1/presets", headers=bearer(token))
     assert [one["name"] for one in listed.json()["data"]] == ["echo"]
     unknown = await gateway.client.post("/v1/tokens", json={"preset": "none"}, headers=bearer(APP))

@@ -21,6 +21,13 @@ log = structlog.get_logger(__name__)
 FRESHNESS: Final = 5.0
 """Seconds after which a key that was revoked by another process no longer works here."""
 
+PATIENCE: Final = 1.0
+"""Seconds that a request waits for keys to be read; in a database that does not answer they are read by
+nobody, and those that are known are good."""
+
+PAUSE: Final = 15.0
+"""Seconds after such a failure until they are read again."""
+
 NO_NEWS: Final = 1.0
 """Seconds within which the keys are not read again for the sake of one that is not known."""
 
@@ -58,8 +65,10 @@ class KeyRing:
         return f"<KeyRing {len(self._fixed)} configured, {len(self._stored)} stored>"
 
     async def open(self) -> None:
-        """Know the stored keys before anybody comes."""
-        await self.refresh()
+        """Know the stored keys before anybody comes. Raises `PenstockError` when they cannot be read."""
+        if self._source is not None:
+            self._stored = {record.id: record for record in await self._source.keys()}
+            self._read_at = self._clock()
 
     async def aclose(self) -> None:
         """Nothing is held."""
@@ -107,12 +116,14 @@ class KeyRing:
             if self._clock() - self._read_at <= freshness:  # somebody else did
                 return
             try:
-                records = await self._source.keys()
-            except PenstockError as error:
+                async with asyncio.timeout(PATIENCE):
+                    records = await self._source.keys()
+            except (PenstockError, TimeoutError) as error:
                 log.warning("keys_not_read", error=repr(error))
+                self._read_at = self._clock() + PAUSE
             else:
                 self._stored = {record.id: record for record in records}
-            self._read_at = self._clock()
+                self._read_at = self._clock()
 
 
 def unknown_key() -> ClientError:

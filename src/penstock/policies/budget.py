@@ -17,7 +17,7 @@ import msgspec
 from penstock.policies.policy import FilterStop
 from penstock.types.errors import ClientError
 from penstock.types.estimates import BYTES_PER_TOKEN
-from penstock.types.events import AnyEvent
+from penstock.types.events import AnyEvent, TextDelta
 from penstock.types.usage import USD, Bill, Payer, Purse
 
 By: TypeAlias = Literal["key", "team", "all"]
@@ -239,7 +239,8 @@ class BudgetFilter:
     def feed(self, events: Sequence[AnyEvent]) -> Sequence[AnyEvent]:
         """See `EventFilter`."""
         for event in events:
-            self._characters += len(getattr(event, "delta", ""))
+            delta = event.delta if type(event) is TextDelta else getattr(event, "delta", "")
+            self._characters += len(delta)
         if self._characters >= self._next:
             self._next = self._characters + HOLD_CHARACTERS
             empty = self._hold.raise_to(round(self._input + self._characters * self._rate))

@@ -199,6 +199,8 @@ class Context:
         else:
             address = _address(scope)
             principal = self.guard.admit(headers, scope.get(FOUND), spends=spends, address=address)
+        if spends and principal.grant.preset:
+            _refuse_beyond_preset(scope, principal.grant.preset)
         scope[ADMITTED] = principal
         return principal
 
@@ -215,6 +217,17 @@ def context(request: Request) -> Context:
     """Return the context of the app that serves ``request``."""
     found: Context = request.app.state.context
     return found
+
+
+_OF_PRESETS: Final = ("/v1/presets/", "/v1/streams/", "/v1/ws")
+"""Where whoever is for one preset alone may do more than look: asking, stopping, following."""
+
+
+def _refuse_beyond_preset(scope: Scope, preset: str) -> None:
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    if not path.startswith(_OF_PRESETS):
+        message = f"Your token is for the preset '{preset}': POST /v1/presets/{preset}."
+        raise ClientError(message, code="preset_not_allowed", status=403)
 
 
 def _address(scope: Scope) -> str:
