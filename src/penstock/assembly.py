@@ -31,6 +31,7 @@ from penstock.gateway.gateway import Gateway, GatewaySettings
 from penstock.gateway.health import HealthSettings
 from penstock.gateway.presets import Parameters, Preset, Variable
 from penstock.gateway.publications import PublicationSettings
+from penstock.gateway.relay import Relay
 from penstock.gateway.rescue import RetrySettings
 from penstock.gateway.router import Pattern, Routing
 from penstock.gateway.run import RunSettings
@@ -152,6 +153,7 @@ def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
         pages=read_pages(),
         counter=Counter(gateway, providers, routing),
         presets={name: _preset(name, said, routing) for name, said in config.presets.items()},
+        relay=Relay(gateway, providers, routing),
         desk=desk,
         books=ledger,
         purses=budgets.purses,

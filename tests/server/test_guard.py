@@ -9,6 +9,7 @@ from penstock.policies.browser_tokens import BrowserTokens
 from penstock.policies.identities import Identities
 from penstock.server.app import routes
 from penstock.server.guard import Guard, GuardSettings, is_loopback
+from penstock.server.relay import FORM_ENDPOINTS, JSON_ENDPOINTS
 from penstock.types.errors import ClientError
 from penstock.types.keys import KeyRecord, hash_key
 from tests.server.conftest import config
@@ -33,6 +34,9 @@ SPENDING = {
     ("POST", "/v1/messages"),
     ("POST", "/v1/messages/count_tokens"),
     ("POST", "/v1/completions"),
+    *(("POST", f"/v1/{path}") for path in (*JSON_ENDPOINTS, *FORM_ENDPOINTS)),
+    ("POST", "/v1/files"),
+    ("DELETE", "/v1/files/{id}"),
     ("POST", "/api/chat"),
     ("POST", "/api/generate"),
     ("POST", "/v1/responses"),
@@ -405,6 +409,10 @@ class TestWithKeys:
         assert (wrong.status_code, code_of(wrong)) == (401, "invalid_api_key")
         if pattern.startswith(ADMIN):
             assert right.json()["error"]["code"] == "admin_required"
+        elif pattern.startswith("/v1/files") and method != "POST":
+            assert code_of(right) == "admin_required"
+        elif pattern == "/v1/files":
+            assert right.status_code == 403
         else:
             assert right.status_code not in (401, 403)
         assert KEY not in f"{logs}{without.text}{wrong.text}{right.text}"

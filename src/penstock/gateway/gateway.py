@@ -29,7 +29,7 @@ from penstock.gateway.takeover import RESTARTED as RESTART
 from penstock.gateway.takeover import Inherited, Step, completed, find_out, keep
 from penstock.gateway.turnstile import Turnstile
 from penstock.policies.chain import Chain, Settlement
-from penstock.policies.policy import Policy
+from penstock.policies.policy import Admission, Policy
 from penstock.providers.provider import Conversation, Model, Provider, Target
 from penstock.streams.store import KeyTaken, Store, StreamInfo
 from penstock.streams.stream import Stream
@@ -321,6 +321,14 @@ class Gateway:
             self._births.pop(stream.id).set_result(None)
         self._launch(stream, admitted.call, targets, held, meter=meter, kept=kept != "")
         return Started(stream, existing=False)
+
+    async def admit(self, call: Call) -> Admission:
+        """Ask the policies for a call that is no generation; its end is to be told to what they return.
+
+        Raises as they do, and `GatewayError` while the gateway takes no calls.
+        """
+        self._refuse_when_full()
+        return await self._policy.admit(call)
 
     def _joins(self, call: Call) -> bool:
         if call.join is not None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from penstock.providers.endpoint import Endpoint, EndpointSettings
+from penstock.providers.passage import Errand, Passage
 from penstock.providers.provider import Conversation, Model
 from penstock.types.errors import WireError
 from penstock.types.requests import GenerationRequest
@@ -52,6 +53,10 @@ class CompatibleProvider:
         """Render ``request`` for ``model``. Raises `ClientError` if the dialect cannot say it."""
         body = self._dialect.render_request(request, model)
         return Conversation(self._endpoint.post(CHAT_PATH, body), self._dialect.decoder())
+
+    def passage(self, errand: Errand) -> Passage:
+        """Return a request for another of its endpoints on its way; nothing is sent yet."""
+        return self._endpoint.passage(errand)
 
     async def models(self) -> Sequence[Model]:
         """Ask the server for its models, at most `MAX_MODELS`. Raises `UpstreamError`."""

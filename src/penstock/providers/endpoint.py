@@ -14,6 +14,7 @@ import msgspec
 from penstock import __version__
 from penstock.providers.http import HttpSource, ParseError, parse_base_url, redirected
 from penstock.providers.keys import ProviderKeys
+from penstock.providers.passage import Errand, Passage
 from penstock.types.errors import ClientError, UpstreamError, WireError
 from penstock.upstream.http1 import Request, render_head
 from penstock.upstream.pool import Pool
@@ -118,6 +119,16 @@ class Endpoint:
         key = self._keys.use() if self._keys else None
         request = self._request("POST", path, body, headers, key=key.value if key else "")
         return HttpSource(self._pool, request, self._parse_error, head_timeout=self._head_timeout, key=key)
+
+    def passage(self, errand: Errand) -> Passage:
+        """Return ``errand`` on its way, with our credential; nothing is sent yet."""
+        request = self._request(errand.method, errand.path, errand.body, errand.headers, key=self._any_key())
+        if errand.stream is not None:
+            request = msgspec.structs.replace(request, stream=errand.stream, length=errand.length)
+        if not errand.body and errand.stream is None:
+            without = tuple((name, value) for name, value in request.headers if name != "content-type")
+            request = msgspec.structs.replace(request, headers=without)
+        return Passage(self._pool, request, self._parse_error)
 
     async def get(self, path: str) -> Any:
         """Return a small JSON document. Raises `UpstreamError`."""

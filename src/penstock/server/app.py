@@ -27,6 +27,7 @@ from penstock.server import (
     openai_responses,
     presets,
     reads,
+    relay,
     sessions,
     streams,
     ui,
@@ -126,6 +127,14 @@ def routes() -> list[Route]:
         Route("/api/show", ollama.ollama_show, methods=["POST"]),
         Route("/api/ps", ollama.ollama_ps, methods=["GET"]),
         Route("/api/version", ollama.ollama_version, methods=["GET"]),
+        # passed on
+        *(Route(f"/v1/{path}", relay.pass_json, methods=["POST"]) for path in relay.JSON_ENDPOINTS),
+        *(Route(f"/v1/{path}", relay.pass_form, methods=["POST"]) for path in relay.FORM_ENDPOINTS),
+        Route("/v1/files", relay.list_files, methods=["GET"]),
+        Route("/v1/files", relay.upload_file, methods=["POST"]),
+        Route("/v1/files/{id}", relay.see_file, methods=["GET"]),
+        Route("/v1/files/{id}", relay.delete_file, methods=["DELETE"]),
+        Route("/v1/files/{id}/content", relay.read_file, methods=["GET"]),
         # models, in OpenAI's form, Anthropic's or Google's
         Route("/v1/models", models.list_models, methods=["GET"]),
         Route("/v1/models/{model:path}", models.one_model, methods=["GET"]),

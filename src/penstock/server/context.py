@@ -15,6 +15,7 @@ from starlette.types import Scope
 from penstock.gateway.counting import Counter
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.presets import Preset
+from penstock.gateway.relay import Relay
 from penstock.server.chats import Chats
 from penstock.server.conversations import Conversations
 from penstock.server.errors import speaks_gemini
@@ -131,6 +132,7 @@ class Context:
         pages: Mapping[str, File] | None = None,
         counter: Counter,
         presets: Mapping[str, Preset] | None = None,
+        relay: Relay,
         desk: Desk | None = None,
         minter: Minter | None = None,
         books: Books | None = None,
@@ -155,6 +157,7 @@ class Context:
         self.pages = pages or {}
         self.counter = counter
         self.presets = presets or {}
+        self.relay = relay
         self.desk = desk
         self.books = books
         self.purses = purses

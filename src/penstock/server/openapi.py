@@ -181,6 +181,9 @@ def schemas() -> Json:
             },
             "required": ["event", "data", "id"],
         },
+        "Passed": {"description": "What the provider gives."},
+        "PassedRequest": {"type": "object", "properties": {"model": _TEXT}},
+        "PassedForm": {"type": "object", "properties": {"model": _TEXT}},
         "Document": {"type": "object", "required": ["openapi", "info", "paths"]},
         "Entry": _entry({"anyOf": [_ref(kind.__name__) for kind in (*native.EVENT_NAMES, events.Closed)]}),
         "NativeEvent": {"description": "One event of a native stream.", "oneOf": [*_native_events()]},
@@ -740,11 +743,10 @@ def _operation(path: str, name: str, operation: Operation, *, keys: bool) -> Jso
         kinds = ("text/plain", "application/octet-stream")
         described["requestBody"] = {"content": {kind: {"schema": _ref("Content")} for kind in kinds}}
     if operation.body:
+        kind = "multipart/form-data" if operation.body.endswith("Form") else "application/json"
         described["requestBody"] = {
             "required": True,
-            "content": {
-                "application/json": {"schema": _ref(operation.body), "example": EXAMPLES[operation.body]}
-            },
+            "content": {kind: {"schema": _ref(operation.body), "example": EXAMPLES[operation.body]}},
         }
     return described
 

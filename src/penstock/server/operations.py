@@ -22,6 +22,7 @@ from penstock.server import (
     openai_responses,
     presets,
     reads,
+    relay,
     shapes,
     streams,
     ui,
@@ -268,6 +269,7 @@ PLACES: Final[Mapping[str, str]] = {
     "key": "The id of a key: what stands after `pk_`.",
     "stream": "The id of a stream; a dialect's id of it (`chatcmpl-…`) does as well.",
     "model": "A model's name, slashes included.",
+    "id": "The provider's name for it.",
     "file": "The name of a file of the page.",
     "path": "Names divided by slashes.",
 }
@@ -348,6 +350,8 @@ EXAMPLES: Final[Mapping[str, Any]] = {
         "messages": [{"id": "1", "role": "user", "parts": [{"type": "text", "text": "Hello"}]}],
     },
     "ResponsesRequest": {"model": "demo", "input": "Hello", "stream": True},
+    "PassedRequest": {"model": "text-embedding-3-small", "input": "Hello"},
+    "PassedForm": {"model": "whisper-1"},
     "LinkRequest": {"scope": "read", "ttl_s": 3600},
     "PresetCall": {"content": "Good morning", "variables": {"language": "German"}},
     "PresetLinkRequest": {"spend_usd": 0.01, "ttl_s": 600},
@@ -458,6 +462,20 @@ START: Final[Codes] = {
 }
 EARLIER: Final[Codes] = {"previous_response_not_found": 400, "stream_open": 409}
 """Of a request that goes on from an earlier response."""
+PASSED: Final[Codes] = {
+    "unsupported_endpoint": 400,
+    "invalid_type": 400,
+    "unasked_request": 403,
+    "model_not_allowed": 403,
+    "route_not_allowed": 403,
+    "preset_not_allowed": 403,
+    "model_not_found": 404,
+    "draining": 503,
+    "overloaded": 503,
+}
+"""Of a request that is passed on."""
+FILES: Final[Codes] = {"admin_required": 403}
+FORM: Final[Codes] = {"body_timeout": 408, "body_too_large": 413, "unsupported_media_type": 415}
 TOO_LARGE: Final[Codes] = {"answer_too_large": 422}
 WRITE: Final[Codes] = {
     "invalid_json": 400,
@@ -1146,6 +1164,46 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
         {200: _json("What was stopped; its provider has been left.", "ChatStopped", ("x-request-id",))},
         [{"unasked_request": 403}, VALUE, STORE, NOWHERE],
         "Keeps what arrived. May be repeated.",
+    ),
+    relay.pass_json: Operation(
+        "Passed on",
+        "Another endpoint of the model's provider",
+        {200: Gives("As the provider gives it.", {"*/*": "Passed"}, ("x-request-id", "Cache-Control"))},
+        [BODY, PASSED, UPSTREAM],
+        "The body goes to the provider that `model` names, with the gateway's own credential.",
+        body="PassedRequest",
+    ),
+    relay.pass_form: Operation(
+        "Passed on",
+        "Another endpoint of the model's provider, with files",
+        {200: Gives("As the provider gives it.", {"*/*": "Passed"}, ("x-request-id", "Cache-Control"))},
+        [FORM, PASSED, {"missing_required_parameter": 400}, UPSTREAM],
+        "A form whose `model` stands before its files. It streams through, up to "
+        f"{relay.MAX_UPLOAD >> 20} MiB.",
+        body="PassedForm",
+    ),
+    **dict.fromkeys(
+        (relay.list_files, relay.see_file, relay.read_file),
+        Operation(
+            "Passed on",
+            "Files of the provider's account",
+            {200: Gives("As the provider gives it.", {"*/*": "Passed"}, ("x-request-id", "Cache-Control"))},
+            [PASSED, FILES, UPSTREAM],
+            "Of the first provider that has files. With keys for administrators alone.",
+        ),
+    ),
+    relay.upload_file: Operation(
+        "Passed on",
+        "Upload a file to the provider's account",
+        {200: Gives("As the provider gives it.", {"*/*": "Passed"}, ("x-request-id", "Cache-Control"))},
+        [FORM, PASSED, FILES, UPSTREAM],
+        body="PassedForm",
+    ),
+    relay.delete_file: Operation(
+        "Passed on",
+        "Delete a file of the provider's account",
+        {200: Gives("As the provider gives it.", {"*/*": "Passed"}, ("x-request-id", "Cache-Control"))},
+        [PASSED, FILES, UPSTREAM],
     ),
     models.list_models: Operation(
         "Models",

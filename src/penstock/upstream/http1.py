@@ -15,7 +15,7 @@ import asyncio
 import re
 import socket
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -79,6 +79,9 @@ class Request(msgspec.Struct, frozen=True):
 
     ``Host``, ``Content-Length`` and ``Accept-Encoding: identity`` are added where ``headers`` has
     none of that name.
+
+    ``stream`` takes the place of ``body``: its pieces are sent as they come, and no faster than the server
+    takes them. They have ``length`` bytes in all; None if that is not known. Such a request is sent once.
     """
 
     method: str
@@ -86,6 +89,8 @@ class Request(msgspec.Struct, frozen=True):
     target: str
     headers: tuple[tuple[str, str], ...]
     body: bytes = b""
+    stream: AsyncIterator[bytes] | None = None
+    length: int | None = None
 
 
 class ResponseSink(Protocol):
@@ -176,7 +181,10 @@ def render_head(request: Request, *, proxy_authorization: str | None = None) -> 
         lines.insert(1, f"Host: {request.origin.authority}")
     if "accept-encoding" not in names:
         lines.append("Accept-Encoding: identity")  # compressors hold events back
-    if request.body or request.method in ("POST", "PUT", "PATCH"):
+    if request.stream is not None:
+        known = request.length is not None
+        lines.append(f"Content-Length: {request.length}" if known else "Transfer-Encoding: chunked")
+    elif request.body or request.method in ("POST", "PUT", "PATCH"):
         lines.append(f"Content-Length: {len(request.body)}")
     if proxy_authorization:
         lines.append(f"Proxy-Authorization: {proxy_authorization}")
@@ -543,13 +551,29 @@ class Connection(asyncio.BufferedProtocol):
         """
         if exchange.paused:
             self.pause_reading()
-        for piece in _pieces(exchange.head, exchange.request.body):
-            if self._exchange is not exchange or self._transport is None:
+        request = exchange.request
+        for piece in _pieces(exchange.head, request.body):
+            if not await self._write(exchange, piece):
                 return
-            self._transport.write(piece if self._tls is None else self._tls.encrypt(piece))
-            if self._drained is not None:
-                await self._drained
+        if request.stream is not None:
+            async for data in request.stream:
+                if not data:
+                    continue
+                piece = data if request.length is not None else b"%x\r\n%b\r\n" % (len(data), data)
+                if not await self._write(exchange, piece):
+                    return
+            if request.length is None and not await self._write(exchange, b"0\r\n\r\n"):
+                return
         self._sent = True
+
+    async def _write(self, exchange: Exchange, piece: bytes | memoryview) -> bool:
+        """Write, waiting for the server; say whether the exchange still goes on here."""
+        if self._exchange is not exchange or self._transport is None:
+            return False
+        self._transport.write(piece if self._tls is None else self._tls.encrypt(piece))
+        if self._drained is not None:
+            await self._drained
+        return True
 
     def pause_reading(self) -> None:
         """Take nothing from the socket."""

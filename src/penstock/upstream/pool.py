@@ -175,10 +175,14 @@ class Pool:
             self._settings.connect_timeout if connect_timeout is None else connect_timeout
         )
         try:
-            connection = await self._take(exchange, fresh=False)
-            if seconds := self._settings.head_timeout if head_timeout is None else head_timeout:
+            # What streams cannot be sent again, so no connection will do that may just have been closed.
+            connection = await self._take(exchange, fresh=request.stream is not None)
+            seconds = self._settings.head_timeout if head_timeout is None else head_timeout
+            if seconds and request.stream is None:
                 exchange.start_head_timer(seconds)
             await connection.send(exchange)
+            if seconds and request.stream is not None and exchange.live:
+                exchange.start_head_timer(seconds)
             if exchange.stale and exchange.live:
                 await self._send_again(exchange)
             exchange.opened()

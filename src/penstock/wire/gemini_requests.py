@@ -313,7 +313,9 @@ def _parse_part(raw: Extra, path: str) -> Part:
 def _parse_tools(tools: Sequence[Extra]) -> Iterable[Tool]:
     for at, raw in enumerate(tools):
         tool = _camel(raw)
-        declared = tool.pop("functionDeclarations", None) or []
+        declared = tool.pop("functionDeclarations", None)
+        if declared is None:
+            declared = []
         if not isinstance(declared, list):
             path = f"tools[{at}].functionDeclarations"
             raise ClientError(f"'{path}' must be an array.", code="invalid_type", param=path)

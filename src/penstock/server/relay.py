@@ -1,0 +1,245 @@
+"""Passing requests on: embeddings, moderation, audio, images and files of OpenAI-compatible providers.
+
+What a client sends is read as far as its model's name; the rest goes through, both ways at the pace of the
+slower side. Of headers only those go through that say what a body is (`TO_PROVIDER`, `TO_CLIENT`): no
+credential of a client's leaves, and no connection's business passes.
+
+Files are the provider account's, so everybody with a key would have everybody's: with keys they are for
+administrators.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive, Scope, Send
+
+from penstock.gateway.relay import ROUTE, Errand, Passage
+from penstock.server.context import (
+    Context,
+    context,
+    new_request_id,
+    parse_object,
+    read_body,
+    require_json,
+)
+from penstock.server.downstream import ClientGone, Present, downstream
+from penstock.types.calls import Call
+from penstock.types.errors import ClientError, PenstockError
+from penstock.types.principals import Principal
+from penstock.types.requests import GenerationRequest
+
+MAX_UPLOAD: Final = 512 << 20
+"""Bytes of a body that streams through; OpenAI takes as much for a file."""
+
+MAX_BEFORE_MODEL: Final = 64 << 10
+"""Bytes of a form in which its model must be named: SDKs send fields before files."""
+
+UPLOAD_PATIENCE: Final = 60.0
+"""Seconds that a client may send nothing in the middle of a body."""
+
+TO_PROVIDER: Final = ("content-type", "accept", "openai-beta", "range")
+TO_CLIENT: Final = (
+    *("content-type", "content-disposition", "content-range", "accept-ranges", "etag", "last-modified"),
+    "openai-processing-ms",
+)
+
+_MODEL: Final = re.compile(
+    rb"""\r\nContent-Disposition:[^\r\n]*\bname="?model"?[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,300})\r\n""",
+    re.IGNORECASE,
+)
+
+_encode = msgspec.json.Encoder().encode
+
+
+# --- handlers ------------------------------------------------------------------------------------------
+
+
+JSON_ENDPOINTS: Final = ("embeddings", "moderations", "rerank", "audio/speech", "images/generations")
+FORM_ENDPOINTS: Final = ("audio/transcriptions", "audio/translations", "images/edits", "images/variations")
+"""Of a provider, under ``/v1``."""
+
+
+async def pass_json(request: Request) -> "Relayed":
+    """A request whose body is JSON and names its model: ``/v1/embeddings`` and others."""
+    ctx = context(request)
+    principal = ctx.admit(request, spends=True)
+    require_json(request.headers)
+    body = await read_body(request, ctx.settings)
+    value = parse_object(body)
+    model = value.get("model", "")
+    if not isinstance(model, str):
+        raise ClientError("'model' must be a string.", code="invalid_type", param="model")
+    target = ctx.relay.target(model)
+    if target.model and target.model != model:
+        body = _encode({**value, "model": target.model})
+    errand = Errand("POST", _path(request), _sent(request), body)
+    return Relayed(ctx, principal, model, ctx.relay.passage(target, errand))
+
+
+async def pass_form(request: Request) -> "Relayed":
+    """A form with files that names its model: ``/v1/audio/transcriptions`` and others."""
+    ctx = context(request)
+    principal = ctx.admit(request, spends=True)
+    _require_form(request.headers)
+    pieces = _upload(request)
+    start = b"\r\n"  # the first boundary need not have a line end before it
+    found = None
+    async for piece in pieces:
+        start += piece
+        found = _MODEL.search(start)
+        if found or len(start) > MAX_BEFORE_MODEL:
+            break
+    if found is None:
+        message = f"The form must name its 'model' in its first {MAX_BEFORE_MODEL >> 10} KiB."
+        raise ClientError(message, code="missing_required_parameter", param="model")
+    model = found[1].decode("utf-8", "replace")
+    target = ctx.relay.target(model)
+    named = (target.model or model).encode()
+    start = start[2 : found.start(1)] + named + start[found.end(1) :]
+    length = _length(request)
+    if length is not None:
+        length += len(named) - len(found[1])
+    errand = Errand("POST", _path(request), _sent(request), stream=_joined(start, pieces), length=length)
+    return Relayed(ctx, principal, model, ctx.relay.passage(target, errand))
+
+
+async def list_files(request: Request) -> "Relayed":
+    """``GET /v1/files``."""
+    return _pass_file(request)
+
+
+async def upload_file(request: Request) -> "Relayed":
+    """``POST /v1/files``: a form."""
+    return _pass_file(request)
+
+
+async def see_file(request: Request) -> "Relayed":
+    """``GET /v1/files/{id}``."""
+    return _pass_file(request)
+
+
+async def read_file(request: Request) -> "Relayed":
+    """``GET /v1/files/{id}/content``."""
+    return _pass_file(request)
+
+
+async def delete_file(request: Request) -> "Relayed":
+    """``DELETE /v1/files/{id}``."""
+    return _pass_file(request)
+
+
+def _pass_file(request: Request) -> "Relayed":
+    ctx = context(request)
+    principal = ctx.admit(request, spends=request.method != "GET")
+    if ctx.guard.wants_key and not principal.admin:
+        message = "Files are the provider account's: they are for administrators."
+        raise ClientError(message, code="admin_required", status=403)
+    stream, length = None, None
+    if request.method == "POST":
+        _require_form(request.headers)
+        stream, length = _upload(request), _length(request)
+    target = ctx.relay.target("")
+    errand = Errand(request.method, _path(request), _sent(request), stream=stream, length=length)
+    return Relayed(ctx, principal, "", ctx.relay.passage(target, errand))
+
+
+# --- what is sent --------------------------------------------------------------------------------------
+
+
+def _path(request: Request) -> str:
+    """Return the path under the provider's address, which ends in ``/v1`` where ours begins with it."""
+    root: str = request.scope.get("root_path", "")
+    raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
+    path = raw.decode("ascii", "replace").partition("?")[0].removeprefix(root).removeprefix("/v1")
+    query = request.scope.get("query_string", b"").decode("ascii", "replace")
+    return f"{path}?{query}" if query else path
+
+
+def _sent(request: Request) -> Mapping[str, str]:
+    return {name: value for name in TO_PROVIDER if (value := request.headers.get(name))}
+
+
+def _require_form(headers: Mapping[str, str]) -> None:
+    if not headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        message = "Send the body as a form: 'Content-Type: multipart/form-data'."
+        raise ClientError(message, code="unsupported_media_type", status=415)
+
+
+def _length(request: Request) -> int | None:
+    told = request.headers.get("content-length", "")
+    return int(told) if told.isascii() and told.isdecimal() else None
+
+
+async def _upload(request: Request) -> AsyncIterator[bytes]:
+    """Yield a body as it comes; raises `ClientError` 413 or 408 when it is too large or too slow."""
+    too_large = ClientError(
+        f"The request body is larger than {MAX_UPLOAD} bytes.", code="body_too_large", status=413
+    )
+    if (_length(request) or 0) > MAX_UPLOAD:
+        raise too_large
+    size = 0
+    pieces = aiter(request.stream())
+    while True:
+        try:
+            async with asyncio.timeout(UPLOAD_PATIENCE):
+                piece = await anext(pieces)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise ClientError("The request body took too long.", code="body_timeout", status=408) from None
+        size += len(piece)
+        if size > MAX_UPLOAD:
+            raise too_large
+        if piece:
+            yield piece
+
+
+async def _joined(start: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield start
+    async for piece in rest:
+        yield piece
+
+
+# --- what comes back -----------------------------------------------------------------------------------
+
+
+class Relayed:
+    """The response of a request that is passed on, as it comes."""
+
+    def __init__(self, ctx: Context, principal: Principal, model: str, passage: Passage) -> None:
+        """Nothing is sent until the policies have let it in."""
+        self._ctx = ctx
+        self._passage = passage
+        self._request_id = new_request_id()
+        self._call = Call(principal, ROUTE, GenerationRequest(model, ()), self._request_id)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Ask, send, pass on. Raises what went wrong before the status line; after it the body is cut."""
+        async with self._ctx.relay.admitted(self._call):
+            try:
+                status, headers = await self._passage.open()
+                await self._hand_on(status, headers, scope, receive, send)
+            finally:
+                self._passage.abort()
+
+    async def _hand_on(
+        self, status: int, headers: Mapping[str, str], scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        down = downstream(scope, receive, send, self._ctx.settings.send_timeout)
+        told = [(name.encode(), headers[name].encode("latin-1")) for name in TO_CLIENT if name in headers]
+        told += [(b"x-request-id", self._request_id.encode()), (b"cache-control", b"no-store")]
+        try:
+            async with Present(down):
+                await down.start(status, told)
+                async for piece in self._passage.pieces():
+                    await down.write(piece)
+                await down.end()
+        except (ClientGone, ClientDisconnect):
+            return
+        except PenstockError:  # the client must see that this is not all
+            down.cut()
+        await down.leave()
