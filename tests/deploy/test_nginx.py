@@ -9,7 +9,7 @@ import shutil
 import socket
 import ssl
 import subprocess
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,11 +17,14 @@ import httpx
 import openai
 import pytest
 import trustme
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidMessage
 
 from penstock.wire.sse import SseDecoder, SseFrame
 from tests.clients.browser import browsing
 from tests.clients.gateway import PATIENCE, Gateway, serving, wait_for
 from tests.faults.process import accepts, free_port
+from tests.server.socket import Client, ask, text_of
 from tests.server.sse import parse
 
 ROOT = Path(__file__).parents[2]
@@ -68,8 +71,8 @@ class Front:
             "127.0.0.1:8080": f"127.0.0.1:{port}",
             "listen 80;": f"listen 127.0.0.1:{plain};",
             "listen [::]:80;": "",
-            "listen 443 ssl;": f"listen 127.0.0.1:{self.port} ssl http2;",
-            "listen [::]:443 ssl;": "",
+            "listen 443 ssl http2;": f"listen 127.0.0.1:{self.port} ssl http2;",
+            "listen [::]:443 ssl http2;": "",
             "/etc/ssl/certs/llm.example.com.pem": f"{folder}/own.pem",
             "/etc/ssl/private/llm.example.com.key": f"{folder}/own.pem",
             "/var/log/nginx/penstock.log": f"{folder}/access.log",
@@ -249,6 +252,77 @@ def test_page_and_api_stand_below_a_path(tmp_path, gateway):
         answer = client.post("/v1/streams", json={"request": chat("demo-echo")})
         assert parse(answer.content)[-1].name == "done"
         assert answer.headers["location"].startswith("/v1/streams/")  # as the guide warns
+
+
+# --- one connection ----------------------------------------------------------------------------------
+
+
+async def test_twenty_streams_share_one_connection_over_http_2(front, gateway):
+    async with httpx.AsyncClient(
+        base_url=front.url, http2=True, verify=False, timeout=PATIENCE, limits=httpx.Limits(max_connections=1)
+    ) as client:
+        async with AsyncExitStack() as stack:
+            streams = []
+            for number in range(20):
+                asked = {"content": f"question {number}", "model": "paced"}
+                response = await stack.enter_async_context(client.stream("GET", "/stream", params=asked))
+                assert response.http_version == "HTTP/2"
+                pieces = response.aiter_raw()
+                await anext(pieces)
+                streams.append((response.headers["stream-id"], pieces))
+            # All are open at once, and each is told its own.
+            open_now = gateway.get("/v1/streams?limit=100")["data"]
+            assert {stream for stream, _ in streams} <= {s["id"] for s in open_now if s["status"] == "open"}
+            for _, pieces in reversed(streams):
+                await anext(pieces)
+        for stream, _ in streams:
+            await client.post(f"/v1/streams/{stream}/cancel")
+
+
+def test_the_seventh_stream_of_a_browser_is_told_as_much_as_the_first(front, gateway):
+    listen = """
+        window.told = Array(12).fill(0); window.protocols = [];
+        window.sources = told.map((_, i) => {
+          const source = new EventSource(`/stream?content=tab+${i}&model=paced`);
+          source.onmessage = () => (told[i] += 1);
+          return source;
+        });
+        undefined
+    """
+    with browsing() as browser:
+        page = browser.new_context(ignore_https_errors=True).new_page()
+        page.goto(f"{front.url}/healthz")
+        page.evaluate(listen)
+        wait_for(lambda: page.evaluate("told.every((count) => count > 2)"))
+        assert page.evaluate("sources.every((source) => source.readyState === 1)")
+        page.evaluate("sources.forEach((source) => source.close())")
+    for stream in gateway.get("/v1/streams?limit=100")["data"]:
+        httpx.post(f"{gateway.url}/v1/streams/{stream['id']}/cancel")
+
+
+async def test_a_websocket_passes_and_its_entries_come_as_they_are_made(front, gateway):
+    context = ssl._create_unverified_context()
+    url = f"wss://127.0.0.1:{front.port}/v1/ws"
+    async with connect(url, ssl=context, subprotocols=["penstock.v1+json"], proxy=None) as connection:
+        client = Client(connection)
+        await client.send("create", rid="1", **ask("x", "paced"))
+        await client.send("create", rid="2", **ask("one two three"))
+        told = await client.until("end", rid="2")
+        assert text_of(told, "2") == "one two three"
+        await client.until("entry", rid="1")
+        await client.send("cancel", rid="1")
+        told = await client.until("cancelled")
+        stopped = gateway.get(f"/v1/streams/{told[-1]['stream']}")
+        assert stopped["status"] == "cancelled"
+
+
+async def test_a_websocket_to_a_gateway_that_is_down_is_a_closed_connection(tmp_path):
+    context = ssl._create_unverified_context()
+    with (
+        Front(tmp_path / "nginx", free_port()).running() as front,
+        pytest.raises((InvalidMessage, ConnectionError)),
+    ):
+        await connect(f"wss://127.0.0.1:{front.port}/v1/ws", ssl=context, proxy=None)
 
 
 def test_what_people_ask_is_not_logged(client, front):
