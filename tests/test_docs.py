@@ -185,10 +185,13 @@ def test_every_setting_is_documented_under_its_part():
         "budgets": config.BudgetConfig,
         "routes": config.RouteConfig,
         "publications": config.PublicationsConfig,
+        "filters": config.FilterConfig,
     }
+    within = {"filters": config.RuleConfig}
     assert parts.keys() == kinds.keys()
     for name, kind in kinds.items():
-        assert re.findall(r"^\| `(\w+)` \|", parts[name], re.MULTILINE) == list(kind.__struct_fields__)
+        fields = [*kind.__struct_fields__, *(within[name].__struct_fields__ if name in within else ())]
+        assert re.findall(r"^\| `(\w+)` \|", parts[name], re.MULTILINE) == fields
     for name in config.Config.__struct_fields__:
         assert name in parts or f"| `{name}` |" in page
 

@@ -41,10 +41,12 @@ from penstock.policies.api_keys import KeyRing
 from penstock.policies.browser_tokens import MAX_TTL, BrowserTokens
 from penstock.policies.budget import Budget, Budgets
 from penstock.policies.chain import Chain
+from penstock.policies.content_filter import ContentFilter, Scope
 from penstock.policies.identities import Identities, TokensOfOthers
 from penstock.policies.jwt_settings import IssuerSettings
 from penstock.policies.limits import DAY, Limit, Limits
 from penstock.policies.prices import Price, Prices
+from penstock.policies.rulebook import Rulebook, RuleSettings
 from penstock.providers.anthropic import BASE_URL as ANTHROPIC_URL
 from penstock.providers.anthropic import AnthropicProvider, AnthropicSettings
 from penstock.providers.compatible import CompatibleProvider, CompatibleSettings
@@ -125,14 +127,15 @@ def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
     ledger, desk = _ledger(config, budgets, limits)
     ring = KeyRing(_keys(config), desk, clock=time.monotonic, wall=time.time)
     accounting = Accounting(_prices(config), budgets, ledger, lambda model: _first_target(routing, model))
+    books, filters = _filters(config)
     gateway = Gateway(
         _store(config),
         providers,
         routing,
         settings,
         # Accounting is the last: it is asked for its filter with the very call that it admitted.
-        policy=Chain([Access(time.time), limits, accounting]),
-        companions=(ledger, ring),
+        policy=Chain([Access(time.time), *filters, limits, accounting]),
+        companions=(ledger, ring, *books),
         on_orphan=accounting.settle_orphan,
     )
     tokens = BrowserTokens(lambda: gateway.store.secret, time.time)
@@ -382,6 +385,17 @@ def _issuers(config: Config) -> TokensOfOthers | None:
         settings = IssuerSettings(name, public_key=Path(file).read_text() if file else "", **fields)
         made.append(Issuer(settings, httpx.AsyncClient, clock=time.monotonic, wall=time.time))
     return Issuers(made)
+
+
+def _filters(config: Config) -> tuple[list[Rulebook], list[ContentFilter]]:
+    """Return the filters, and their rules as they are at any time."""
+    books, filters = [], []
+    for name, said in config.filters.items():
+        book = Rulebook(name, [RuleSettings(**msgspec.structs.asdict(rule)) for rule in said.rules])
+        fields = {field: getattr(said, field) for field in Scope.__struct_fields__}
+        books.append(book)
+        filters.append(ContentFilter(name, book.current, Scope(**fields)))
+    return books, filters
 
 
 def _ledger(config: Config, budgets: Budgets, limits: Limits) -> "tuple[Ledger, KeyDesk]":

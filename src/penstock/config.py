@@ -18,6 +18,7 @@ from penstock.config_text import NotYaml, read_text
 from penstock.gateway.presets import CONTENT, PLACE, RESERVED, places
 from penstock.gateway.rescue import RetrySettings
 from penstock.policies.jwt_settings import ASYMMETRIC, SYMMETRIC
+from penstock.policies.rulebook import BadRule, RuleSettings, compile_rules
 from penstock.providers.anthropic import BASE_URL as ANTHROPIC_URL
 from penstock.providers.http import parse_base_url
 from penstock.providers.keys import MAX_KEYS
@@ -324,6 +325,31 @@ class PresetConfig(Settings, frozen=True):
     parameters: ParametersConfig = ParametersConfig()
 
 
+class RuleConfig(Settings, frozen=True):
+    """What a filter looks for and does (`penstock.policies.rulebook.RuleSettings`)."""
+
+    name: str = ""
+    words: tuple[str, ...] = ()
+    words_file: str = ""
+    pattern: str = ""
+    match_case: bool = False
+    detect: tuple[str, ...] = ()
+    action: Literal["mask", "block", "flag"] = "mask"
+    mask: str = "***"
+
+
+class FilterConfig(Settings, frozen=True):
+    """What may be said, to which models and by whom (`penstock.policies.content_filter.Scope`)."""
+
+    rules: list[RuleConfig]
+    models: tuple[str, ...] = ("*",)
+    principals: tuple[str, ...] = ("*",)
+    input: bool = True
+    output: bool = True
+    reasoning: bool = True
+    tools: bool = True
+
+
 class BudgetConfig(Settings, frozen=True):
     """What each key (by its principal's name) or team, or all together, may spend in a period."""
 
@@ -357,6 +383,7 @@ class Config(Settings, frozen=True):
     limits: list[LimitConfig] = []
     prices: dict[str, PriceConfig] = {}
     budgets: list[BudgetConfig] = []
+    filters: dict[str, FilterConfig] = {}
 
     def key(self, name: str) -> KeyConfig:
         """Return what is said of a key, however short it was written."""
@@ -605,6 +632,7 @@ def _problems(config: Config) -> Iterator[Problem]:
     for number, budget in enumerate(config.budgets):
         if not 0 <= budget.usd < 1e9:
             yield Problem(f"budgets[{number}].usd", "write US dollars, 0 or more")
+    yield from _bad_filters(config.filters)
     known = set(config.providers) | ({"demo"} if config.demo else set())
     for name, provider in config.providers.items():
         if provider.base_url and not provider.base_url.startswith(("http://", "https://")):
@@ -730,6 +758,18 @@ def _bad_issuer(where: str, name: str, issuer: IssuerConfig) -> Iterator[Problem
     if not issuer.issuer and not issuer.audience:
         what = "say whom tokens must be from (issuer) or for (audience): otherwise those of others are good"
         yield Problem(where, what)
+
+
+def _bad_filters(filters: Mapping[str, FilterConfig]) -> Iterator[Problem]:
+    for name, one in filters.items():
+        if not one.rules:
+            yield Problem(f"filters.{name}.rules", "a filter without rules lets everything through")
+        for number, rule in enumerate(one.rules):
+            try:
+                compile_rules([RuleSettings(**msgspec.structs.asdict(rule))])
+            except BadRule as bad:
+                part = f".{bad.part}" if bad.part else ""
+                yield Problem(f"filters.{name}.rules[{number}]{part}", bad.what)
 
 
 def _is_local(url: str) -> bool:

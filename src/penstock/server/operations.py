@@ -499,6 +499,7 @@ OFFSET: Final[Codes] = {
 }
 UPSTREAM: Final[Codes] = {
     "content_filter": 400,
+    "filter_failed": 500,
     "context_length_exceeded": 400,
     "invalid_api_key": 401,
     "permission_denied": 403,
