@@ -80,55 +80,47 @@ def seams(client: Client) -> list[tuple[str, str, str]]:
     return [(event["mode"], event.get("target", ""), event["code"]) for event in found]
 
 
-@pytest.mark.parametrize(
-    ("model", "mode", "entries", "kills", "script"),
-    [
-        ("durable", "prefill", 5, 1, {}),
-        ("durable", "prefill", 20, 2, {"tokens": 80}),
-        ("told", "prompt", 20, 1, {}),
-        ("durable", "", 0, 1, {"first_token_delay": 0.5}),
-    ],
-)
-async def test_an_answer_is_gone_on_with_after_its_process_was_killed(
-    tmp_path, model, mode, entries, kills, script
-):
+RESUMED = ("resumed", "", "gateway_restarted")
+EARLY = {"first_token_delay": 0.5}
+"""The process is killed before such an answer begins."""
+
+
+@pytest.mark.parametrize("kills", [1, 2])
+async def test_an_answer_is_gone_on_with_after_its_process_was_killed(tmp_path, kills):
     with gateway_in(tmp_path) as gateway:
         await gateway.start()
-        body = asking(model, **script)
+        bodies = [asking("durable", tokens=40 * kills), asking("told", tokens=40 * kills), asking(**EARLY)]
         async with asyncio.TaskGroup() as group:
-            client = Client(gateway, group, body)
+            prefilled, told, early = clients = [Client(gateway, group, body) for body in bodies]
             for kill in range(kills):
-                await client.has(entries * (kill + 1))
+                for client in (prefilled, told):
+                    await client.has(15 * (kill + 1))
                 gateway.kill()
                 await gateway.start()
-            end = await client.ended()
-            assert end["status"] == "completed"
-            assert client.text == await undisturbed(gateway, body)
-        resumed = ("resumed", "", "gateway_restarted")
-        expected = [resumed, (mode, "demo/demo-long", "gateway_restarted")] if mode else [resumed]
-        assert seams(client) == expected * kills
-        assert len(gateway.log("taken_up")) == kills
+            ends = [await client.ended() for client in clients]
+            assert {end["status"] for end in ends} == {"completed"}
+            for client, body in zip(clients, bodies, strict=True):
+                assert client.text == await undisturbed(gateway, body)
+        assert seams(prefilled) == [RESUMED, ("prefill", "demo/demo-long", "gateway_restarted")] * kills
+        assert seams(told) == [RESUMED, ("prompt", "demo/demo-long", "gateway_restarted")] * kills
+        assert seams(early)[:1] == [RESUMED]
+        told_apart(ends[0], kills)
         await gateway.stop()
         assert not [line for line in gateway.log() if line["level"] in ("error", "critical")]
 
 
-async def test_what_all_attempts_used_is_told_apart_after_a_restart(tmp_path):
-    with gateway_in(tmp_path) as gateway:
-        await gateway.start()
-        async with asyncio.TaskGroup() as group:
-            client = Client(gateway, group, asking())
-            await client.has(10)
-            gateway.kill()
-            await gateway.start()
-            end = await client.ended()
-    before, after = end["history"]
-    assert (before["target"], before["code"]) == ("demo/demo-long", "gateway_restarted")
-    assert before["usage"]["estimated"] is True
-    assert before["usage"]["output_tokens"] > 0
+def told_apart(end: dict, kills: int) -> None:
+    """Check that what each life's attempt used stands by itself."""
+    *before, after = end["history"]
+    assert [(use["target"], use["code"]) for use in before] == [
+        ("demo/demo-long", "gateway_restarted")
+    ] * kills
+    for use in before:
+        assert use["usage"]["estimated"] is True
+        assert use["usage"]["output_tokens"] > 0
     assert "code" not in after
     assert after["usage"] == end["usage"]
-    assert after["began_ms"] > 0
-    assert end["timing"]["total_ms"] >= after["ended_ms"] > after["began_ms"]
+    assert end["timing"]["total_ms"] >= after["ended_ms"] > after["began_ms"] > 0
 
 
 async def test_an_answer_that_was_done_but_for_its_end_is_completed_by_the_next_process(tmp_path):
@@ -161,20 +153,6 @@ async def test_an_answer_that_is_not_to_be_gone_on_with_is_interrupted(tmp_path)
                 )  # fmt: skip
 
 
-async def test_an_answer_that_ends_one_process_after_another_is_given_up(tmp_path):
-    with gateway_in(tmp_path) as gateway:
-        await gateway.start()
-        async with asyncio.TaskGroup() as group:
-            client = Client(gateway, group, asking(tokens=2_000))
-            for kill in range(4):
-                await client.has(10 * (kill + 1))
-                gateway.kill()
-                await gateway.start()
-            end = await client.ended()
-        assert (end["status"], end["code"]) == ("interrupted", "gateway_restarted")
-        assert len(seams(client)) == 6
-
-
 # --- what is at rest -----------------------------------------------------------------------------------
 
 
@@ -185,26 +163,22 @@ def at_rest(gateway: Gateway, words: str = SECRET) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("model", "settings", "headers", "kept"),
-    [
-        ("durable", {}, {}, True),
-        ("mortal", {}, {}, False),
-        ("durable", {"routes": {"streams": {"at_rest": "memory"}}}, {}, False),
-        ("durable", {"routes": {"streams": {"at_rest": "none"}}}, {}, False),
-        ("durable", {}, {"Stream-On-Disconnect": "cancel"}, False),
-    ],
+    ("settings", "kept"), [({}, True), ({"routes": {"streams": {"at_rest": "memory"}}}, False)]
 )
-async def test_a_request_is_at_rest_only_where_its_answer_is_gone_on_with(
-    tmp_path, model, settings, headers, kept
-):
+async def test_a_request_is_at_rest_only_where_its_answer_is_gone_on_with(tmp_path, settings, kept):
     with gateway_in(tmp_path, **settings) as gateway:
         await gateway.start()
-        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-        writer.write(request("POST", "/v1/streams", asking(model, tokens=500), **headers))
-        await reader.readuntil(b"event: delta")
-        assert at_rest(gateway) is kept
+        for model, headers in (
+            ("mortal", {}),
+            ("durable", {"Stream-On-Disconnect": "cancel"}),
+            ("durable", {}),
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+            writer.write(request("POST", "/v1/streams", asking(model, tokens=500), **headers))
+            await reader.readuntil(b"event: delta")
+            assert at_rest(gateway) is (kept and model == "durable" and not headers)
+            writer.close()
         assert {file.stat().st_mode & 0o777 for file in gateway.data.rglob("*") if file.is_file()} == {0o600}
-        writer.close()
 
 
 async def test_a_request_is_gone_from_the_disk_when_its_stream_is_erased_or_has_ended(tmp_path):
