@@ -17,6 +17,7 @@ class Asked:
     """One request. ``left`` is set when the other side closes before the answer is whole."""
 
     body: dict
+    connection: socket.socket
     left: threading.Event = field(default_factory=threading.Event)
 
 
@@ -24,7 +25,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
-        asked = Asked(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+        asked = Asked(json.loads(self.rfile.read(int(self.headers["content-length"]))), self.connection)
         self.server.asked.append(asked)
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
