@@ -473,3 +473,79 @@ def test_settings_of_the_environment_are_known_by_their_variable():
         "providers.anthropic": Origin("ANTHROPIC_API_KEY"),
         "providers.anthropic.base_url": Origin("ANTHROPIC_BASE_URL"),
     }
+
+
+# --- who may, how much, for how much -------------------------------------------------------------------
+
+ISSUER = {"issuer": "https://id.example", "jwks_url": "https://id.example/keys"}
+
+
+@pytest.mark.parametrize(
+    ("where", "settings"),
+    [
+        ("keys.a.key", {"keys": {"a": {"key": "short"}}}),
+        ("keys.b.key", {"keys": {"a": "the same key", "b": {"key": "the same key"}}}),
+        ("keys.a.addresses[1]", {"keys": {"a": {"key": "12345678", "addresses": ["::1", "10.0.0.0/33"]}}}),
+        ("keys.a.origins[0]", {"keys": {"a": {"key": "12345678", "origins": ["app.example"]}}}),
+        ("jwt.a/b", {"jwt": {"a/b": ISSUER}}),
+        ("jwt.a.algorithms[0]", {"jwt": {"a": {**ISSUER, "algorithms": ["none"]}}}),
+        ("jwt.a.algorithms", {"jwt": {"a": {**ISSUER, "algorithms": ["RS256", "HS256"]}}}),
+        ("jwt.a.algorithms", {"jwt": {"a": {**ISSUER, "algorithms": []}}}),
+        ("jwt.a", {"jwt": {"a": {**ISSUER, "secret": "x" * 32}}}),
+        ("jwt.a", {"jwt": {"a": {**ISSUER, "algorithms": ["HS256"]}}}),
+        ("jwt.a", {"jwt": {"a": {"jwks_url": ISSUER["jwks_url"]}}}),
+        ("jwt.a.jwks_url", {"jwt": {"a": {**ISSUER, "jwks_url": "http://id.example/keys"}}}),
+        ("jwt.a.secret", {"jwt": {"a": {"issuer": "x", "algorithms": ["HS256"], "secret": "short"}}}),
+        ("jwt.a.public_key_file", {"jwt": {"a": {"issuer": "x", "public_key_file": "/none"}}}),
+        ("jwt.a.leeway", {"jwt": {"a": {**ISSUER, "leeway": 1e9}}}),
+        ("ledger.url", {"ledger": {"url": "mysql://x/y"}}),
+        ("limits[0]", {"limits": [{"by": "key"}]}),
+        ("limits[0].concurrent", {"limits": [{"concurrent": -1, "queue": 1}]}),
+        ("limits[0].wait", {"limits": [{"concurrent": 1, "wait": 0}]}),
+        ("limits[0].queue", {"limits": [{"concurrent": 1, "queue": 100_001}]}),
+        ("budgets[0].usd", {"budgets": [{"usd": -1}]}),
+        ("prices.*.input", {"prices": {"*": {"input": -1, "output": 1}}}),
+        ("presets.a b", {"presets": {"a b": {}}}),
+        ("presets.p.system", {"presets": {"p": {"system": "{{none}}"}}}),
+        ("presets.p.variables.x", {"presets": {"p": {"variables": {"x": {}}}}}),
+        (
+            "presets.p.variables.token",
+            {"presets": {"p": {"system": "{{token}}", "variables": {"token": {}}}}},
+        ),
+        (
+            "presets.p.variables.x.default",
+            {"presets": {"p": {"system": "{{x}}", "variables": {"x": {"default": "a", "choices": ["b"]}}}}},
+        ),
+        ("presets.p.parameters.max_tokens", {"presets": {"p": {"parameters": {"max_tokens": 0}}}}),
+        ("listen.host", {"listen": {"host": "0.0.0.0"}}),
+    ],
+)
+def test_what_policies_cannot_use_is_named(where, settings):
+    found = check(msgspec.convert(settings, Config))
+    assert where in [problem.where for problem in found], found
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"listen": {"host": "0.0.0.0"}, "anonymous": False},
+        {"listen": {"host": "0.0.0.0"}, "anonymous": True},
+        {"listen": {"host": "0.0.0.0"}, "jwt": {"a": ISSUER}},
+        {"jwt": {"a": {**ISSUER, "jwks_url": "http://localhost:1/keys"}}},
+        {"keys": {"a": {"key": "12345678", "admin": True, "origins": ["https://app.example/"]}}},
+        {"limits": [{"by": "all", "concurrent": 1, "queue": 10}], "budgets": [{"usd": 0}]},
+    ],
+)
+def test_policies_that_can_be_used_have_no_problem(settings):
+    assert check(msgspec.convert(settings, Config)) == []
+
+
+def test_no_key_secret_or_password_is_shown():
+    secret = "a-very-secret-secret-of-32-bytes"
+    settings = {
+        "keys": {"a": {"key": secret}},
+        "jwt": {"a": {"issuer": "x", "algorithms": ["HS256"], "secret": secret}},
+        "ledger": {"url": f"postgresql://me:{secret}@db.internal/x"},
+    }
+    assert secret not in repr(msgspec.convert(settings, Config))
+    assert secret not in repr(msgspec.convert(settings, Config).ledger)

@@ -103,6 +103,25 @@ async def test_an_administrator_sees_every_stream_and_others_their_own(gateway):
         assert code(response) == (404, "stream_not_found")
 
 
+async def test_whose_streams_are_listed_is_a_matter_of_who_asks(gateway):
+    page = (await post(gateway, "/v1/tokens", APP, user="alice")).json()["token"]
+    mine, pages, chiefs = [(await chat(gateway, key)).headers["stream-id"] for key in (APP, page, ADMIN)]
+
+    async def listed(key, whose):
+        query = {"principal": whose} if whose else {}
+        answer = await gateway.client.get("/v1/streams", params=query, headers=bearer(key))
+        if answer.status_code != 200:
+            return code(answer)[1]
+        return [stream["id"] for stream in answer.json()["data"]]
+
+    assert await listed(APP, "") == [mine]
+    assert await listed(APP, "app/alice") == [pages]
+    assert await listed(ADMIN, "app") == [mine]
+    assert await listed(ADMIN, "") == [chiefs]
+    for key, whose in ((APP, "root"), (APP, "apple"), (page, "app"), (page, "app/bob"), (APP, "*")):
+        assert await listed(key, whose) == "admin_required"
+
+
 # --- tokens for pages ----------------------------------------------------------------------------------
 
 

@@ -200,6 +200,9 @@ PARAMETERS: Final[Mapping[str, Json]] = {
     "by": _query("by", "What sums are taken over.", type="string", enum=[*get_args(By)]),
     "since": _query("since", "From this time on: a day in UTC, or Unix seconds.", **_TIME),
     "until": _query("until", "Before this time.", **_TIME),
+    "whose": _query(
+        "principal", "Of this principal: a page or user of one's own; of anybody, for administrators."
+    ),
     "of principal": _query("principal", "Of this principal, and of its own pages and users."),
     "of team": _query("team", "Of this team."),
     "of model": _query("model", "Of this model, as it was asked for."),
@@ -614,8 +617,8 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
         "Streams",
         "List your streams",
         {200: _json("A page, newest first.", "StreamList", ("x-request-id", "Cache-Control"))},
-        [VALUE, STORE],
-        takes=("limit", "before"),
+        [VALUE, STORE, {"admin_required": 403}],
+        takes=("limit", "before", "whose"),
     ),
     streams.snapshot: Operation(
         "Streams",

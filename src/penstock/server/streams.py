@@ -29,7 +29,7 @@ from penstock.server.snapshots import Snapshot
 from penstock.streams.stream import Stream
 from penstock.types.errors import ClientError
 from penstock.types.positions import Cursor, is_stream_id
-from penstock.types.principals import Principal
+from penstock.types.principals import OF, Principal
 
 MAX_LIST: Final = 100
 MAX_ENTRIES: Final = 1_000
@@ -57,10 +57,16 @@ def number(query: QueryParams, name: str, default: float, most: float) -> float:
 
 
 async def list_streams(request: Request) -> Response:
-    """``GET /v1/streams``: the caller's own, newest first, a page at a time."""
+    """``GET /v1/streams``: the caller's own, newest first, a page at a time. With ``principal=`` those of
+    another: one's own page or user, or, for administrators, anybody."""
     ctx = context(request)
     principal = ctx.admit(request, spends=False)
     query = request.query_params
+    if (name := query.get("principal", "")) and name != principal.id:
+        if not (principal.admin or name.startswith(principal.id + OF)):
+            message = "Streams of others are for administrators to list."
+            raise ClientError(message, code="admin_required", status=403)
+        principal = Principal(name)
     limit = int(number(query, "limit", 20, MAX_LIST)) or 1
     before = query.get("before", "")
     if before and not is_stream_id(before):
