@@ -375,7 +375,12 @@ async def test_resume_that_must_wait_gets_an_empty_stream_where_no_connection_ca
         raise StorageError
 
     resuming = {"Last-Event-ID": "x", "Accept": "text/event-stream"}
-    async with inside(Outermost(failing, None, {})) as client:
+
+    class Nobody:
+        async def identify(self, scope):
+            pass
+
+    async with inside(Outermost(failing, Nobody(), {})) as client:
         answer = await client.get("/v1/streams/x/events", headers=resuming)
         assert (answer.status_code, answer.content) == (200, b"")
         assert answer.headers["content-type"].startswith("text/event-stream")

@@ -42,6 +42,10 @@ def config(*, thorough: bool) -> schemathesis.Config:
                     "include-path-regex": "^/v1/responses(/input_tokens)?$",
                     "checks": {"positive_data_acceptance": {"expected-statuses": [*WELL_FORMED, 400]}},
                 },
+                {  # whom they are for, and what they may be given, is the operator's word
+                    "include-path-regex": "^/v1/(admin/|tokens|presets)",
+                    "checks": {"positive_data_acceptance": {"expected-statuses": [*WELL_FORMED, 400, 403]}},
+                },
                 {  # their headers belong together, and content has to be of the stream's kind
                     "include-path": "/v1/stream/{path}",
                     "checks": {"positive_data_acceptance": {"expected-statuses": [*WELL_FORMED, 400, 403]}},
@@ -59,6 +63,7 @@ SERVED = {
     "providers": {"demo": {"kind": "scripted", "speed": 0}},
     "models": MODELS,
     "default_model": "echo",
+    "presets": {"0": {"variables": {"x": {"default": "y"}}, "content": "{{content}} {{x}}"}},
 }
 
 
@@ -87,7 +92,9 @@ def gateway(tmp_path_factory) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory) -> Iterator[Gateway]:
-    with serving(tmp_path_factory.mktemp("locked"), {**SERVED, "keys": {"app": KEY}}) as gateway:
+    with serving(
+        tmp_path_factory.mktemp("locked"), {**SERVED, "keys": {"app": {"key": KEY, "admin": True}}}
+    ) as gateway:
         yield gateway
 
 

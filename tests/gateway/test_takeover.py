@@ -42,6 +42,7 @@ from penstock.types.requests import (
     ToolCall,
 )
 from penstock.types.timers import Timers
+from penstock.types.usage import Payer, payer_of
 from tests.gateway.hand import ME, HandStore, House, call, logged, texts, turns
 from tests.streams.storing import new_info
 from tests.virtual_time import run_virtually
@@ -90,6 +91,12 @@ def test_a_call_comes_back_as_it_was():
     )  # fmt: skip
     after = recall(info)
     assert after == msgspec.structs.replace(before, join=False, metadata=info.metadata)
+
+
+def test_who_pays_comes_back_too():
+    payer = Payer("k", "team", "token:1", "preset", 17)
+    info = msgspec.structs.replace(new_info(ME.id, kept=keep(Call(ME, "streams", FULL))), payer=payer)
+    assert payer_of(recall(info)) == payer
 
 
 @pytest.mark.parametrize(

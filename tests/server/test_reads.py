@@ -115,7 +115,7 @@ async def test_an_unknown_stream_is_not_found(gateway, stream):
 async def test_somebody_elses_stream_looks_like_none(gateway):
     first = await finished(gateway)
     stream = first.headers["stream-id"]
-    gateway.system.context.guard.admit = lambda headers, *, spends: Principal("another")
+    gateway.system.context.guard.admit = lambda headers, found, *, spends, address: Principal("another")
     for method, path in (("GET", ""), ("GET", "/events"), ("POST", "/cancel")):
         response = await gateway.client.request(method, f"/v1/streams/{stream}{path}")
         assert code(response) == (404, "stream_not_found")

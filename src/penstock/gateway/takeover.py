@@ -24,7 +24,7 @@ from penstock.types.errors import GatewayError
 from penstock.types.estimates import tokens_of
 from penstock.types.events import AnyEvent, Closed, Finished, Seam, Started, Timing, UsageReported, has_output
 from penstock.types.outcomes import AttemptUse
-from penstock.types.principals import Principal
+from penstock.types.principals import Grant, Principal
 from penstock.types.requests import GenerationRequest
 
 MAX_KEPT_BYTES: Final = 1 << 20
@@ -115,9 +115,11 @@ def keep(call: Call) -> str:
 
 def recall(info: StreamInfo) -> Call:
     """Return the call whose answer ``info`` is. Raises `ValueError`."""
-    kept = _decode(info.kept)
+    kept, payer = _decode(info.kept), info.payer
     return Call(
-        principal=Principal(info.principal, key=info.payer.key, team=info.payer.team),
+        principal=Principal(
+            info.principal, key=payer.key, team=payer.team, grant=Grant(account=payer.account)
+        ),
         route=info.route,
         request=kept.request,
         request_id=kept.request_id,
@@ -127,8 +129,8 @@ def recall(info: StreamInfo) -> Call:
         ttl=info.retention,
         join=False,
         at_rest=info.at_rest,
-        preset=info.payer.preset,
-        input_tokens=info.payer.input_tokens,
+        preset=payer.preset,
+        input_tokens=payer.input_tokens,
         metadata=info.metadata,
     )
 

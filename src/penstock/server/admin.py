@@ -20,7 +20,7 @@ from penstock.server.context import (
     read_body,
     require_json,
 )
-from penstock.server.guard import is_origin, normal_origin
+from penstock.server.guard import ORIGIN, is_origin, normal_origin
 from penstock.types.errors import ClientError
 from penstock.types.keys import NAME, KeyOrder, KeyRecord, NewKey, TokenOrder
 from penstock.types.principals import Grant, is_network
@@ -39,6 +39,11 @@ Names = Annotated[
     msgspec.Meta(max_length=MAX_LIST),
 ]
 
+Origins = Annotated[
+    tuple[Annotated[str, msgspec.Meta(pattern=f"^{ORIGIN}$", max_length=MAX_NAME)], ...],
+    msgspec.Meta(max_length=MAX_LIST),
+]
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -50,7 +55,7 @@ class KeyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     admin: bool = False
     models: Names = ()
     routes: Names = ()
-    origins: Names = ()
+    origins: Origins = ()
     addresses: Names = ()
     ttl_s: Annotated[float, msgspec.Meta(gt=0, le=MAX_TTL_S)] | None = None
 
@@ -67,7 +72,7 @@ class TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     user: Annotated[str, msgspec.Meta(pattern=f"^({NAME.pattern})?$")] = ""
     models: Names = ()
     preset: Annotated[str, msgspec.Meta(max_length=MAX_NAME)] = ""
-    origins: Names = ()
+    origins: Origins = ()
     spend_usd: Annotated[float, msgspec.Meta(ge=0, le=1e6)] | None = None
     ttl_s: Annotated[float, msgspec.Meta(gt=0, le=MAX_TOKEN_TTL_S)] = 900.0
 

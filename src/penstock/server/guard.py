@@ -30,9 +30,12 @@ KEY_HEADERS: Final = ("x-api-key", "api-key", "x-goog-api-key")
 LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 
 
+ORIGIN: Final = r"https?://[^/\s?#@]{1,255}/?"
+
+
 def is_origin(text: str) -> bool:
     """Say whether ``text`` is an origin, but for its capitals and a slash at the end."""
-    return bool(re.fullmatch(r"https?://[^/\s?#@]{1,255}/?", text))
+    return bool(re.fullmatch(ORIGIN, text))
 
 
 class GuardSettings(msgspec.Struct, frozen=True):
