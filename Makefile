@@ -71,6 +71,9 @@ bench-fan-out: $(VENV)/.stamp-bench  ## Measure many readers of few streams, som
 bench-outage: $(VENV)/.stamp-bench  ## Measure what the streams of one target notice when another dies
 	$(BIN)/python -m bench.outage $(ARGS)
 
+bench-sockets: $(VENV)/.stamp-bench  ## Measure 10,000 idle WebSockets, and 2,000 generations over 20 of them
+	$(BIN)/python -m bench.sockets $(ARGS)
+
 docs: $(VENV)/.stamp-dev  ## Check the pages: links, code blocks, error codes, the import table
 	$(BIN)/pytest tests/test_docs.py tests/test_layers.py $(ARGS)
 

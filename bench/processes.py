@@ -6,6 +6,7 @@ threads. Everything that was started here is stopped here, by its own process id
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -88,7 +89,7 @@ class Process:
         with log.open("ab") as errors:
             self._child = subprocess.Popen(
                 argv,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if talks else errors,
                 stderr=errors,
                 env={**os.environ, **env},
@@ -135,6 +136,12 @@ class Process:
             self.check()
         return line.strip()
 
+    def write_line(self, line: str) -> None:
+        """Say a line to the process, which must be one that `talks`."""
+        assert self._child.stdin is not None
+        self._child.stdin.write(line + "\n")
+        self._child.stdin.flush()
+
     def read_json(self) -> dict[str, Any]:
         data = json.loads(self.read_line())
         assert isinstance(data, dict)
@@ -157,8 +164,10 @@ class Process:
             except subprocess.TimeoutExpired:
                 self._child.kill()
                 self._child.wait()
-        if self._child.stdout is not None:
-            self._child.stdout.close()
+        for pipe in (self._child.stdin, self._child.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
 
 
 def require_free(port: int) -> None:
