@@ -236,6 +236,39 @@ async def test_a_lost_socket_leaves_the_generation_to_its_on_disconnect(gateway)
     assert len(gateway.system.context.renderings) == 0
 
 
+@pytest.mark.parametrize("leaving", ["lost", "detach", "replaced"])
+async def test_a_create_that_nobody_waits_for_leaves_no_open_stream(gateway, monkeypatch, leaving):
+    journal = gateway.system.gateway.store.journal
+    stored, goes_on, create = asyncio.Event(), asyncio.Event(), journal.create
+
+    async def slow(*given):
+        log = await create(*given)
+        stored.set()
+        await goes_on.wait()
+        return log
+
+    monkeypatch.setattr(journal, "create", slow)
+    async with connected(gateway) as client:
+        asked = {"on_disconnect": "cancel", **ask(WORDS, "demo-stall")}
+        await client.send("create", rid="1", **asked)
+        await stored.wait()
+        if leaving == "detach":
+            await client.send("detach", rid="1")
+        elif leaving == "replaced":
+            await client.send("read", rid="1", stream="s_nothing")
+        else:
+            client.connection.transport.abort()
+            await eventually(lambda: not gateway.server._config.ws_protocol_class.everyone, 30)
+        if leaving != "lost":
+            await client.send("ping")
+            while (await client.take())["type"] != "pong":
+                pass
+        goes_on.set()
+        await eventually(lambda: busy(gateway) == 0, 30)
+        (made,) = (await gateway.client.get("/v1/streams")).json()["data"]
+    assert made["status"] == "cancelled"
+
+
 # --- input -------------------------------------------------------------------------------------------
 
 

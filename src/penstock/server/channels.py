@@ -19,7 +19,7 @@ from penstock.wire.envelope import FIRST_CREDIT, MAX_CREDIT, Create
 BATCH: Final = 64 << 10
 """Bytes of messages that are handed to the socket at a time."""
 
-MAX_KEPT: Final = 256 << 10
+MAX_KEPT: Final = 64 << 10
 """Bytes of a request that is kept so that its input can be replaced."""
 
 
@@ -37,7 +37,8 @@ class Slow(ClientError):
 class Channel:
     """A rid. ``created`` is what its generation was asked for with, if it can be asked again.
 
-    ``cancelled`` and ``next_input`` wait for a generation that is being started.
+    ``cancelled`` and ``next_input`` wait for a generation that is being started; ``starting``, while that
+    cannot be broken off.
     """
 
     __slots__ = (
@@ -49,6 +50,7 @@ class Channel:
         "next_input",
         "opens",
         "rid",
+        "starting",
         "stream",
         "task",
     )
@@ -61,6 +63,7 @@ class Channel:
         self.cancelled = False
         self.created: Create | None = None
         self.next_input: str | None = None
+        self.starting = False
         self.stream = ""
         self.lane: Lane | None = None
         self.task: asyncio.Task[None] | None = None

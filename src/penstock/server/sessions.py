@@ -224,7 +224,7 @@ class Session:
         """Let the channel follow nothing, from this call on."""
         channel.lane = None
         task, channel.task = channel.task, None
-        if task is not None:
+        if task is not None and not channel.starting:
             task.cancel()
 
     async def _run(self, channel: Channel, act: Callable[..., Awaitable[None]], *given: Any) -> None:
@@ -238,7 +238,7 @@ class Session:
             if channel.task is task:
                 self._fail(told(error, new_request_id()), rid=channel.rid)
         if channel.task is task:
-            channel.task = None
+            channel.task, channel.cancelled = None, False
             if channel.created is None and self._channels.get(channel.rid) is channel:
                 del self._channels[channel.rid]
             self._leave_if_idle()
@@ -253,8 +253,21 @@ class Session:
 
     async def _create(self, channel: Channel, message: envelope.Create) -> None:
         await self._check()
-        started = await self._ctx.gateway.start(self._call(message))
-        await self._go_on(channel, started.stream)
+        await self._go_on(channel, await self._start(channel, self._call(message)))
+
+    async def _start(self, channel: Channel, call: Call) -> Stream:
+        """Start a generation. That is not broken off, since its creation may be stored already: where nobody
+        waits for it any more, it is left to its `on_disconnect`. Raises `ClientGone` then."""
+        channel.starting = True
+        try:
+            started = await self._ctx.gateway.start(call)
+        finally:
+            channel.starting = False
+        if channel.task is not asyncio.current_task():
+            if not started.existing:
+                self._ctx.gateway.leave_alone(started.stream)
+            raise ClientGone
+        return started.stream
 
     async def _restart(self, channel: Channel) -> None:
         """The input of a generation was replaced: stop it, and start with the newest."""
@@ -275,8 +288,7 @@ class Session:
             body_sha256=sha256(call.body_sha256.encode(), content.encode("utf-8", "surrogatepass")),
             idempotency_key="",
         )
-        started = await self._ctx.gateway.start(call)
-        await self._go_on(channel, started.stream)
+        await self._go_on(channel, await self._start(channel, call))
 
     async def _go_on(self, channel: Channel, stream: Stream) -> None:
         """Follow a stream that was started, unless other things were asked meanwhile."""
