@@ -83,6 +83,7 @@ async def test_very_many_small_fragments_cost_what_they_hold():
         (b"\xc1\x810000x", 1002),  # as if it were compressed
         (b"\x81\xff\x00\x00\x00\x00\x7f\xff\xff\xff0000", 1009),
     ],
+    ids=["no text", "unmasked", "without a beginning", "reserved bit", "too long"],  # masks are random
 )
 async def test_what_breaks_the_rules_closes_the_connection(mode, frame, code):
     async with echoing(mode) as (port, _), client(port) as connection:
