@@ -22,7 +22,7 @@ WORKERS ?= auto
 # Lives that `make torture` ends with SIGKILL.
 KILLS ?= 200
 
-.PHONY: docs-cli help serve check test coverage test-live torture autobahn soak bench bench-fan-out bench-outage docs tools vendor pictures dist container clean
+.PHONY: docs-cli docs-compat help serve check test coverage test-live torture autobahn soak bench bench-fan-out bench-outage docs tools vendor pictures dist container clean
 
 help:  ## List what people type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -86,6 +86,9 @@ dist: $(VENV)/.stamp-dev  ## Build the sdist and the wheel into dist/
 
 container:  ## Build the container image (podman, buildah or docker)
 	deploy/build-container $(ARGS)
+
+docs-compat: $(VENV)/.stamp-dev  ## Write docs/compatibility.md from what the tests compare
+	$(BIN)/python -c 'from pathlib import Path; from tests.wire.matrix import page; Path("docs/compatibility.md").write_text(page())'
 
 docs-cli: $(VENV)/.stamp-dev  ## Write the commands' help into docs/guide/command-line.md
 	$(BIN)/python tools/command_line.py

@@ -62,7 +62,12 @@ class WholeCall(NamedTuple):
 
     @property
     def value(self) -> dict[str, Any]:
-        """The arguments as the object they are; of what was cut off the text, as Anthropic's docs tell it."""
+        """The arguments as the object they are; of what was cut off the text, as Anthropic's docs tell it.
+
+        A custom call's input is a text, and no JSON.
+        """
+        if self.first.kind == "custom":
+            return {"input": self.arguments}
         try:
             value = msgspec.json.decode(self.arguments) if self.arguments.strip() else {}
         except (msgspec.DecodeError, RecursionError):
@@ -105,7 +110,7 @@ class Calls:
         """Yield the calls that are whole, up to the first that is not; with ``force`` all, as they are."""
         while self._waiting:
             key, call = next(iter(self._waiting.items()))
-            if not force and not call.arguments.whole:
+            if not force and (call.first.kind == "custom" or not call.arguments.whole):
                 return
             del self._waiting[key]
             yield WholeCall(call.first, "".join(call.pieces))
