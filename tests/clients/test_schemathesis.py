@@ -46,6 +46,10 @@ def config(*, thorough: bool) -> schemathesis.Config:
                     "include-path-regex": "^/v1/(admin/|tokens|presets)",
                     "checks": {"positive_data_acceptance": {"expected-statuses": [*WELL_FORMED, 400, 403]}},
                 },
+                {  # streams of others are for administrators to list
+                    "include-name": "GET /v1/streams",
+                    "checks": {"positive_data_acceptance": {"expected-statuses": [*WELL_FORMED, 403]}},
+                },
                 {  # their headers belong together, and content has to be of the stream's kind
                     "include-path": "/v1/stream/{path}",
                     "checks": {"positive_data_acceptance": {"expected-statuses": [*WELL_FORMED, 400, 403]}},
