@@ -402,14 +402,15 @@ def _gemini(body: Json) -> Json:
     limit = {"type": ["integer", "null"]}
     config = {"candidateCount": count, "maxOutputTokens": limit, "temperature": {"type": ["number", "null"]}}
     function = {"name": _TEXT, "description": _MAYBE_TEXT, "parameters": {"type": ["object", "null"]}}
-    functions = {"type": "array", "items": _object(**function)}
+    functions = {"type": ["array", "null"], "items": _object(**function)}
+    contents = {"type": "array", "items": _ref("GeminiContent"), "minItems": 1}
     body["title"] = "GeminiRequest"
     body["description"] = (
         "As Google's; the model stands in the URL. What has no place here is handed on to a Gemini unchanged."
     )
     body["properties"] |= {
-        "contents": {"type": "array", "items": _ref("GeminiContent"), "minItems": 1},
-        "systemInstruction": {"anyOf": [{"type": "null"}, _ref("GeminiContent")]},
+        "contents": {"anyOf": [_TEXT, _ref("GeminiContent"), contents]},
+        "systemInstruction": {"anyOf": [_MAYBE_TEXT, _ref("GeminiContent"), {"maxProperties": 0}]},
         "generationConfig": {"type": ["object", "null"], "properties": config},
         "tools": {
             "type": ["array", "null"],
