@@ -99,3 +99,24 @@ def test_claude_is_anthropics_where_nothing_is_said_of_models():
     assert (target.provider, target.model) == ("claude", "claude-opus-5-5")
     said = built(providers=providers, models={"fast": [TargetConfig("claude", "claude-x")]})._routing
     assert not said.route_configured("claude-opus-5-5")
+
+
+def test_without_models_a_name_goes_to_who_made_it_and_the_rest_to_the_first():
+    environ = {f"{name}_API_KEY": "a-key" for name in ("MISTRAL", "DEEPSEEK", "ANTHROPIC")}
+    config = with_environment(Config(store=MEMORY, discover=False), environ)
+    routing = assemble(config, {}).gateway._routing
+    asked = {name: routing.route(name)[0] for name in ("claude-x", "deepseek-chat", "mistral-large", "what")}
+    assert {name: target.provider for name, target in asked.items()} == {
+        "claude-x": "anthropic",
+        "deepseek-chat": "deepseek",
+        "mistral-large": "mistral",
+        "what": "anthropic",
+    }
+    assert routing.route("mistral/deepseek-chat")[0].model == "deepseek-chat"
+
+
+def test_a_key_from_a_file_is_the_providers(tmp_path):
+    (tmp_path / "key").write_text("sk-from-a-file\n")
+    made = {"x": ProviderConfig(base_url="http://box/v1", api_key_file=str(tmp_path / "key"))}
+    provider = assemble(Config(store=MEMORY, providers=made, discover=False), {}).gateway._providers["x"]
+    assert provider._endpoint._any_key() == "sk-from-a-file"

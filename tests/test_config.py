@@ -20,9 +20,11 @@ from penstock.config import (
     check,
     environment_origins,
     located,
+    read_draft,
     read_file,
     with_environment,
 )
+from penstock.providers.kinds import KINDS, url_variable
 
 KEY = "sk-very-secret-key"
 
@@ -380,14 +382,67 @@ def test_a_port_in_the_environment_that_is_none_is_not_passed_over(port):
     assert caught.value.problems[0].where == "PENSTOCK_PORT"
 
 
-@pytest.mark.parametrize("name", ["openai", "anthropic"])
+@pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind.keys])
 def test_a_key_in_the_environment_brings_its_provider_unless_the_file_has_it(read, name):
-    environ = {f"{name.upper()}_API_KEY": KEY, f"{name.upper()}_BASE_URL": "http://proxy/v1"}
-    made = with_environment(Config(), environ).providers
-    assert (made[name].kind, made[name].api_key, made[name].base_url) == (name, KEY, "http://proxy/v1")
-    assert made.keys() == {name}
-    file = read(f"providers: {{{name}: {{api_key: mine}}}}")
-    assert with_environment(file, environ).providers[name].api_key == "mine"
+    for variable in KINDS[name].keys:
+        environ = {variable: KEY, url_variable(variable): "http://proxy/v1"}
+        made = with_environment(Config(), environ).providers
+        assert (made[name].kind, made[name].api_key, made[name].base_url) == (name, KEY, "http://proxy/v1")
+        assert made.keys() == {name}
+        file = read(f"providers: {{{name}: {{api_key: mine}}}}")
+        assert with_environment(file, environ).providers[name].api_key == "mine"
+
+
+def test_a_provider_that_is_called_as_a_kind_is_of_that_kind(read):
+    config = read("""
+providers:
+  deepseek: {api_key: k}
+  anthropic: {base_url: "http://box/v1"}
+  mine: {base_url: "http://box/v1"}
+  fast: {kind: groq}
+""")
+    kinds = {name: config.kind(name) for name in config.providers}
+    assert kinds == {"deepseek": "deepseek", "anthropic": "openai", "mine": "openai", "fast": "groq"}
+    made = with_environment(config, {}).providers
+    assert made["deepseek"].base_url == "https://api.deepseek.com"
+    assert made["fast"].base_url == "https://api.groq.com/openai/v1"
+
+
+def test_an_unknown_kind_is_told_with_one_that_is_like_it(read):
+    with pytest.raises(BadConfig) as caught:
+        read("providers: {x: {kind: deepsek}}")
+    (problem,) = caught.value.problems
+    assert problem.where == "providers.x.kind"
+    assert problem.what.endswith("did you mean deepseek?")
+
+
+def test_a_secret_can_stand_in_a_file(read, tmp_path):
+    (tmp_path / "key").write_text("${HOME} is no variable here\n")
+    config = read(f"providers: {{x: {{api_key: 'a ${{file:{tmp_path}/key}} b'}}}}")
+    assert config.providers["x"].api_key == "a ${HOME} is no variable here b"
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("none", "cannot be read"), ("empty", "is empty"), ("binary", "is no text"), ("large", "is larger")],
+)
+@pytest.mark.parametrize("form", ["api_key: '${file:%s}'", "api_key_file: %s"])
+def test_a_secret_file_that_holds_none_is_told_with_its_line(tmp_path, name, what, form):
+    (tmp_path / "empty").write_text(" \n")
+    (tmp_path / "binary").write_bytes(b"\xff")
+    (tmp_path / "large").write_bytes(b"x" * 70_000)
+    file = tmp_path / "penstock.yaml"
+    file.write_text(f"providers:\n  x:\n    {form % (tmp_path / name)}\n")
+    draft = read_draft(file, {})
+    (problem,) = draft.problems or located(check(draft.config), draft.origins)
+    assert what in problem.what
+    assert problem.origin.line == 3
+
+
+def test_a_key_and_its_file_are_one_too_many(read, tmp_path):
+    (tmp_path / "key").write_text("k")
+    config = read(f"providers: {{x: {{api_key: k, api_key_file: {tmp_path}/key}}}}")
+    assert [problem.where for problem in check(config)] == ["providers.x.api_key_file"]
 
 
 def test_each_kind_has_an_address_of_its_own():

@@ -47,14 +47,10 @@ from penstock.policies.jwt_settings import IssuerSettings
 from penstock.policies.limits import DAY, Limit, Limits
 from penstock.policies.prices import Price, Prices
 from penstock.policies.rulebook import Rulebook, RuleSettings
-from penstock.providers.anthropic import BASE_URL as ANTHROPIC_URL
-from penstock.providers.anthropic import AnthropicProvider, AnthropicSettings
-from penstock.providers.compatible import CompatibleProvider, CompatibleSettings
+from penstock.provider_assembly import build_provider
 from penstock.providers.http import parse_base_url
-from penstock.providers.ollama import OllamaProvider, OllamaSettings
-from penstock.providers.ollama_host import BASE_URL as OLLAMA_URL
+from penstock.providers.kinds import KINDS
 from penstock.providers.ollama_host import find_address
-from penstock.providers.openai import BASE_URL as OPENAI_URL
 from penstock.providers.provider import Provider, Target
 from penstock.providers.scripted import DESCRIPTIONS, ScriptedProvider
 from penstock.server.app import build_app
@@ -74,10 +70,6 @@ from penstock.types.keys import KeyRecord, hash_key
 from penstock.types.principals import Grant
 from penstock.types.timers import THINKING, USUAL, Timers
 from penstock.types.usage import USD
-from penstock.upstream.pool import Pool, PoolSettings
-from penstock.wire.anthropic_messages_requests import Preferences as AnthropicPreferences
-from penstock.wire.ollama import Preferences
-from penstock.wire.openai_chat import OPENAI_CHAT
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -103,7 +95,10 @@ def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
     """Build everything ``config`` asks for; open nothing. Raises `BadConfig`."""
     if problems := check(config):
         raise BadConfig(problems)
-    providers = {name: _provider(name, made, environ) for name, made in config.providers.items()}
+    providers = {
+        name: build_provider(name, config.kind(name), made, environ)
+        for name, made in config.providers.items()
+    }
     if config.demo:
         providers.setdefault(DEMO, ScriptedProvider())
     found = _find_ollama(config, environ)
@@ -205,50 +200,6 @@ def _publications(config: Config) -> PublicationSettings:
     )
 
 
-def _provider(name: str, config: ProviderConfig, environ: Mapping[str, str]) -> Provider:
-    if config.kind == "scripted":
-        return ScriptedProvider(speed=config.speed)
-    try:
-        return _reached(name, config, environ)
-    except ValueError as error:
-        raise BadConfig([Problem(f"providers.{name}", str(error))]) from None
-
-
-def _reached(name: str, config: ProviderConfig, environ: Mapping[str, str]) -> Provider:
-    """Return a provider behind HTTP. Raises `ValueError` with a sentence for whoever configured it."""
-    pool = Pool(
-        PoolSettings(
-            ca_file=config.ca_file,
-            connect_timeout=config.connect_timeout,
-            head_timeout=config.head_timeout,
-            max_connections_per_origin=config.max_connections,
-        ),
-        environ=environ,
-    )
-    if config.kind == "anthropic":
-        limits = AnthropicPreferences(config.max_tokens)
-        url = config.base_url or ANTHROPIC_URL
-        claude = AnthropicSettings(
-            url, config.api_key, config.headers, api_keys=config.api_keys, preferences=limits
-        )
-        return AnthropicProvider(name, claude, pool)
-    if config.kind == "ollama":
-        wanted = Preferences(config.api, config.keep_alive, config.num_ctx)
-        url = config.base_url or OLLAMA_URL
-        own = OllamaSettings(
-            url, config.api_key, config.headers, api_keys=config.api_keys, preferences=wanted
-        )
-        return OllamaProvider(name, own, pool)
-    settings = CompatibleSettings(
-        config.base_url or OPENAI_URL,
-        config.api_key,
-        config.headers,
-        api_keys=config.api_keys,
-        organization=config.organization,
-    )
-    return CompatibleProvider(name, settings, pool, OPENAI_CHAT)
-
-
 def _find_ollama(config: Config, environ: Mapping[str, str]) -> Mapping[str, Provider]:
     """Return the Ollama that may run on this machine, now or later, unless the configuration has it."""
     try:
@@ -257,11 +208,12 @@ def _find_ollama(config: Config, environ: Mapping[str, str]) -> Mapping[str, Pro
     except ValueError:  # it is Ollama's variable, and need not be right for a gateway without one
         return {}
     known = config.providers.values()
-    if not config.discover or OLLAMA in config.providers or any(p.kind == "ollama" for p in known):
+    kinds = map(config.kind, config.providers)
+    if not config.discover or OLLAMA in config.providers or OLLAMA in kinds:
         return {}
     if any(_place(p.base_url) == place for p in known if p.base_url):
         return {}
-    return {OLLAMA: _provider(OLLAMA, ProviderConfig(kind="ollama", base_url=address), environ)}
+    return {OLLAMA: build_provider(OLLAMA, "ollama", ProviderConfig(base_url=address), environ)}
 
 
 def _place(url: str) -> tuple[str, int]:
@@ -293,17 +245,22 @@ def _routing(config: Config, providers: Mapping[str, Provider], found: Collectio
         for name in DESCRIPTIONS:
             own = Target(f"{DEMO}/{name}", DEMO, name, tries=1, continuation="prefill", timers=usual)
             models.setdefault(name, (own,))
-    reached = [name for name, provider in config.providers.items() if provider.kind != "scripted"]
+    reached = [name for name in config.providers if config.kind(name) != "scripted"]
     patterns.extend(Pattern(f"{name}/*", (anything(name),), strip=f"{name}/") for name in reached)
-    # Nothing said about models: Claude is Anthropic's, and what else is not known by name goes to the first
-    # real provider.
-    claude = [name for name in reached if config.providers[name].kind == "anthropic"]
-    if claude and not config.models:
-        patterns.append(Pattern("claude-*", (anything(claude[0]),)))
+    # Nothing said about models: who made one is often in its name, and what else is not known by name goes to
+    # the first real provider.
+    if not config.models:
+        for kind in dict.fromkeys(config.kind(name) for name in reached):
+            first = next(name for name in reached if config.kind(name) == kind)
+            patterns.extend(
+                Pattern(pattern, (anything(first),))
+                for pattern in KINDS[kind].models
+                if kind != "openai" or not config.providers[first].base_url or first == kind
+            )
     rest = None
     if reached and not config.models:
         rest = Pattern("*", (anything(reached[0]),))
-    own_names = [name for name, provider in config.providers.items() if provider.kind == "ollama"]
+    own_names = [name for name in config.providers if config.kind(name) == "ollama"]
     named = next((name for name in config.models if "*" not in name), "")
     default = config.default_model or named or (DEMO if config.demo else "")
     return Routing(
@@ -324,7 +281,7 @@ def _routing(config: Config, providers: Mapping[str, Provider], found: Collectio
 
 
 def _target(config: Config, target: TargetConfig, of_model: TimersConfig) -> Target:
-    scripted = target.provider == DEMO or config.providers[target.provider].kind == "scripted"
+    scripted = target.provider == DEMO or config.kind(target.provider) == "scripted"
     return Target(
         f"{target.provider}/{target.model}",
         target.provider,
@@ -429,11 +386,10 @@ def _ledger(config: Config, budgets: Budgets, limits: Limits) -> "tuple[Ledger, 
 def _prices(config: Config) -> Prices:
     """Return what tokens cost: of one's own servers, and of models within the gateway, nothing is known."""
     table = {name: Price(**msgspec.structs.asdict(price)) for name, price in config.prices.items()}
-    known = {"openai": OPENAI_URL, "anthropic": ANTHROPIC_URL}
     addresses = {
-        name: provider.base_url or known[provider.kind]
+        name: provider.base_url or KINDS[config.kind(name)].base_url
         for name, provider in config.providers.items()
-        if provider.kind in known
+        if KINDS[config.kind(name)].keys
     }
     return Prices(table, addresses)
 

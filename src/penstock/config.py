@@ -1,16 +1,17 @@
 """Settings: what an operator can write, read once at start, from file, then environment, then options.
 
-The file is YAML (`penstock.yaml`). ``${NAME}`` inside a value is replaced from the environment, so
-that secrets need not stand in it; none ever stands in a `repr` or a problem. Everything is described in
-docs/guide/configuration.md. A setting's *origin* is the line, the variable or the option that it came
-from: problems name it. Nothing here acts: `penstock.assembly` builds from what this module returns.
+The file is YAML (`penstock.yaml`). ``${NAME}`` inside a value is replaced from the environment, and
+``${file:/path}`` by what a file holds, so that secrets need not stand in it; none ever stands in a `repr` or
+a problem. Everything is described in docs/guide/configuration.md. A setting's *origin* is the line, the
+variable or the option that it came from: problems name it. Nothing here acts: `penstock.assembly` builds
+from what this module returns.
 """
 
 import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -19,9 +20,9 @@ from penstock.gateway.presets import CONTENT, PLACE, RESERVED, places
 from penstock.gateway.rescue import RetrySettings
 from penstock.policies.jwt_settings import ASYMMETRIC, SYMMETRIC
 from penstock.policies.rulebook import BadRule, RuleSettings, compile_rules
-from penstock.providers.anthropic import BASE_URL as ANTHROPIC_URL
 from penstock.providers.http import parse_base_url
 from penstock.providers.keys import MAX_KEYS
+from penstock.providers.kinds import KINDS, url_variable
 from penstock.providers.ollama_host import find_address
 from penstock.server.guard import is_loopback, is_origin
 from penstock.types.calls import on_disconnect
@@ -32,8 +33,13 @@ from penstock.wire.anthropic_messages_requests import DEFAULTS
 
 MAX_FILE_BYTES: Final = 1 << 20
 
-NAMED_BY_KEY: Final = ("openai", "anthropic")
-"""Providers that join by themselves when the environment has their key: ``OPENAI_API_KEY`` and so on."""
+MAX_SECRET_BYTES: Final = 64 << 10
+"""Of a file that holds a key."""
+
+if TYPE_CHECKING:
+    KindName: TypeAlias = str
+else:
+    KindName = Literal["", *KINDS]
 
 LEDGER_FILE: Final = "ledger.sqlite"
 """In the data folder."""
@@ -106,24 +112,29 @@ class PublicationsConfig(Settings, frozen=True):
 
 
 class ProviderConfig(Settings, frozen=True):
-    """One provider. ``openai`` is any server that speaks OpenAI's Chat Completions.
+    """One provider. ``kind`` is a name of `penstock.providers.kinds`; empty: see `Config.kind`.
 
-    ``base_url``: empty for the kind's own. ``list_models``: whether its names are asked for and offered.
+    ``base_url``: empty for the kind's own. ``api_key_file`` holds the key, for secrets that are mounted.
+    ``unsupported``: what becomes of what a request asks and it cannot be told (`penstock.wire.fitting`).
+    ``list_models``: whether its names are asked for and offered.
     ``api``, ``keep_alive`` and ``num_ctx`` are an Ollama's (`penstock.wire.ollama.Preferences`),
     ``max_tokens`` an Anthropic's: the limit of an answer whose request has none.
     """
 
-    kind: Literal["openai", "anthropic", "ollama", "scripted"] = "openai"
+    kind: KindName = ""
     base_url: str = ""
     api_key: str = ""
     api_keys: tuple[str, ...] = ()
+    api_key_file: str = ""
     organization: str = ""
+    project: str = ""
     headers: dict[str, str] = {}
     ca_file: str = ""
     connect_timeout: float = 10.0
     head_timeout: float = 600.0
     max_connections: int = 2_000
     list_models: bool = True
+    unsupported: Literal["drop", "refuse"] = "drop"
     api: Literal["chat", "generate"] = "chat"
     keep_alive: str = ""
     num_ctx: int = 0
@@ -407,6 +418,14 @@ class Config(Settings, frozen=True):
         said = self.models[name]
         return ModelConfig(said) if isinstance(said, list) else said
 
+    def kind(self, provider: str) -> str:
+        """Return the kind of a provider: what it says, else the one that its name is, else ``openai``, which
+        is any server that speaks Chat Completions at its ``base_url``."""
+        made = self.providers[provider]
+        if made.kind:
+            return made.kind
+        return provider if provider in KINDS and not made.base_url else "openai"
+
     def __repr__(self) -> str:
         """Whose keys there are, and no key."""
         return f"Config({self.listen}, {self.store}, {self.providers}, {self.models}, keys={list(self.keys)})"
@@ -446,11 +465,13 @@ class BadConfig(GatewayError):
 
 
 class Draft(NamedTuple):
-    """A file as far as it can be understood, where each setting stands, and what is wrong."""
+    """A file as far as it can be understood, where each setting stands, and what is wrong; ``files`` are the
+    secrets that it was read with."""
 
     config: Config
     origins: dict[str, Origin]
     problems: list[Problem]
+    files: tuple[str, ...] = ()
 
 
 def read_draft(path: Path, environ: Mapping[str, str]) -> Draft:
@@ -461,7 +482,7 @@ def read_draft(path: Path, environ: Mapping[str, str]) -> Draft:
             data = file.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
             raise BadConfig([Problem("", "is larger than any configuration", Origin(name))])
-        text = read_text(data.decode(), Config, environ)
+        text = read_text(data.decode(), Config, environ, read_secret)
         config = msgspec.convert(text.value, Config, strict=False)
     except OSError as error:
         raise BadConfig([Problem("", f"cannot be read: {error.strerror}", Origin(name))]) from None
@@ -476,7 +497,7 @@ def read_draft(path: Path, environ: Mapping[str, str]) -> Draft:
     origins = {where: Origin(name, *place) for where, place in text.places.items()}
     faults = sorted(text.faults, key=lambda fault: fault.place)
     problems = [Problem(fault.where, fault.what, Origin(name, *fault.place)) for fault in faults]
-    return Draft(config, origins, problems)
+    return Draft(config, origins, problems, text.files)
 
 
 def read_file(path: Path, environ: Mapping[str, str]) -> Config:
@@ -485,6 +506,37 @@ def read_file(path: Path, environ: Mapping[str, str]) -> Config:
     if draft.problems:
         raise BadConfig(draft.problems)
     return draft.config
+
+
+def read_secret(path: str) -> str:
+    """Return what the file at ``path`` holds, without white space around it.
+
+    Raises `OSError`, and `ValueError` with a sentence for whoever wrote it.
+    """
+    with Path(path).open("rb") as file:
+        data = file.read(MAX_SECRET_BYTES + 1)
+    if len(data) > MAX_SECRET_BYTES:
+        raise ValueError("is larger than any secret")
+    try:
+        text = data.decode().strip()
+    except UnicodeDecodeError:
+        raise ValueError("is no text in UTF-8") from None
+    if not text:
+        raise ValueError("is empty")
+    return text
+
+
+def secret_problem(path: str) -> str:
+    """Return why no secret can be read from ``path``; empty when one can, or when there is no path."""
+    if not path:
+        return ""
+    try:
+        read_secret(path)
+    except OSError as error:
+        return f"the file {path} cannot be read: {error.strerror}"
+    except ValueError as error:
+        return f"the file {path} {error}"
+    return ""
 
 
 def located(problems: list[Problem], origins: Mapping[str, Origin]) -> list[Problem]:
@@ -511,10 +563,10 @@ def environment_origins(config: Config, environ: Mapping[str, str]) -> dict[str,
         "store.path": "PENSTOCK_DATA",
         "keys.default": "PENSTOCK_KEY",
     }
-    for name in NAMED_BY_KEY:
-        if name not in config.providers and environ.get(f"{name.upper()}_API_KEY"):
-            named[f"providers.{name}"] = f"{name.upper()}_API_KEY"
-            named[f"providers.{name}.base_url"] = f"{name.upper()}_BASE_URL"
+    for name, kind in KINDS.items():
+        if name not in config.providers and (key := kind.key_in(environ)):
+            named[f"providers.{name}"] = key
+            named[f"providers.{name}.base_url"] = url_variable(key)
     return {where: Origin(name) for where, name in named.items() if environ.get(name)}
 
 
@@ -536,15 +588,15 @@ def with_environment(config: Config, environ: Mapping[str, str]) -> Config:
         base = environ.get("XDG_DATA_HOME") or os.path.join(environ.get("HOME", "."), ".local", "share")
         store = msgspec.structs.replace(store, path=os.path.join(base, "penstock"))
     providers = dict(config.providers)
-    if (key := environ.get("OPENAI_API_KEY")) and "openai" not in providers:
-        base_url = environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-        providers["openai"] = ProviderConfig(api_key=key, base_url=base_url)
-    if (key := environ.get("ANTHROPIC_API_KEY")) and "anthropic" not in providers:
-        base_url = environ.get("ANTHROPIC_BASE_URL") or ANTHROPIC_URL
-        providers["anthropic"] = ProviderConfig("anthropic", base_url, key)
-    for name, provider in providers.items():
-        if not provider.base_url and provider.kind != "scripted":
-            providers[name] = msgspec.structs.replace(provider, base_url=_own_url(provider.kind, environ))
+    for name, kind in KINDS.items():
+        if name not in providers and (variable := kind.key_in(environ)):
+            base_url = environ.get(url_variable(variable)) or kind.base_url
+            providers[name] = ProviderConfig(name, base_url, environ[variable])
+    config = msgspec.structs.replace(config, providers=providers)
+    for name, provider in config.providers.items():
+        kind_name = config.kind(name)
+        base_url = provider.base_url or _own_url(kind_name, environ)
+        providers[name] = msgspec.structs.replace(provider, kind=kind_name, base_url=base_url)
     keys = dict(config.keys)
     if key := environ.get("PENSTOCK_KEY"):
         keys["default"] = key
@@ -553,10 +605,8 @@ def with_environment(config: Config, environ: Mapping[str, str]) -> Config:
 
 def _own_url(kind: str, environ: Mapping[str, str]) -> str:
     """Return where a provider of ``kind`` is when nobody says. Raises `BadConfig`."""
-    if kind == "openai":
-        return "https://api.openai.com/v1"
-    if kind == "anthropic":
-        return ANTHROPIC_URL
+    if kind != "ollama":
+        return KINDS[kind].base_url
     try:
         return find_address(environ.get("OLLAMA_HOST", ""))
     except ValueError as error:
@@ -650,6 +700,10 @@ def _problems(config: Config) -> Iterator[Problem]:
         if len(set(keys)) < len(provider.api_keys) + bool(provider.api_key) or len(keys) > MAX_KEYS:
             what = f"write each key once, none empty, and at most {MAX_KEYS}"
             yield Problem(f"providers.{name}.api_keys", what)
+        if provider.api_key_file and provider.api_key:
+            yield Problem(f"providers.{name}.api_key_file", "give the key itself or its file, not both")
+        if problem := secret_problem(provider.api_key_file):
+            yield Problem(f"providers.{name}.api_key_file", problem)
         if provider.num_ctx < 0:
             yield Problem(f"providers.{name}.num_ctx", "write a number of tokens, or leave it out")
         if provider.ca_file and not Path(provider.ca_file).is_file():

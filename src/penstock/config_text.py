@@ -10,7 +10,7 @@ Paths: ``listen.port``, ``models.fast[0].provider``.
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -23,7 +23,9 @@ MAX_NODES: Final = 100_000
 MAX_DEPTH: Final = 40
 
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_NO_VARIABLE: Final = re.compile(r"\$\{(?![A-Za-z_][A-Za-z0-9_]*\})[^}]*\}")
+_FILE: Final = re.compile(r"\$\{file:([^}]+)\}")
+_REPLACED: Final = re.compile(f"{_VARIABLE.pattern}|{_FILE.pattern}")
+_NO_VARIABLE: Final = re.compile(r"\$\{(?![A-Za-z_][A-Za-z0-9_]*\}|file:[^}])[^}]*\}")
 _EMPTY: Final = frozenset({"", "~", "null", "Null", "NULL"})
 _MISSING: Final[Any] = object()
 
@@ -44,11 +46,13 @@ class Fault(NamedTuple):
 
 
 class Text(NamedTuple):
-    """A file as far as it could be understood: ``value`` fits the type, with the faults left out."""
+    """A file as far as it could be understood: ``value`` fits the type, with the faults left out. ``files``
+    are those that values were read from."""
 
     value: dict[str, Any]
     places: dict[str, Place]
     faults: list[Fault]
+    files: tuple[str, ...]
 
 
 class NotYaml(Exception):
@@ -60,8 +64,11 @@ class NotYaml(Exception):
         self.fault = Fault("", what, place)
 
 
-def read_text(text: str, kind: type, environ: Mapping[str, str]) -> Text:
-    """Return what ``text`` says, held against the struct ``kind``. Raises `NotYaml`."""
+def read_text(text: str, kind: type, environ: Mapping[str, str], read_secret: Callable[[str], str]) -> Text:
+    """Return what ``text`` says, held against the struct ``kind``. Raises `NotYaml`.
+
+    ``read_secret`` returns what a file holds, and raises `OSError`, or `ValueError` with words for it.
+    """
     try:
         root = yaml.compose(text, yaml.BaseLoader)
     except yaml.MarkedYAMLError as error:
@@ -74,15 +81,21 @@ def read_text(text: str, kind: type, environ: Mapping[str, str]) -> Text:
         raise NotYaml("it holds characters that text cannot hold: save the file as UTF-8", Place()) from None
     except RecursionError:
         raise NotYaml("it is nested too deeply", Place()) from None
-    fitting = _Fitting(environ, inspect.type_info(kind))
+    fitting = _Fitting(environ, inspect.type_info(kind), read_secret)
     value = {} if root is None else fitting.fit(root, fitting.kind, "", None)
-    return Text(value if isinstance(value, dict) else {}, fitting.places, fitting.faults)
+    return Text(
+        value if isinstance(value, dict) else {}, fitting.places, fitting.faults, tuple(fitting.files)
+    )
 
 
 class _Fitting:
     """One walk over the nodes of a file and, beside them, over the type."""
 
-    def __init__(self, environ: Mapping[str, str], kind: inspect.Type) -> None:
+    def __init__(
+        self, environ: Mapping[str, str], kind: inspect.Type, read_secret: Callable[[str], str]
+    ) -> None:
+        self.files: dict[str, None] = {}
+        self._read_secret = read_secret
         self.kind = kind
         self.places: dict[str, Place] = {}
         self.faults: list[Fault] = []
@@ -215,14 +228,33 @@ class _Fitting:
         """Return ``text`` with its variables replaced; None when it cannot be."""
         good = True
         if _NO_VARIABLE.search(text):
-            what = "between '${' and '}' stands the name of an environment variable, and nothing else"
+            what = (
+                "between '${' and '}' stands the name of an environment variable, or file: and a path, "
+                "and nothing else"
+            )
             self._fault(where, what, place)
             good = False
         for name in dict.fromkeys(_VARIABLE.findall(text)):
             if name not in self._environ:
                 self._fault(where, f"the environment variable {name} is not set", place)
                 good = False
-        return _VARIABLE.sub(lambda found: self._environ[found[1]], text) if good else None
+        held: dict[str, str] = {}
+        for path in dict.fromkeys(_FILE.findall(text)):
+            self.files[path] = None
+            try:
+                held[path] = self._read_secret(path)
+            except OSError as error:
+                self._fault(where, f"the file {path} cannot be read: {error.strerror}", place)
+                good = False
+            except ValueError as error:
+                self._fault(where, f"the file {path} {error}", place)
+                good = False
+        if not good:
+            return None
+        # In one go: what a secret holds is text, whatever it looks like.
+        return _REPLACED.sub(
+            lambda found: self._environ[found[1]] if found[1] is not None else held[found[2]], text
+        )
 
     def _unknown(self, name: str, fields: Iterable[str], where: str) -> str:
         what = f"'{_short(name)}' is no setting"
@@ -296,7 +328,7 @@ def _wanted(kind: inspect.Type, default: Any) -> str:
         case inspect.BoolType():
             return "true or false"
         case inspect.LiteralType():
-            return _one_of([str(value) for value in kind.values])
+            return _one_of([str(value) for value in kind.values if value != ""])
         case inspect.StrType() if default:
             return f"a text, such as {default}"
     return "a text"

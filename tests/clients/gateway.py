@@ -57,7 +57,8 @@ class Gateway:
         if self.port:
             command += ["--port", str(self.port)]
         foreign = ("PENSTOCK_", "OPENAI_", "ANTHROPIC_")
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
+        keys = ("_API_KEY", "_BASE_URL")  # with which providers would join
+        inherited = {k: v for k, v in os.environ.items() if not (k.startswith(foreign) or k.endswith(keys))}
         inherited |= self._environ
         with self._greeting.open("wb") as out, self.log_file.open("ab") as err:
             self._process = subprocess.Popen(command, env=inherited, stdout=out, stderr=err)

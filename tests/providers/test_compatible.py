@@ -20,7 +20,6 @@ from penstock.types.events import Finished, UsageReported
 from penstock.types.principals import Principal
 from penstock.types.requests import GenerationRequest, Message
 from penstock.upstream.pool import Pool, PoolSettings
-from penstock.wire.openai_chat import OPENAI_CHAT
 from tests.providers.recorder import Recorder
 
 KEY = "sk-geheim-0123456789"
@@ -121,7 +120,7 @@ async def pool(made_pool):
 @pytest.fixture
 def provider(server, pool):
     settings = CompatibleSettings(server.url + "/", KEY, {"X-Team": "a-secret-team"}, organization="org-1")
-    return CompatibleProvider("local", settings, pool, OPENAI_CHAT)
+    return CompatibleProvider("local", settings, pool)
 
 
 def ask(provider, request=ASK):
@@ -155,7 +154,7 @@ async def test_the_request_is_the_dialects_with_our_headers(provider, server):
 
 async def test_own_headers_win_and_no_key_means_no_authorization(server, pool):
     settings = CompatibleSettings(server.url, headers={"User-Agent": "mine"})
-    await ask(CompatibleProvider("local", settings, pool, OPENAI_CHAT)).play()
+    await ask(CompatibleProvider("local", settings, pool)).play()
     ((_, headers, _),) = server.requests
     assert headers["user-agent"] == "mine"
     assert "authorization" not in headers
@@ -172,7 +171,7 @@ async def test_a_refused_key_is_replaced_by_the_next_within_one_answer_and_then_
 
     server.reply = reply
     settings = CompatibleSettings(server.url, KEY, api_keys=("a-second-key",))
-    provider = CompatibleProvider("local", settings, pool, OPENAI_CHAT)
+    provider = CompatibleProvider("local", settings, pool)
     routing = Routing({"m": (Target("local/m", "local", "m"),)})
     async with Gateway(MemoryStore(), {"local": provider}, routing) as gateway:
         ends = []
@@ -190,7 +189,7 @@ async def test_a_refused_key_is_replaced_by_the_next_within_one_answer_and_then_
 async def test_no_key_is_quoted_when_all_are_refused(server, pool):
     server.answer(401, json.dumps({"error": {"message": f"no {KEY}, nor a-second-key"}}).encode())
     provider = CompatibleProvider(
-        "local", CompatibleSettings(server.url, KEY, api_keys=("a-second-key",)), pool, OPENAI_CHAT
+        "local", CompatibleSettings(server.url, KEY, api_keys=("a-second-key",)), pool
     )
     error = await ask(provider).play()
     assert error.code == "invalid_api_key"
@@ -318,7 +317,7 @@ async def test_nobody_at_the_address_is_an_error_of_open(pool):
     listener.close()
     await listener.wait_closed()
     settings = CompatibleSettings(f"http://127.0.0.1:{port}", KEY)
-    sink = ask(CompatibleProvider("local", settings, pool, OPENAI_CHAT))
+    sink = ask(CompatibleProvider("local", settings, pool))
     with pytest.raises(UpstreamError) as caught:
         await sink.source.open(sink)
     assert caught.value.code == "upstream_unreachable"
@@ -327,7 +326,7 @@ async def test_nobody_at_the_address_is_an_error_of_open(pool):
 async def test_a_head_that_does_not_come_is_a_timeout(server, pool):
     server.say()
     settings = CompatibleSettings(server.url, KEY, head_timeout=0.05)
-    sink = ask(CompatibleProvider("local", settings, pool, OPENAI_CHAT))
+    sink = ask(CompatibleProvider("local", settings, pool))
     error = await sink.play()
     assert error is not None
     assert error.code == "upstream_timeout"
@@ -336,7 +335,7 @@ async def test_a_head_that_does_not_come_is_a_timeout(server, pool):
 async def test_a_target_s_own_timers_replace_those_of_its_provider(server, pool):
     server.say()
     settings = CompatibleSettings(server.url, KEY, head_timeout=100)
-    sink = ask(CompatibleProvider("local", settings, pool, OPENAI_CHAT))
+    sink = ask(CompatibleProvider("local", settings, pool))
     sink.source.limit(None, 0.02)
     assert (await sink.play()).code == "upstream_timeout"
 
@@ -405,7 +404,7 @@ async def test_no_repr_shows_a_credential(provider, pool):
 )
 async def test_settings_that_cannot_be_sent_are_refused_without_quoting_them(settings, pool):
     with pytest.raises(ValueError) as caught:
-        CompatibleProvider("local", settings, pool, OPENAI_CHAT)
+        CompatibleProvider("local", settings, pool)
     assert "geheim" not in str(caught.value)
 
 

@@ -10,7 +10,7 @@ import typer
 from penstock.assembly import assemble
 from penstock.cli import exits
 from penstock.cli.configuration import DEFAULT_FILE, ConfigFile, complain, settle
-from penstock.config import BadConfig, Config, Draft, Problem, located
+from penstock.config import BadConfig, Config, Draft, Problem, ProviderConfig, located
 
 
 def check_config(
@@ -70,7 +70,7 @@ def _report(draft: Draft, problems: list[Problem]) -> dict[str, Any]:
         report["keys"] = sorted(config.keys)
         report["jwt"] = sorted(config.jwt)
         report["providers"] = {
-            name: {"kind": made.kind, "base_url": made.base_url, "has_key": bool(made.api_key)}
+            name: {"kind": config.kind(name), "base_url": made.base_url, "has_key": has_key(made)}
             for name, made in config.providers.items()
         }
         report["models"] = {
@@ -91,8 +91,9 @@ def _summary(config: Config) -> list[str]:
         ("store", "memory" if config.store.kind == "memory" else f"{config.store.path} (embedded)"),
     ]
     for name, made in config.providers.items():
-        where = "embedded" if made.kind == "scripted" else made.base_url
-        key = "" if made.kind == "scripted" else ", with a key" if made.api_key else ", without a key"
+        scripted = config.kind(name) == "scripted"
+        where = "embedded" if scripted else made.base_url
+        key = "" if scripted else ", with a key" if has_key(made) else ", without a key"
         rows.append(("provider", f"{name}: {where}{key}"))
     if config.demo and "demo" not in config.providers:
         rows.append(("provider", "demo: embedded"))
@@ -113,6 +114,11 @@ def _whose(config: Config) -> str:
     elif config.anonymous or not named:
         named.append("none: for this machine only" if config.anonymous is None else "none wanted")
     return ", ".join(named)
+
+
+def has_key(made: ProviderConfig) -> bool:
+    """Say whether a provider is told who we are."""
+    return bool(made.api_key or made.api_key_file)
 
 
 def default_model(config: Config) -> str:

@@ -62,7 +62,7 @@ def settle(path: Path | None, environ: Mapping[str, str], options: Options = NO_
         draft = read_draft(path, environ) if path else Draft(Config(), {}, [])
     except BadConfig as error:
         return Draft(Config(), {}, error.problems)
-    config, origins, problems = draft
+    config, origins, problems, files = draft
     origins = origins | environment_origins(config, environ) | _option_origins(options, environ)
     try:
         config = _with_options(with_environment(config, environ), options, environ)
@@ -73,7 +73,7 @@ def settle(path: Path | None, environ: Mapping[str, str], options: Options = NO_
         said = [problem.where for problem in problems]
         more = [problem for problem in check(config) if not any(_within(problem.where, one) for one in said)]
         problems = sorted([*problems, *located(more, origins)], key=_in_order)
-    return Draft(config, origins, problems)
+    return Draft(config, origins, problems, files)
 
 
 def settled(path: Path | None, environ: Mapping[str, str], options: Options = NO_OPTIONS) -> Draft:

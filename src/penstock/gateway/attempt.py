@@ -74,6 +74,7 @@ class Attempt:
         "_timers",
         "_trial",
         "_watch",
+        "dropped",
         "outcome",
         "source",
         "spare_key",
@@ -91,6 +92,7 @@ class Attempt:
         self.source = conversation.source
         self.outcome: asyncio.Future[PenstockError | None] = asyncio.get_running_loop().create_future()
         self.spare_key = False  # it failed by its key, and its target has another one that is ready
+        self.dropped = conversation.dropped
         self._decoder = conversation.decoder
         self._key = conversation.key
         self._owner = owner

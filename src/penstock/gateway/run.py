@@ -194,6 +194,7 @@ class Run:
         self._meter.lead(began, sent)
         opening = self._meter.opening(self.clock())
         self.stream.standing = Standing(attempt.target.name, self._attempts, opening)
+        self.stream.dropped = attempt.dropped
         self.leader = self._attempt = attempt
         for rival in self._racing:
             if rival is not attempt:
@@ -338,6 +339,7 @@ class Run:
         attempt = self._attempt = Attempt(
             self, target, conversation, trial, timers_of(target, self.call.request)
         )
+        self.stream.dropped = conversation.dropped
         self._racing.append(attempt)
         use = self._tally.begin(target, self.clock())
         error = None

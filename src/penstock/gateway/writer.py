@@ -156,4 +156,7 @@ class Writer:
         if target is None:
             return event
         model, provider = self._asked_model or event.model, event.provider or target.provider
-        return msgspec.structs.replace(event, model=model, provider=provider, target=target.name)
+        dropped = self._stream.dropped
+        return msgspec.structs.replace(
+            event, model=model, provider=provider, target=target.name, dropped=dropped
+        )

@@ -20,6 +20,9 @@ from penstock.upstream.pool import Pool
 from penstock.wire.anthropic_messages import ANTHROPIC_MESSAGES
 from penstock.wire.anthropic_messages_requests import (
     DEFAULTS,
+    EXTRAS,
+    FIELDS,
+    NAME,
     Preferences,
     headers_of,
     render_count,
@@ -71,9 +74,12 @@ class AnthropicProvider:
 
     def converse(self, request: GenerationRequest, model: str) -> Conversation:
         """Render ``request`` for ``model``. Raises `ClientError` if Anthropic cannot do it."""
+        fitting = self._endpoint.fitting()
+        if request.dialect != NAME:
+            fitting.check(request, FIELDS, EXTRAS)
         body = render_request(request, model, self._preferences)
         source = self._endpoint.post(MESSAGES_PATH, body, headers_of(request))
-        return Conversation(source, ANTHROPIC_MESSAGES.decoder())
+        return Conversation(source, ANTHROPIC_MESSAGES.decoder(), fitting.dropped)
 
     async def count_tokens(self, request: GenerationRequest, model: str) -> int:
         """Ask how many tokens ``request`` has. Raises `UpstreamError`."""

@@ -1,7 +1,8 @@
 """Providers that speak OpenAI's Chat Completions: OpenAI itself, and the many servers that are alike.
 
 Owns the two paths under such a server's address and the many forms in which they list their models.
-What is said is the dialect's business; address and credentials are `penstock.providers.endpoint`'s.
+What is said is the dialect's business, and where a server differs `penstock.wire.openai_chat_quirks`';
+address and credentials are `penstock.providers.endpoint`'s.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,8 @@ from penstock.providers.provider import Conversation, Model
 from penstock.types.errors import WireError
 from penstock.types.requests import GenerationRequest
 from penstock.upstream.pool import Pool
-from penstock.wire.dialect import Dialect
+from penstock.wire.openai_chat import OPENAI_CHAT
+from penstock.wire.openai_chat_quirks import NO_QUIRKS, Quirks, render_request
 
 CHAT_PATH: Final = "/chat/completions"
 MODELS_PATH: Final = "/models"
@@ -26,21 +28,22 @@ class CompatibleSettings(EndpointSettings, frozen=True, forbid_unknown_fields=Tr
     """As `EndpointSettings`; ``base_url`` is what SDKs call it, mostly ending in ``/v1``."""
 
     organization: str = ""
+    quirks: Quirks = NO_QUIRKS
 
 
 class CompatibleProvider:
-    """One server that speaks ``dialect`` under `CHAT_PATH`."""
+    """One server that speaks OpenAI Chat under `CHAT_PATH`."""
 
-    def __init__(self, name: str, settings: CompatibleSettings, pool: Pool, dialect: Dialect) -> None:
+    def __init__(self, name: str, settings: CompatibleSettings, pool: Pool) -> None:
         """Take ``pool`` over, and close it in the end. Raises `ValueError` for a base URL or a header that
         cannot be used."""
         self.name = name
-        self._dialect = dialect
+        self._quirks = settings.quirks
         self._endpoint = Endpoint(
             name,
             settings,
             pool,
-            dialect.parse_error,
+            OPENAI_CHAT.parse_error,
             accept="text/event-stream",
             headers={"openai-organization": settings.organization} if settings.organization else None,
         )
@@ -50,9 +53,10 @@ class CompatibleProvider:
         return f"<CompatibleProvider {self.name} {self._endpoint.url}>"
 
     def converse(self, request: GenerationRequest, model: str) -> Conversation:
-        """Render ``request`` for ``model``. Raises `ClientError` if the dialect cannot say it."""
-        body = self._dialect.render_request(request, model)
-        return Conversation(self._endpoint.post(CHAT_PATH, body), self._dialect.decoder())
+        """Render ``request`` for ``model``. Raises `ClientError` if it cannot be asked that."""
+        fitting = self._endpoint.fitting()
+        body = render_request(request, model, self._quirks, fitting)
+        return Conversation(self._endpoint.post(CHAT_PATH, body), OPENAI_CHAT.decoder(), fitting.dropped)
 
     def passage(self, errand: Errand) -> Passage:
         """Return a request for another of its endpoints on its way; nothing is sent yet."""

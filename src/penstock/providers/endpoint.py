@@ -18,6 +18,7 @@ from penstock.providers.passage import Errand, Passage
 from penstock.types.errors import ClientError, UpstreamError, WireError
 from penstock.upstream.http1 import Request, render_head
 from penstock.upstream.pool import Pool
+from penstock.wire.fitting import Fitting, Rule
 
 MAX_MODELS_BYTES: Final = 8 * 1024 * 1024
 """Of a list of models; aggregators offer hundreds, with a few KiB of description each."""
@@ -33,7 +34,8 @@ class EndpointSettings(msgspec.Struct, frozen=True):
 
     ``api_key`` goes as a bearer token; ``api_keys`` are more of them, used in turn. ``headers`` are sent
     with every request and win over all others. ``head_timeout`` is in seconds, from the request to the
-    head of the response; None for the pool's own setting.
+    head of the response; None for the pool's own setting. ``unsupported`` is what becomes of what the
+    provider cannot be told.
     """
 
     base_url: str
@@ -41,6 +43,7 @@ class EndpointSettings(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}
     head_timeout: float | None = None
     api_keys: tuple[str, ...] = ()
+    unsupported: Rule = "drop"
 
     @property
     def keys(self) -> Sequence[str]:
@@ -75,6 +78,8 @@ class Endpoint:
         provider's own, and ``secrets`` what is secret in them; a key goes into ``key_header`` behind
         ``key_prefix``. Raises `ValueError` for a base URL or a header that cannot be used."""
         self._pool = pool
+        self._name = name
+        self._unsupported = settings.unsupported
         self._origin, self._path = parse_base_url(settings.base_url)
         self._dialect_error = parse_error
         self._head_timeout = settings.head_timeout
@@ -110,6 +115,10 @@ class Endpoint:
     def url(self) -> str:
         """The address; it holds no credential."""
         return f"{self._origin}{self._path}"
+
+    def fitting(self) -> Fitting:
+        """Return what notes, of the next request, what this provider cannot be told."""
+        return Fitting(self._name, self._unsupported)
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> HttpSource:
         """Return a source of the answer to ``body``; nothing is sent yet.

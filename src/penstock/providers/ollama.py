@@ -17,6 +17,7 @@ from penstock.types.errors import WireError
 from penstock.types.requests import GenerationRequest
 from penstock.upstream.pool import Pool
 from penstock.wire.ollama import DEFAULTS, OllamaDecoder, Preferences, parse_error, render_request
+from penstock.wire.ollama_requests import EXTRAS, FIELDS
 
 PATHS: Final[Mapping[str, str]] = {"chat": "/api/chat", "generate": "/api/generate"}
 MODELS_PATH: Final = "/api/tags"
@@ -57,8 +58,10 @@ class OllamaProvider:
 
     def converse(self, request: GenerationRequest, model: str) -> Conversation:
         """Render ``request`` for ``model``. Raises `ClientError` if Ollama cannot do it."""
+        fitting = self._endpoint.fitting()
+        fitting.check(request, FIELDS, EXTRAS)
         body = render_request(request, model, self._preferences)
-        return Conversation(self._endpoint.post(self._path, body), OllamaDecoder())
+        return Conversation(self._endpoint.post(self._path, body), OllamaDecoder(), fitting.dropped)
 
     async def models(self) -> Sequence[Model]:
         """Ask the server which models it has, at most `MAX_MODELS`. Raises `UpstreamError`."""

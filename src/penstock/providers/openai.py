@@ -4,7 +4,6 @@ from typing import Final
 
 from penstock.providers.compatible import CompatibleProvider, CompatibleSettings
 from penstock.upstream.pool import Pool
-from penstock.wire.openai_chat import OPENAI_CHAT
 
 BASE_URL: Final = "https://api.openai.com/v1"
 
@@ -23,4 +22,4 @@ def openai_provider(
     settings = CompatibleSettings(
         base_url=base_url, api_key=api_key, organization=organization, headers=headers
     )
-    return CompatibleProvider(name, settings, pool, OPENAI_CHAT)
+    return CompatibleProvider(name, settings, pool)

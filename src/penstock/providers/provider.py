@@ -93,10 +93,12 @@ class Credential(Protocol):
 
 
 class Conversation(NamedTuple):
-    """One request to one target, not sent yet."""
+    """One request to one target, not sent yet. ``dropped`` is what of the request the target is not told,
+    since it has no place for it."""
 
     source: Source
     decoder: Decoder
+    dropped: tuple[str, ...] = ()
 
     @property
     def key(self) -> Credential | None:

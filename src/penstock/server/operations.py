@@ -285,6 +285,10 @@ HEADERS: Final[Mapping[str, Json]] = {
         "description": "Its tail, unless what the given cursor had read is lost.",
         "schema": {"$ref": "#/components/schemas/Cursor"},
     },
+    "Stream-Dropped": {
+        "description": "What of the request the provider was not told, since it has no place for it.",
+        "schema": {"type": "string"},
+    },
     "Stream-Target": {"description": "Who answers, once that is known.", "schema": {"type": "string"}},
     "Stream-Attempts": {
         "description": "How many attempts that took.",
@@ -319,7 +323,7 @@ HEADERS: Final[Mapping[str, Json]] = {
 OPTIONAL: Final = frozenset(
     {
         *("Retry-After", "Stream-Cursor", "Stream-Target", "Stream-Attempts", "Server-Timing"),
-        *("Stream-Closed", "Stream-Up-To-Date"),
+        *("Stream-Closed", "Stream-Up-To-Date", "Stream-Dropped"),
     }
 )
 STREAM_HEADERS: Final = (
@@ -331,6 +335,7 @@ STREAM_HEADERS: Final = (
     "Stream-Target",
     "Stream-Attempts",
     "Server-Timing",
+    "Stream-Dropped",
 )
 
 
@@ -501,6 +506,7 @@ OFFSET: Final[Codes] = {
     "draining": 503,
 }
 UPSTREAM: Final[Codes] = {
+    "unsupported_parameter": 400,
     "content_filter": 400,
     "filter_failed": 500,
     "context_length_exceeded": 400,

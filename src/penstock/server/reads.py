@@ -37,7 +37,8 @@ from penstock.wire.dialect import Answer
 log = structlog.get_logger(__name__)
 
 EXPOSED: Final = (
-    "Stream-Id, Stream-Status, Stream-Cursor, Stream-Target, Stream-Attempts, Server-Timing, Location, "
+    "Stream-Id, Stream-Status, Stream-Cursor, Stream-Target, Stream-Attempts, Stream-Dropped, Server-Timing, "
+    "Location, "
     "x-request-id, retry-after"
 )
 
@@ -145,6 +146,7 @@ def stream_headers(
 ) -> list[tuple[bytes, bytes]]:
     """Return the headers of every create and read; ``closed`` where the end was read."""
     answered = answer_headers(closed or stream.closing, stream.standing)
+    dropped = ", ".join(stream.dropped).encode("ascii", "replace")
     return [
         *((name.encode(), value.encode()) for name, value in answered.items()),
         (b"content-type", format.media_type if format else b"application/json"),
@@ -157,6 +159,7 @@ def stream_headers(
         (b"x-content-type-options", b"nosniff"),
         (b"access-control-expose-headers", EXPOSED.encode()),
         *(format.headers if format else ()),
+        *([(b"stream-dropped", dropped)] if dropped else []),
     ]
 
 

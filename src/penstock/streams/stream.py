@@ -59,6 +59,7 @@ class Stream:
         "appended",
         "closing",
         "committed",
+        "dropped",
         "failure",
         "holders",
         "info",
@@ -80,6 +81,7 @@ class Stream:
         self.on_failure: Callable[[StoreFailure | None], None] | None = None
         self.standing: Standing | None = None  # its writer's word, from the first output on
         self.holders = 0  # clients that may know one of its ids
+        self.dropped: tuple[str, ...] = ()  # what of its request the provider is not told, while it runs
         self._journal = journal
         self._log: Log | None = None
         self._append: Callable[[int, int, bytes], None] = _no_writer

@@ -39,7 +39,8 @@ class Started(Event, frozen=True, tag="started"):
 
     ``id`` and ``created`` (Unix seconds) are the provider's own; clients are shown the stream's.
     ``extra`` holds what the provider repeats on every chunk (``system_fingerprint``, …). ``target`` is
-    ours: the one that answers.
+    ours: the one that answers. ``dropped`` names what of the request it was not told, since it has no place
+    for it.
     """
 
     model: str = ""
@@ -49,6 +50,7 @@ class Started(Event, frozen=True, tag="started"):
     input_tokens: int = 0
     extra: Extra | None = None
     target: str = ""
+    dropped: tuple[str, ...] = ()
 
 
 class TextDelta(Event, frozen=True, tag="text"):

@@ -379,6 +379,13 @@ def _parse_tool(raw: Extra, path: str) -> Tool:
 _FROM_OTHERS: Final = ("thinking", "top_k", "cache_control")
 """Fields of this format that clients of other dialects send, since their SDKs let any field pass."""
 
+FIELDS: Final = frozenset(
+    ("max_output_tokens", "temperature", "top_p", "stop", "tools", "tool_choice")
+).union(("parallel_tool_calls", "response_format", "reasoning_effort", "user", "n", "logprobs"))
+"""What requests of other dialects ask that has a place here, or is refused here (`n`, `logprobs`)."""
+
+EXTRAS: Final = frozenset((*_FROM_OTHERS, "safety_identifier"))
+
 
 def render_request(request: GenerationRequest, model: str, preferences: Preferences = DEFAULTS) -> bytes:
     """Render for ``model``, streaming. Raises `ClientError` for what Anthropic cannot do."""

@@ -75,6 +75,15 @@ _FIELDS: Final[Mapping[Api, tuple[str, ...]]] = {
 }
 """Unknown fields of a request that are Ollama's own, and handed on as they are."""
 
+FIELDS: Final = frozenset(("n", "max_output_tokens", "temperature", "top_p", "stop", "seed", "tools")).union(
+    ("presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "tool_choice", "response_format"),
+    ("reasoning_effort",),
+)
+"""What a request can ask that has a place here, or is refused here."""
+
+EXTRAS: Final = _OPTIONS.union(("options",), *_FIELDS.values())
+"""The same of unknown fields."""
+
 _EFFORTS: Final[Mapping[str, bool | str]] = {
     "none": False,
     "minimal": "low",

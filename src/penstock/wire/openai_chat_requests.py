@@ -374,7 +374,12 @@ _PLAIN_FIELDS: Final = (
 
 
 def render_request(request: GenerationRequest, model: str) -> bytes:
-    """Render for ``model``, streaming and with usage.
+    """Render for ``model``; see `rendered`."""
+    return _encode(rendered(request, model))
+
+
+def rendered(request: GenerationRequest, model: str) -> Extra:
+    """Return the request for ``model``, streaming and with usage.
 
     The output limit is called ``max_completion_tokens`` unless the client called it ``max_tokens``,
     which ``extra`` notes as ``{"max_tokens": None}``: providers that only know the old name can add
@@ -400,7 +405,7 @@ def render_request(request: GenerationRequest, model: str) -> bytes:
             out[name] = value
     out["stream"] = True
     out["stream_options"] = {**(options or {}), "include_usage": True}
-    return _encode({**extra, **out})
+    return {**extra, **out}
 
 
 def _render_message(message: Message, same: bool) -> Extra:

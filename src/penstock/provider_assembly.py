@@ -1,0 +1,70 @@
+"""The providers' part of the composition: from a provider's configuration to the provider.
+
+The only place that names concrete providers. It reads certificates and files of secrets, so it is called
+before the loop runs, or in a thread.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from penstock.config import BadConfig, Problem, ProviderConfig, read_secret
+from penstock.providers.anthropic import AnthropicProvider, AnthropicSettings
+from penstock.providers.compatible import CompatibleProvider, CompatibleSettings
+from penstock.providers.kinds import KINDS
+from penstock.providers.ollama import OllamaProvider, OllamaSettings
+from penstock.providers.ollama_host import BASE_URL as OLLAMA_URL
+from penstock.providers.profiles import PROFILES
+from penstock.providers.provider import Provider
+from penstock.providers.scripted import ScriptedProvider
+from penstock.upstream.pool import Pool, PoolSettings
+from penstock.wire.anthropic_messages_requests import Preferences as AnthropicPreferences
+from penstock.wire.ollama import Preferences
+from penstock.wire.openai_chat_quirks import NO_QUIRKS
+
+
+def build_provider(name: str, kind: str, config: ProviderConfig, environ: Mapping[str, str]) -> Provider:
+    """Return the provider ``name`` of ``kind``. Raises `BadConfig`."""
+    if kind == "scripted":
+        return ScriptedProvider(speed=config.speed)
+    try:
+        key = read_secret(config.api_key_file) if config.api_key_file else config.api_key
+        url = config.base_url or KINDS[kind].base_url
+        made = msgspec.structs.replace(config, base_url=url, api_key=key)
+        return _reached(name, kind, made, environ)
+    except (OSError, ValueError) as error:
+        raise BadConfig([Problem(f"providers.{name}", str(error))]) from None
+
+
+def _reached(name: str, kind: str, config: ProviderConfig, environ: Mapping[str, str]) -> Provider:
+    """Return a provider behind HTTP. Raises `ValueError` with a sentence for whoever configured it."""
+    pool = Pool(
+        PoolSettings(
+            ca_file=config.ca_file,
+            connect_timeout=config.connect_timeout,
+            head_timeout=config.head_timeout,
+            max_connections_per_origin=config.max_connections,
+        ),
+        environ=environ,
+    )
+    plain: dict[str, Any] = {
+        "base_url": config.base_url,
+        "api_key": config.api_key,
+        "api_keys": config.api_keys,
+        "headers": config.headers,
+        "unsupported": config.unsupported,
+    }
+    match kind:
+        case "anthropic":
+            limits = AnthropicPreferences(config.max_tokens)
+            return AnthropicProvider(name, AnthropicSettings(**plain, preferences=limits), pool)
+        case "ollama":
+            wanted = Preferences(config.api, config.keep_alive, config.num_ctx)
+            plain["base_url"] = config.base_url or OLLAMA_URL
+            return OllamaProvider(name, OllamaSettings(**plain, preferences=wanted), pool)
+    quirks = PROFILES[kind].quirks if kind in PROFILES else NO_QUIRKS
+    if config.project:
+        plain["headers"] = {"openai-project": config.project, **config.headers}
+    settings = CompatibleSettings(**plain, organization=config.organization, quirks=quirks)
+    return CompatibleProvider(name, settings, pool)
