@@ -47,6 +47,12 @@ LEDGER_FILE: Final = "ledger.sqlite"
 MIN_JWT_SECRET: Final = 32
 """Bytes of a secret that tokens are signed with: those of a hash, as RFC 7518 wants it."""
 
+_APIS: Final[Mapping[str, tuple[str, ...]]] = {
+    "openai": ("chat", "responses"),
+    "ollama": ("chat", "generate"),
+}
+"""By kind, where there is a choice."""
+
 _GO_DURATION: Final = re.compile(r"-?(\d{1,9}|(\d{1,9}(\.\d{1,9})?(ns|us|ms|s|m|h))+)")
 _HASHED_KEY: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -117,7 +123,8 @@ class ProviderConfig(Settings, frozen=True):
     ``base_url``: empty for the kind's own. ``api_key_file`` holds the key, for secrets that are mounted.
     ``unsupported``: what becomes of what a request asks and it cannot be told (`penstock.wire.fitting`).
     ``list_models``: whether its names are asked for and offered.
-    ``api``, ``keep_alive`` and ``num_ctx`` are an Ollama's (`penstock.wire.ollama.Preferences`),
+    ``api`` and ``api_version`` choose among those that a kind has.
+    ``api: generate``, ``keep_alive`` and ``num_ctx`` are an Ollama's (`penstock.wire.ollama.Preferences`),
     ``max_tokens`` an Anthropic's: the limit of an answer whose request has none.
     """
 
@@ -135,7 +142,8 @@ class ProviderConfig(Settings, frozen=True):
     max_connections: int = 2_000
     list_models: bool = True
     unsupported: Literal["drop", "refuse"] = "drop"
-    api: Literal["chat", "generate"] = "chat"
+    api: Literal["chat", "generate", "responses"] = "chat"
+    api_version: str = ""
     keep_alive: str = ""
     num_ctx: int = 0
     max_tokens: int = DEFAULTS.max_tokens
@@ -704,6 +712,12 @@ def _problems(config: Config) -> Iterator[Problem]:
             yield Problem(f"providers.{name}.api_key_file", "give the key itself or its file, not both")
         if problem := secret_problem(provider.api_key_file):
             yield Problem(f"providers.{name}.api_key_file", problem)
+        if provider.api not in _APIS.get(config.kind(name), ("chat",)):
+            what = f"a provider of the kind {config.kind(name)} has no such api: leave it out"
+            yield Problem(f"providers.{name}.api", what)
+        if config.kind(name) == "azure" and not provider.base_url:
+            what = "write the address of your resource, such as https://my-resource.openai.azure.com"
+            yield Problem(f"providers.{name}", what)
         if provider.num_ctx < 0:
             yield Problem(f"providers.{name}.num_ctx", "write a number of tokens, or leave it out")
         if provider.ca_file and not Path(provider.ca_file).is_file():

@@ -11,7 +11,10 @@ import msgspec
 
 from penstock.config import BadConfig, Problem, ProviderConfig, read_secret
 from penstock.providers.anthropic import AnthropicProvider, AnthropicSettings
+from penstock.providers.azure import AzureProvider, AzureSettings
 from penstock.providers.compatible import CompatibleProvider, CompatibleSettings
+from penstock.providers.endpoint import EndpointSettings
+from penstock.providers.gemini import GeminiProvider
 from penstock.providers.kinds import KINDS
 from penstock.providers.ollama import OllamaProvider, OllamaSettings
 from penstock.providers.ollama_host import BASE_URL as OLLAMA_URL
@@ -59,12 +62,23 @@ def _reached(name: str, kind: str, config: ProviderConfig, environ: Mapping[str,
         case "anthropic":
             limits = AnthropicPreferences(config.max_tokens)
             return AnthropicProvider(name, AnthropicSettings(**plain, preferences=limits), pool)
+        case "azure":
+            return AzureProvider(name, AzureSettings(**plain, api_version=config.api_version), pool)
+        case "gemini":
+            return GeminiProvider(name, EndpointSettings(**plain), pool)
         case "ollama":
-            wanted = Preferences(config.api, config.keep_alive, config.num_ctx)
+            wanted = Preferences(
+                "generate" if config.api == "generate" else "chat", config.keep_alive, config.num_ctx
+            )
             plain["base_url"] = config.base_url or OLLAMA_URL
             return OllamaProvider(name, OllamaSettings(**plain, preferences=wanted), pool)
     quirks = PROFILES[kind].quirks if kind in PROFILES else NO_QUIRKS
     if config.project:
         plain["headers"] = {"openai-project": config.project, **config.headers}
-    settings = CompatibleSettings(**plain, organization=config.organization, quirks=quirks)
+    settings = CompatibleSettings(
+        **plain,
+        organization=config.organization,
+        quirks=quirks,
+        api="responses" if config.api == "responses" else "chat",
+    )
     return CompatibleProvider(name, settings, pool)

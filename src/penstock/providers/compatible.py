@@ -6,7 +6,9 @@ address and credentials are `penstock.providers.endpoint`'s.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
+
+import msgspec
 
 from penstock.providers.endpoint import Endpoint, EndpointSettings
 from penstock.providers.passage import Errand, Passage
@@ -14,10 +16,15 @@ from penstock.providers.provider import Conversation, Model
 from penstock.types.errors import WireError
 from penstock.types.requests import GenerationRequest
 from penstock.upstream.pool import Pool
+from penstock.wire.fitting import Fitting
 from penstock.wire.openai_chat import OPENAI_CHAT
 from penstock.wire.openai_chat_quirks import NO_QUIRKS, Quirks, render_request
+from penstock.wire.openai_responses import OPENAI_RESPONSES
+from penstock.wire.openai_responses_requests import NAME as RESPONSES_NAME
+from penstock.wire.openai_responses_requests import render_request as render_response
 
 CHAT_PATH: Final = "/chat/completions"
+RESPONSES_PATH: Final = "/responses"
 MODELS_PATH: Final = "/models"
 
 MAX_MODELS: Final = 10_000
@@ -29,16 +36,18 @@ class CompatibleSettings(EndpointSettings, frozen=True, forbid_unknown_fields=Tr
 
     organization: str = ""
     quirks: Quirks = NO_QUIRKS
+    api: Literal["chat", "responses"] = "chat"
 
 
 class CompatibleProvider:
-    """One server that speaks OpenAI Chat under `CHAT_PATH`."""
+    """One server that speaks OpenAI Chat under `CHAT_PATH`, or Responses under `RESPONSES_PATH`."""
 
     def __init__(self, name: str, settings: CompatibleSettings, pool: Pool) -> None:
         """Take ``pool`` over, and close it in the end. Raises `ValueError` for a base URL or a header that
         cannot be used."""
         self.name = name
         self._quirks = settings.quirks
+        self._api = settings.api
         self._endpoint = Endpoint(
             name,
             settings,
@@ -55,6 +64,10 @@ class CompatibleProvider:
     def converse(self, request: GenerationRequest, model: str) -> Conversation:
         """Render ``request`` for ``model``. Raises `ClientError` if it cannot be asked that."""
         fitting = self._endpoint.fitting()
+        if self._api == "responses":
+            body = render_response(fit_response(request, fitting), model)
+            source = self._endpoint.post(RESPONSES_PATH, body)
+            return Conversation(source, OPENAI_RESPONSES.decoder(), fitting.dropped)
         body = render_request(request, model, self._quirks, fitting)
         return Conversation(self._endpoint.post(CHAT_PATH, body), OPENAI_CHAT.decoder(), fitting.dropped)
 
@@ -69,6 +82,27 @@ class CompatibleProvider:
     async def aclose(self) -> None:
         """Close the pool."""
         await self._endpoint.aclose()
+
+
+_UNKNOWN_TO_RESPONSES: Final = ("seed", "presence_penalty", "frequency_penalty")
+
+
+def fit_response(request: GenerationRequest, fitting: Fitting) -> GenerationRequest:
+    """Return ``request`` less what Responses have no place for, which ``fitting`` notes. Raises `ClientError`
+    by its rule, and for stop words, without which it would be another answer."""
+    if request.dialect == RESPONSES_NAME:
+        return request
+    lacking = [name for name in _UNKNOWN_TO_RESPONSES if getattr(request, name) is not None]
+    for name in lacking:
+        fitting.lack(name)
+    fitting.check(request, _RESPONSES_FIELDS.union(lacking))
+    return msgspec.structs.replace(request, **dict.fromkeys(lacking))
+
+
+_RESPONSES_FIELDS: Final = frozenset(("n", "max_output_tokens", "temperature", "top_p", "stop")).union(
+    ("tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort", "user"),
+    ("store", "metadata", "logprobs", "top_logprobs"),
+)
 
 
 def parse_models(answer: Any) -> Sequence[Model]:
