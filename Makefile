@@ -1,5 +1,5 @@
 # What people type. `make` alone lists it. Python packages come from the index that this machine's
-# own pip is configured for; everything installed stays in .venv and tests/clients/js/node_modules.
+# own pip is configured for; everything installed stays in .venv and the folders node_modules.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -10,6 +10,7 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv
 BIN := $(VENV)/bin
 JS := tests/clients/js
+CLIENT := clients/js
 LIVE := .venv-live
 
 # Handed on to the command that a target ends in: make serve ARGS="--port 9000"
@@ -22,7 +23,7 @@ WORKERS ?= auto
 # Lives that `make torture` ends with SIGKILL.
 KILLS ?= 200
 
-.PHONY: docs-cli docs-compat help serve check test coverage test-live torture autobahn soak bench bench-fan-out bench-outage docs tools vendor pictures dist container clean
+.PHONY: docs-cli docs-compat help serve check test coverage test-live torture autobahn soak bench bench-fan-out bench-outage docs js tools vendor pictures dist container clean
 
 help:  ## List what people type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -40,16 +41,16 @@ check: $(VENV)/.stamp-dev  ## Lint, formatting and types
 
 SUITE := -n $(WORKERS) --dist worksteal --max-worker-restart 4
 
-test: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp check  ## Everything: check, then the suite
+test: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp $(CLIENT)/node_modules/.stamp check  ## Everything: check, then the suite
 	$(BIN)/pytest $(SUITE) $(ARGS)
 
-coverage: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp  ## The suite, and which lines it runs (half as long again)
+coverage: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp $(CLIENT)/node_modules/.stamp  ## The suite, and which lines it runs (half as long again)
 	$(BIN)/pytest $(SUITE) --cov --cov-report=term $(ARGS)
 
 test-live: $(VENV)/.stamp-dev $(LIVE)/.stamp-model-server  ## The tests that need a real model server; opt-in
 	$(BIN)/pytest -m live tests/live $(ARGS)
 
-torture: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp  ## Kill gateways in mid-stream, break providers in every way, cut streams at every byte (an hour)
+torture: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp $(CLIENT)/node_modules/.stamp  ## Kill gateways in mid-stream, break providers in every way, cut streams at every byte (an hour)
 	PENSTOCK_KILLS=$(KILLS) $(BIN)/pytest tests/faults/test_sigkill.py $(ARGS)
 	PENSTOCK_FAULTS=all $(BIN)/pytest tests/faults/test_providers.py $(ARGS)
 	PENSTOCK_SETTLEMENTS=10000 $(BIN)/pytest tests/gateway/test_accounting.py $(ARGS)
@@ -59,7 +60,7 @@ torture: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp  ## Kill gateways in
 autobahn: $(VENV)/.stamp-dev  ## Autobahn's fuzzing client against our WebSocket parts (wants a Python 2.7)
 	$(BIN)/python -m tests.conformance.autobahn $(ARGS)
 
-soak: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp  ## Ten minutes of a silent model behind nginx, with the defaults
+soak: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp $(CLIENT)/node_modules/.stamp  ## Ten minutes of a silent model behind nginx, with the defaults
 	PENSTOCK_SILENCE=300 $(BIN)/pytest tests/clients/torture/test_silence.py $(ARGS)
 
 bench: $(VENV)/.stamp-bench  ## Measure the gateway beside nginx
@@ -76,6 +77,11 @@ bench-sockets: $(VENV)/.stamp-bench  ## Measure 10,000 idle WebSockets, and 2,00
 
 docs: $(VENV)/.stamp-dev  ## Check the pages: links, code blocks, error codes, the import table
 	$(BIN)/pytest tests/test_docs.py tests/test_layers.py $(ARGS)
+
+js: $(CLIENT)/node_modules/.stamp  ## Build the JavaScript client, run its tests, and renew the copy that the gateway ships
+	npm run --silent --prefix $(CLIENT) build && touch $(CLIENT)/dist/.stamp
+	npm run --silent --prefix $(CLIENT) bundle
+	cd $(CLIENT) && node --test test/
 
 vendor:  ## Copy the libraries that the pages carry from their pinned npm packages
 	npm ci --prefix tools/vendor --ignore-scripts --no-audit --no-fund --loglevel=error
@@ -97,7 +103,7 @@ pictures: tools $(VENV)/.stamp-dev  ## Shoot the chat page in all its states, to
 	$(BIN)/python -m tests.clients.pictures $(ARGS)
 
 clean:  ## Remove what was installed and built
-	rm -rf $(VENV) $(LIVE) $(JS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* \
+	rm -rf $(VENV) $(LIVE) $(JS)/node_modules $(CLIENT)/node_modules $(CLIENT)/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* \
 	  build dist bench/out
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -143,6 +149,10 @@ $(LIVE)/.stamp-model-server: tests/live/build.sh tests/live/tiny_model.py
 
 $(JS)/node_modules/.stamp: $(JS)/package.json $(JS)/package-lock.json
 	npm ci --prefix $(JS) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(CLIENT)/node_modules/.stamp: $(CLIENT)/package.json $(CLIENT)/package-lock.json
+	npm ci --prefix $(CLIENT) --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 # The programs that the suite runs for real: a proxy in front, a browser, SDKs of another language.

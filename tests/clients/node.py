@@ -1,5 +1,6 @@
 """Node.js and the packages that its tests need (tests/clients/js)."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "js"
+CLIENT = Path(__file__).parents[2] / "clients" / "js"
 FOREIGN = ("NODE_", "OPENAI_", "ANTHROPIC_", "FORCE_COLOR")
 
 
@@ -26,6 +28,22 @@ def modules() -> Path:
         ]
         subprocess.run(command, cwd=FOLDER, check=True, timeout=110)
     return installed
+
+
+def client() -> Path:
+    """Return the folder of our JavaScript client, installed and built; `make js` or this does it."""
+    sources = [*(CLIENT / "src").glob("*.ts"), CLIENT / "package-lock.json", CLIENT / "tsconfig.json"]
+    built = CLIENT / "dist" / ".stamp"
+    with (CLIENT / "package.json").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run side by side
+        if not built.is_file() or built.stat().st_mtime < max(file.stat().st_mtime for file in sources):
+            npm = shutil.which("npm")
+            if not (CLIENT / "node_modules" / ".bin" / "tsc").exists():
+                quiet = ("--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+                subprocess.run([npm, "ci", *quiet], cwd=CLIENT, check=True, timeout=110)
+            subprocess.run([npm, "run", "--silent", "build"], cwd=CLIENT, check=True, timeout=110)
+            built.touch()
+    return CLIENT
 
 
 def run(*arguments: str, cwd: Path = FOLDER, patience: float = 100, **environ: str) -> str:

@@ -58,6 +58,7 @@ def routes() -> list[Route]:
         Route("/ui/chat/{chat:path}/stop", ai_sdk.ui_chat_stop, methods=["POST"]),
         # the page, whose files stand beside the chats
         Route("/ui/{file:path}", ui.part, methods=["GET"]),
+        Route("/client/penstock.js", ui.client, methods=["GET"]),
         Route("/openapi.json", docs.document, methods=["GET"]),
         Route("/docs", docs.viewer, methods=["GET"]),
         Route("/healthz", models.healthz, methods=["GET"]),

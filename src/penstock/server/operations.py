@@ -1241,6 +1241,13 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
     ui.page: Operation(
         "Server", "The chat page", _file("HTML.", "text/html"), takes=("If-None-Match",), who="anybody"
     ),
+    ui.client: Operation(
+        "Server",
+        "The JavaScript client, as one module",
+        _file("JavaScript.", "text/javascript"),
+        takes=("If-None-Match",),
+        who="anybody",
+    ),
     ui.part: Operation(
         "Server",
         "A file of the pages",

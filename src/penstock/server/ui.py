@@ -29,6 +29,7 @@ POLICY: Final = "; ".join(
     )
 )
 INDEX: Final = "index.html"
+CLIENT: Final = "client/penstock.js"
 
 
 async def page(request: Request) -> Response:
@@ -44,6 +45,11 @@ async def part(request: Request) -> Response:
         message = f"There is no part of the page called '{name[:100]}'."
         raise ClientError(message, code="not_found", status=404)
     return serve(request, file, policy=POLICY)
+
+
+async def client(request: Request) -> Response:
+    """``GET /client/penstock.js``: the JavaScript client, as one module that any page can import."""
+    return serve(request, context(request).pages[CLIENT], policy=POLICY)
 
 
 def serve(request: Request, file: File, *, policy: str) -> Response:

@@ -65,6 +65,26 @@ function headersOf(job) {
 
 class Ended extends Error {}
 
+// In Node.js as it is built, in a browser as the gateway ships it.
+function penstock(job) {
+  if (globalThis.process) return import("../../../clients/js/dist/index.js");
+  return import(`${new URL(job.url).origin}/0/client/penstock.js`);
+}
+
+async function ours(job, transport) {
+  const { Penstock } = await penstock(job);
+  const [, run, path] = /^(.*?\/\d+\/)(.*)$/.exec(job.url);
+  const client = new Penstock({ url: run, transport, backoff: { first: 50 } });
+  const stream = job.post
+    ? client.start(JSON.parse(job.post).request, { idempotencyKey: job.key })
+    : path.startsWith("stream?")
+      ? client.ask(new URL(job.url).searchParams.get("content"))
+      : client.read(path.split("/")[2]);
+  const texts = [];
+  for await (const entry of stream) if (entry.type === "text") texts.push(entry.delta);
+  return { texts, how: stream.verified ? stream.end.status : "unverified" };
+}
+
 export const readers = {
   async EventSource(job) {
     return bare(new globalThis.EventSource(job.url), job);
@@ -117,6 +137,35 @@ export const readers = {
     const { SSE } = await import("sse.js");
     const source = new SSE(job.url, { payload: job.post, headers: headersOf(job), autoReconnect: true });
     return untilDone(source, job);
+  },
+
+  // Our own client: by fetch, and by XMLHttpRequest as in React Native.
+  async penstock(job) {
+    return ours(job, "fetch");
+  },
+
+  async "penstock-xhr"(job) {
+    return ours(job, "xhr");
+  },
+
+  // A reader that knows nothing of resuming, on our fetch.
+  async "penstock-durable-fetch"(job) {
+    const { durableFetch, SseDecoder } = await penstock(job);
+    const fetch = durableFetch({ backoff: { first: 50 } });
+    const response = await fetch(job.url, { method: job.post ? "POST" : "GET", body: job.post, headers: headersOf(job) });
+    const log = new Log(job);
+    const decoder = new SseDecoder();
+    let last = "";
+    const reader = response.body.getReader();
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) break;
+      for (const { event, data } of decoder.feed(value)) {
+        if ((event || "message") === log.event) log.take(data);
+        last = event;
+      }
+    }
+    return log.ended(last === "done" ? "clean end" : `after ${last}`);
   },
 
   // Comes back by itself after a cut in the body; where no answer began (status 0) it must be told to.

@@ -12,7 +12,7 @@ if (name === "fetch-event-source") {
   globalThis.window = globalThis;
   globalThis.document = { hidden: false, addEventListener() {}, removeEventListener() {} };
 }
-if (name === "react-native-sse") globalThis.XMLHttpRequest = XMLHttpRequest;
+if (name === "react-native-sse" || name === "penstock-xhr") globalThis.XMLHttpRequest = XMLHttpRequest;
 
 console.error = console.warn = () => {}; // the polyfill reports each cut
 const { jobs, expected, lanes } = JSON.parse(await readFile(file, "utf8"));

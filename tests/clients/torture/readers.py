@@ -18,8 +18,9 @@ from playwright.sync_api import Browser
 from tests.clients import node
 from tests.clients.gateway import wait_for
 
-CHROMIUM = ("EventSource", "sse.js", "fetch-event-source", "event-source-polyfill")
-NODE = ("eventsource", "event-source-polyfill", "fetch-event-source", "react-native-sse")
+OURS = ("penstock", "penstock-xhr", "penstock-durable-fetch")
+CHROMIUM = ("EventSource", "sse.js", "penstock", "fetch-event-source", "event-source-polyfill")
+NODE = ("eventsource", "event-source-polyfill", "fetch-event-source", "react-native-sse", *OURS)
 LANES = 24
 Job = dict[str, Any]
 Result = dict[str, Any]
@@ -30,6 +31,8 @@ def by_node(
 ) -> list[Result]:
     """Run a reader of Node.js through ``jobs``."""
     node.modules()
+    if name in OURS:
+        node.client()
     file = folder / f"{name}.json"
     file.write_text(json.dumps({"jobs": jobs, "expected": expected, "lanes": lanes}))
     return json.loads(node.run("torture.mjs", name, str(file), patience=1_800))

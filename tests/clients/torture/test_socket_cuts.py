@@ -11,13 +11,14 @@ import json
 import random
 import socket
 import struct
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidHandshake, WebSocketException
 
 from penstock.assembly import assemble
+from tests.clients import node
 from tests.clients.torture.answer import PIECES
 from tests.clients.torture.cuts import ALL
 from tests.following import Following
@@ -156,5 +157,46 @@ async def test_no_cut_of_a_socket_costs_an_entry(way):
         # Of what the reader sends last (its close, or a pong) nothing is missed.
         assert sum(count > 1 for count in connections) > 0.8 * len(places)
         await asyncio.sleep(0)
+        listed = (await gateway.client.get("/v1/streams", params={"limit": 100})).json()["data"]
+        assert {one["status"] for one in listed} == {"completed"}
+
+
+def run_by_javascript(jobs):
+    node.client()
+    return json.loads(node.run("--experimental-websocket", "sockets.mjs", json.dumps(jobs), patience=100))
+
+
+@pytest.mark.timeout(3_600 if ALL else 120)
+@pytest.mark.parametrize("way", ["down", "up"])
+async def test_no_cut_of_a_socket_costs_the_javascript_client_an_entry(way):
+    settings = config()
+    system = await asyncio.to_thread(assemble, settings, {})
+    async with running(system, settings) as gateway:
+
+        async def read(places):
+            async with AsyncExitStack() as relays:
+                jobs = []
+                for offset, kind in places:
+                    relay, port = await relays.enter_async_context(relaying(gateway.port))
+                    setattr(relay, way, offset)
+                    relay.kind = kind
+                    key = f"{way} {offset} {kind}"
+                    jobs.append({"url": f"http://127.0.0.1:{port}", "key": key, "text": TEXT})
+                results = await asyncio.to_thread(run_by_javascript, jobs)
+                return results, relay.seen[way]
+
+        _, size = await read([(None, "rst")])
+        places = [(offset, ("rst", "fin")[offset % 2]) for offset in range(size)]
+        if not ALL:
+            chance = random.Random(f"js {way}")
+            places = [places[0], *chance.sample(places[1:-1], SAMPLE - 2), places[-1]]
+        results = []
+        for start in range(0, len(places), 200):
+            results += (await read(places[start : start + 200]))[0]
+        assert [one["got"] for one in results] == [TEXT] * len(places)
+        assert all(one["verified"] for one in results)
+        assert all(one["numbers"] == list(range(1, len(one["numbers"]) + 1)) for one in results)
+        assert len({one["stream"] for one in results}) == len(places)
+        assert sum(one["losses"] > 0 for one in results) > 0.8 * len(places)
         listed = (await gateway.client.get("/v1/streams", params={"limit": 100})).json()["data"]
         assert {one["status"] for one in listed} == {"completed"}

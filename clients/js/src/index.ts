@@ -1,0 +1,12 @@
+export { Penstock, randomKey, type Options, type StartOptions } from "./client.js";
+export { durableFetch, type DurableOptions } from "./durable_fetch.js";
+export { PenstockError } from "./errors.js";
+export type { End, Entry, OtherEntry, TextDelta } from "./events.js";
+export { Stream, type Phase, type Restarted, type Result, type Retry } from "./stream.js";
+export { SseDecoder, SseSplitter, type SseEvent } from "./sse.js";
+export { Verifier } from "./verification.js";
+export { Sha256 } from "./sha256.js";
+export { decode as decodeMessage, type Message } from "./envelope.js";
+export { type Backoff, type Clock, delayOf } from "./backoff.js";
+export type { Token } from "./api.js";
+export type { Ask, Creation, Outcome, Sink, Transport } from "./transport.js";
