@@ -32,7 +32,7 @@ class HandExchange:
         self.during_open = lambda sink: None
         self.head_timeout = None
 
-    async def open(self, request, sink, *, head_timeout=None):
+    async def open(self, request, sink, *, head_timeout=None, connect_timeout=None):
         self.head_timeout = head_timeout
         await asyncio.sleep(0)
         self.during_open(sink)
