@@ -2,8 +2,8 @@
 
 import json
 
-from penstock.cli.connection import Model
 from penstock.cli.models import table
+from penstock.client.connection import Model
 
 
 def test_models_come_in_columns_that_cut_can_take_apart(run, at, gateway):

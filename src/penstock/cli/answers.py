@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from penstock.cli import exits
-from penstock.cli.connection import Received
+from penstock.client.connection import Received
 from penstock.types.events import (
     AnyEvent,
     Closed,

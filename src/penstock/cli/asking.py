@@ -6,11 +6,11 @@ from typing import Final
 
 from penstock.cli import exits
 from penstock.cli.answers import Answer
-from penstock.cli.connection import Connection, Refused, Unreachable
 from penstock.cli.conversation import Conversation
 from penstock.cli.exits import Failure
 from penstock.cli.running import Outcome, explained, receive
 from penstock.cli.views import View
+from penstock.client.connection import Connection, Refused, Unreachable
 
 MAX_GRACE: Final = 86_400.0
 """Seconds; a gateway takes no more."""

@@ -13,7 +13,6 @@ from rich.console import Console
 from penstock.cli import exits
 from penstock.cli.answers import Answer
 from penstock.cli.asking import ask, choose_model, exit_code, raise_failure
-from penstock.cli.connection import DEFAULT_URL, Connection
 from penstock.cli.conversation import MAX_FILE, Conversation, Sampling, with_files
 from penstock.cli.exits import Failure
 from penstock.cli.markdown import THEME
@@ -22,6 +21,7 @@ from penstock.cli.running import Outcome, address, run
 from penstock.cli.screen import Screen
 from penstock.cli.talk import Talk
 from penstock.cli.views import EventsView, QuietView, TerminalView, View, WordsView
+from penstock.client.connection import DEFAULT_URL, Connection
 
 
 def chat(

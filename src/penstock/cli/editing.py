@@ -19,7 +19,7 @@ from prompt_toolkit.history import History
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output.color_depth import ColorDepth
 
-from penstock.cli.connection import Model
+from penstock.client.connection import Model
 
 MAX_HISTORY: Final = 1_000
 MAX_ENTRY: Final = 20_000

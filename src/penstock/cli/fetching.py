@@ -14,11 +14,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import msgspec
 
 from penstock.cli import exits
-from penstock.cli.connection import DEFAULT_URL, Address, Connection, address_of
 from penstock.cli.exits import Failure
 from penstock.cli.output import harmless
 from penstock.cli.publish import progress, tell_lost
 from penstock.cli.publishing import About, about, pages
+from penstock.client.connection import DEFAULT_URL, Address, Connection, address_of
 from penstock.types.errors import ClientError
 from penstock.wire.durable_streams import parse_offset
 

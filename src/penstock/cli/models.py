@@ -9,10 +9,10 @@ import typer
 from rich.cells import cell_len, set_cell_size
 
 from penstock.cli import exits
-from penstock.cli.connection import DEFAULT_URL, Connection, Model
 from penstock.cli.options import Json, Key, Url
 from penstock.cli.output import harmless
 from penstock.cli.running import address, run
+from penstock.client.connection import DEFAULT_URL, Connection, Model
 
 
 def models(url: Url = DEFAULT_URL, key: Key = "", as_json: Json = False) -> None:

@@ -24,7 +24,6 @@ from rich.progress import (
 )
 
 from penstock.cli import exits
-from penstock.cli.connection import DEFAULT_URL, Connection, Lost, Refused, Unreachable
 from penstock.cli.exits import Failure
 from penstock.cli.options import PATIENCE, Key, Patience, Url
 from penstock.cli.publishing import (
@@ -38,6 +37,7 @@ from penstock.cli.publishing import (
     whole_lines,
 )
 from penstock.cli.running import address, run
+from penstock.client.connection import DEFAULT_URL, Connection, Lost, Refused, Unreachable
 
 TEXT = "text/plain; charset=utf-8"
 BYTES = "application/octet-stream"

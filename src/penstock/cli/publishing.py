@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Final, NamedTuple, Protocol
 from urllib.parse import quote
 
-from penstock.cli.connection import Connection, Lost, Refused
+from penstock.client.connection import Connection, Lost, Refused
 from penstock.wire.durable_streams import CLOSED, CURSOR, NEXT_OFFSET, TTL, UP_TO_DATE
 
 BATCH: Final = 1 << 20

@@ -16,7 +16,6 @@ from rich.console import Console
 from penstock.cli import exits
 from penstock.cli.answers import Answer
 from penstock.cli.asking import raise_failure
-from penstock.cli.connection import DEFAULT_URL, Connection, Happening, Received, Target, target_of
 from penstock.cli.exits import Failure
 from penstock.cli.fetching import fetch, publication_of
 from penstock.cli.markdown import THEME
@@ -24,6 +23,7 @@ from penstock.cli.options import PATIENCE, Key, Patience, Url
 from penstock.cli.running import address, go_on, receive, run
 from penstock.cli.screen import Screen
 from penstock.cli.views import EventsView, QuietView, TerminalView, View, WordsView
+from penstock.client.connection import DEFAULT_URL, Connection, Happening, Received, Target, target_of
 from penstock.types.events import AnyEvent
 from penstock.types.positions import parse_cursor
 from penstock.wire import sse

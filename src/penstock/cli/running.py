@@ -15,7 +15,9 @@ from typing import Final, NamedTuple, Self
 
 from penstock.cli import exits
 from penstock.cli.answers import Answer
-from penstock.cli.connection import (
+from penstock.cli.exits import Failure
+from penstock.cli.views import View, ticking
+from penstock.client.connection import (
     DEFAULT_URL,
     Address,
     Back,
@@ -26,8 +28,6 @@ from penstock.cli.connection import (
     Unreachable,
     address_of,
 )
-from penstock.cli.exits import Failure
-from penstock.cli.views import View, ticking
 
 STOP_TIMEOUT: Final = 5.0
 """Seconds for the gateway to take a cancel, and again for the answer to end after it."""

@@ -20,7 +20,6 @@ from rich.text import Text
 from penstock.cli import exits
 from penstock.cli.answers import Answer
 from penstock.cli.asking import ask
-from penstock.cli.connection import Connection, Model, Refused, Unreachable
 from penstock.cli.conversation import Conversation, Sampling, with_files
 from penstock.cli.editing import editor
 from penstock.cli.exits import Failure
@@ -30,6 +29,7 @@ from penstock.cli.output import harmless
 from penstock.cli.running import Outcome, explained, unreachable
 from penstock.cli.screen import Screen
 from penstock.cli.views import TerminalView, WordsView, final
+from penstock.client.connection import Connection, Model, Refused, Unreachable
 
 PROMPT: Final = "> "
 

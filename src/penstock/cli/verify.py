@@ -9,11 +9,11 @@ import typer
 from penstock.cli import exits
 from penstock.cli.answers import Answer
 from penstock.cli.asking import raise_failure
-from penstock.cli.connection import DEFAULT_URL, Connection, Received, Target, target_of
 from penstock.cli.exits import Failure
 from penstock.cli.options import PATIENCE, Json, Key, Patience, Url
 from penstock.cli.running import address, go_on, receive, run
 from penstock.cli.views import QuietView
+from penstock.client.connection import DEFAULT_URL, Connection, Received, Target, target_of
 from penstock.types.events import AnyEvent
 from penstock.wire.verification import Verifier
 

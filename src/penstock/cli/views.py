@@ -15,10 +15,10 @@ from rich.console import Console
 
 from penstock.cli.answers import Answer
 from penstock.cli.blocks import Block, Blocks
-from penstock.cli.connection import Lost, Received
 from penstock.cli.markdown import Painter
 from penstock.cli.output import harmless
 from penstock.cli.screen import Screen
+from penstock.client.connection import Lost, Received
 from penstock.types.events import AnyEvent, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
 
 FRAME: Final = 0.05

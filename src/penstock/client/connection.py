@@ -4,8 +4,7 @@
 to the network in between: a lost connection is followed by another that goes on after the last cursor,
 and the caller is only told (`Lost`, `Back`). A generation is created with an idempotency key, so that a
 request whose answer never came can be sent again without paying twice. They end with the stream's end,
-or raise `Refused` or `Unreachable`. Nothing here prints, and nothing knows of terminals: this is the
-module that a client library would begin with.
+or raise `Refused` or `Unreachable`. Nothing here prints, and nothing knows of terminals.
 """
 
 import asyncio
@@ -245,19 +244,19 @@ class Connection:
 
     async def models(self) -> list[Model]:
         """Return the models that can be asked for. Raises `Refused`, `Unreachable`."""
-        return (await self._json("GET", "/v1/models", _Models)).data
+        return (await self.call("GET", "/v1/models", _Models)).data
 
     async def snapshot(self, stream: str) -> dict[str, Any]:
         """Return a stream's state and its text so far. Raises `Refused`, `Unreachable`."""
-        return await self._json("GET", f"/v1/streams/{stream}", dict[str, Any])
+        return await self.call("GET", f"/v1/streams/{stream}", dict[str, Any])
 
     async def cancel(self, stream: str) -> Ended:
         """Stop a generation. Raises `Refused`, `Unreachable`."""
-        return await self._json("POST", f"/v1/streams/{stream}/cancel", Ended)
+        return await self.call("POST", f"/v1/streams/{stream}/cancel", Ended)
 
     async def cancel_by_key(self, key: str) -> Ended:
         """Stop a generation whose stream is not known yet. Raises `Refused`, `Unreachable`."""
-        return await self._json("POST", "/v1/streams/cancel", Ended, {"idempotency-key": key})
+        return await self.call("POST", "/v1/streams/cancel", Ended, headers={"idempotency-key": key})
 
     async def start(self, body: Mapping[str, Any], key: str) -> AsyncGenerator[Happening, None]:
         """Create a generation under the idempotency key ``key`` and follow it to its end.
@@ -411,16 +410,24 @@ class Connection:
                 on_lost(lost)
             await asyncio.sleep(lost.delay)
 
-    async def _json(
-        self, method: str, path: str, kind: type[T], headers: Mapping[str, str] | None = None
+    async def call(
+        self,
+        method: str,
+        path: str,
+        kind: type[T],
+        *,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
     ) -> T:
-        query = {"token": self.address.token} if self.address.token else None
-        request = self._http.build_request(method, path, params=query, headers=headers)
+        """Return one JSON answer as ``kind``. Raises `Refused`, `Unreachable`."""
+        given = {**(query or {}), **({"token": self.address.token} if self.address.token else {})}
+        request = self._http.build_request(method, path, params=given, headers=headers, json=body)
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT), self._response(request) as response:
-                body = await _bounded(response, MAX_BODY)
+                found = await _bounded(response, MAX_BODY)
                 try:
-                    return msgspec.json.decode(body, type=kind)
+                    return msgspec.json.decode(found, type=kind)
                 except (msgspec.DecodeError, UnicodeDecodeError):
                     raise _no_gateway(response) from None
         except _Broken as broken:

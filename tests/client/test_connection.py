@@ -2,7 +2,7 @@
 
 import pytest
 
-from penstock.cli.connection import (
+from penstock.client.connection import (
     Address,
     Connection,
     Lost,

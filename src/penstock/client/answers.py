@@ -1,0 +1,297 @@
+"""The client that programs use: generations started, read to their end whatever the network does, stopped.
+
+`AsyncClient` is one gateway, `Answer` one stream that is read: entries in order, each once, over as many
+connections as it takes (`penstock.client.connection`), and checked against the stream's own digests where
+it was read from its start. Nothing is asked before an answer is awaited or iterated. Without ``await`` it is
+`penstock.client.blocking`.
+"""
+
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, Literal, NamedTuple, Self, TypeAlias
+
+import msgspec
+
+from penstock.client.connection import (
+    DEFAULT_URL,
+    Back,
+    Connection,
+    Ended,
+    Happening,
+    Lost,
+    Model,
+    Refused,
+    address_of,
+    backoff,
+)
+from penstock.types.events import AnyEvent, Closed, TextDelta, UsageReported
+from penstock.wire.verification import Verdict, Verifier
+
+Listener: TypeAlias = Callable[[Lost | Back], None]
+"""Told when the connection of an answer is lost, and when it is there again."""
+
+
+class Entry(NamedTuple):
+    """One entry of a stream: what happened, the ``cursor`` after it, and its record, byte for byte."""
+
+    event: AnyEvent
+    cursor: str
+    record: bytes
+
+
+class NotWhole(Exception):
+    """What was read is not what was stored; ``verdict`` says what was found."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        """Its first problem is the sentence."""
+        super().__init__(verdict.problems[0])
+        self.verdict = verdict
+
+
+class NotCompleted(Exception):
+    """The generation ended in another way than by its model; ``end`` is its terminal entry."""
+
+    def __init__(self, end: Closed) -> None:
+        """The sentence is the gateway's own."""
+        super().__init__(end.message or f"The generation ended as {end.status}.")
+        self.end = end
+
+    @property
+    def code(self) -> str:
+        """Why: a code of docs/protocol.md, or the status."""
+        return self.end.code or self.end.status
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """A stream, as it is listed."""
+
+    id: str
+    status: str
+    model: str = ""
+    route: str = ""
+    created_at: int = 0
+    closed_at: int | None = None
+    expires_at: int | None = None
+    entries: int = 0
+    metadata: dict[str, str] | None = None
+
+
+class _Page(msgspec.Struct, frozen=True):
+    data: list[Listed]
+    has_more: bool = False
+
+
+class Link(msgspec.Struct, frozen=True):
+    """A signed link: whoever has it may do this one thing with this one stream."""
+
+    token: str
+    scope: str
+    expires_at: float
+    url: str
+
+
+class _Deleted(msgspec.Struct, frozen=True):
+    deleted: bool
+
+
+class Answer:
+    """One stream, read once. Iterate it for entries, or `text` for its text; or await `end`."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        happenings: AsyncGenerator[Happening, None],
+        *,
+        key: str = "",
+        stream: str = "",
+        whole: bool,
+        listener: Listener | None,
+    ) -> None:
+        """Made by `AsyncClient`. ``whole``: it is read from its start, so all of it can be checked."""
+        self.stream = stream
+        self.cursor = ""
+        self.usage: UsageReported | None = None
+        self.closed: Closed | None = None
+        self._pieces: list[str] = []
+        self._connection = connection
+        self._happenings = happenings
+        self._key = key
+        self._listener = listener
+        self._verifier = Verifier() if whole else None
+        self._position = 0
+
+    def __repr__(self) -> str:
+        """Say which stream, and how it ended if it did."""
+        return f"<Answer {self.stream or 'of no stream yet'} {self.closed.status if self.closed else 'open'}>"
+
+    @property
+    def so_far(self) -> str:
+        """The text of the first choice that was read."""
+        return "".join(self._pieces)
+
+    async def __aiter__(self) -> AsyncIterator[Entry]:
+        """Yield entries to the last one. Raises `Refused`, `Unreachable`, `NotWhole`."""
+        async with aclosing(self._happenings) as happenings:
+            async for happening in happenings:
+                if isinstance(happening, Lost | Back):
+                    if self._listener is not None:
+                        self._listener(happening)
+                    continue
+                self.cursor = happening.cursor or self.cursor
+                self.stream = self.cursor.partition("~")[0] or self.stream
+                if happening.event == "stream":
+                    continue
+                entry = self._take(happening.data)
+                if entry is not None:
+                    yield entry
+
+    def _take(self, record: bytes) -> Entry | None:
+        numbered = _decode_number(record)
+        if numbered.n == 0:  # a read that cannot go on
+            raise Refused(0, numbered.code, numbered.message or "The stream cannot be read on.")
+        if self._position and numbered.n != self._position + 1:
+            problem = f"entry {numbered.n} came after entry {self._position}"
+            raise NotWhole(Verdict("", self._position, len(self.so_far), (problem,)))
+        self._position = numbered.n
+        event = self._verifier.feed(record) if self._verifier else _decode_event(record)
+        match event:
+            case None:
+                return None
+            case TextDelta(index=0, delta=delta):
+                self._pieces.append(delta)
+            case UsageReported():
+                self.usage = event
+            case Closed():
+                self.closed = event
+                self.usage = event.usage or self.usage
+                if self._verifier is not None and not (verdict := self._verifier.verdict()).good:
+                    raise NotWhole(verdict)
+        return Entry(event, self.cursor, record)
+
+    async def text(self) -> AsyncGenerator[str, None]:
+        """Yield the text piece by piece. Raises `NotCompleted` when it did not end by itself."""
+        async for entry in self:
+            if type(entry.event) is TextDelta and not entry.event.index and entry.event.delta:
+                yield entry.event.delta
+        if self.closed is not None and self.closed.status != "completed":
+            raise NotCompleted(self.closed)
+
+    async def end(self) -> Closed:
+        """Read to the end, and return the terminal entry, however it ended."""
+        if self.closed is None:
+            async for _ in self:
+                pass
+        assert self.closed is not None
+        return self.closed
+
+    async def stop(self) -> Ended:
+        """Stop the generation; its provider has been left when this returns."""
+        if self.stream:
+            return await self._connection.cancel(self.stream)
+        return await self._connection.cancel_by_key(self._key)
+
+    async def aclose(self) -> None:
+        """Read no more. This stops nothing."""
+        await self._happenings.aclose()
+
+
+class _Numbered(msgspec.Struct):
+    n: int = 0
+    code: str = ""
+    message: str = ""
+
+
+_decode_number = msgspec.json.Decoder(_Numbered).decode
+_decode_event = msgspec.json.Decoder(AnyEvent).decode
+
+
+class AsyncClient:
+    """A client of one gateway; used as an async context manager."""
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        key: str = "",
+        *,
+        patience: float = 120.0,
+        wait: Callable[[int], float] = backoff,
+    ) -> None:
+        """``patience``: seconds for which a lost gateway is looked for. ``wait``: seconds before the try of a
+        number, from 1. Raises `ValueError` for what is no address."""
+        self._connection = Connection(address_of(url, key), patience=patience, wait=wait)
+
+    async def __aenter__(self) -> Self:
+        """Nothing is opened before it is needed."""
+        await self._connection.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close what is open. Generations go on."""
+        await self._connection.__aexit__()
+
+    def ask(self, content: str, model: str, *, system: str = "", listener: Listener | None = None) -> Answer:
+        """Start the answer to one question."""
+        messages = [{"role": "user", "content": content}]
+        if system:
+            messages.insert(0, {"role": "system", "content": system})
+        return self.start({"model": model, "messages": messages}, listener=listener)
+
+    def start(
+        self,
+        request: Mapping[str, Any],
+        *,
+        dialect: str = "openai_chat",
+        idempotency_key: str = "",
+        ttl: float | None = None,
+        on_disconnect: str = "",
+        metadata: Mapping[str, str] | None = None,
+        listener: Listener | None = None,
+    ) -> Answer:
+        """Start a generation; ``request`` is a body of ``dialect``.
+
+        It is created under an idempotency key, a new one where none is given, so that a request whose answer
+        was lost is sent again and not paid again. ``ttl``: seconds that it stays readable after its end.
+        """
+        given: dict[str, Any] = {"ttl_s": ttl, "on_disconnect": on_disconnect or None, "metadata": metadata}
+        body: dict[str, Any] = {"dialect": dialect, "request": request}
+        body |= {name: value for name, value in given.items() if value is not None}
+        key = idempotency_key or secrets.token_urlsafe(24)
+        happenings = self._connection.start(body, key)
+        return Answer(self._connection, happenings, key=key, whole=True, listener=listener)
+
+    def follow(self, stream: str, after: str = "", *, listener: Listener | None = None) -> Answer:
+        """Read a stream, live if it is open, from its start, after a cursor, or from ``now`` on."""
+        happenings = self._connection.follow(stream, after or "0")
+        whole = after in ("", "0", "-1")
+        return Answer(self._connection, happenings, stream=stream, whole=whole, listener=listener)
+
+    async def models(self) -> list[Model]:
+        """Return the models that can be asked for."""
+        return await self._connection.models()
+
+    async def streams(self, limit: int = 20, before: str = "") -> Sequence[Listed]:
+        """Return one's own streams, newest first, with ids below ``before``."""
+        query = {"limit": str(limit), **({"before": before} if before else {})}
+        return (await self._connection.call("GET", "/v1/streams", _Page, query=query)).data
+
+    async def snapshot(self, stream: str) -> dict[str, Any]:
+        """Return a stream's state, and its answer so far."""
+        return await self._connection.snapshot(stream)
+
+    async def stop(self, stream: str) -> Ended:
+        """Stop a generation; its provider has been left when this returns."""
+        return await self._connection.cancel(stream)
+
+    async def stop_key(self, key: str) -> Ended:
+        """As `stop`, for a generation of which only its idempotency key is known."""
+        return await self._connection.cancel_by_key(key)
+
+    async def erase(self, stream: str) -> None:
+        """Stop a generation if it is open, and erase what is stored of it."""
+        await self._connection.call("DELETE", f"/v1/streams/{stream}", _Deleted)
+
+    async def link(self, stream: str, scope: Literal["read", "cancel"] = "read", ttl: float = 3600.0) -> Link:
+        """Make a link with which anybody may read a stream, or cancel it, for ``ttl`` seconds."""
+        body = {"scope": scope, "ttl_s": ttl}
+        return await self._connection.call("POST", f"/v1/streams/{stream}/links", Link, body=body)
