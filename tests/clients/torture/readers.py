@@ -3,6 +3,7 @@
 Each takes jobs and returns results as `runAll` of tests/clients/js/readers.mjs does.
 """
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,8 @@ import httpx
 from httpx_sse import connect_sse
 from playwright.sync_api import Browser
 
+from penstock.client import AsyncClient
+from penstock.client.connection import Address, target_of
 from tests.clients import node
 from tests.clients.gateway import wait_for
 
@@ -75,6 +78,29 @@ def by_httpx(jobs: Sequence[Job], expected: Mapping) -> list[Result]:
         ThreadPoolExecutor(LANES) as threads,
     ):
         return list(threads.map(one, jobs))
+
+
+def by_penstock(jobs: Sequence[Job], expected: Mapping) -> list[Result]:
+    """Run our own client through ``jobs``; it looks at order and digests by itself."""
+
+    async def one(job: Job, lanes: asyncio.Semaphore) -> Result:
+        target = target_of(job["url"], Address("")) if "post" not in job else None
+        base = target.address.base if target else job["url"].removesuffix("/v1/streams")
+        async with lanes, AsyncClient(base, wait=lambda _: 0.01) as client:
+            if target is None:
+                asked = json.loads(job["post"])["request"]
+                answer = client.start(asked, idempotency_key=job["key"])
+            else:
+                answer = client.follow(target.stream)
+            texts = [piece async for piece in answer.text()]
+        exact = texts == expected[job["format"]]
+        return {"run": job["run"], "how": "done", "texts": None if exact else texts}
+
+    async def run() -> list[Result]:
+        lanes = asyncio.Semaphore(LANES)
+        return await asyncio.gather(*(one(job, lanes) for job in jobs))
+
+    return asyncio.run(run())
 
 
 def follow(

@@ -15,7 +15,7 @@ from tests.clients.gateway import PATIENCE
 from tests.clients.torture.answer import PIECES, compare, shown
 from tests.clients.torture.cuts import ALL, every, shape_of, some
 from tests.clients.torture.network import HEAD
-from tests.clients.torture.readers import CHROMIUM, NODE, OURS, by_chromium, by_httpx, by_node
+from tests.clients.torture.readers import CHROMIUM, NODE, OURS, by_chromium, by_httpx, by_node, by_penstock
 from tests.clients.torture.table import Row
 
 SAMPLE = 30
@@ -26,7 +26,8 @@ ROUTES = {
     "GET /v1/streams/{id}/events": "json",
     "POST /v1/streams": "json",
 }
-POSTERS = {"fetch-event-source", "react-native-sse", "httpx-sse", "sse.js", *OURS}
+PYTHON = "penstock.client"
+POSTERS = {PYTHON, "fetch-event-source", "react-native-sse", "httpx-sse", "sse.js", *OURS}
 INEXACT = {"react-native-sse", "fetch-event-source", "penstock", "penstock-xhr"}
 """Readers that change a text by themselves (spaces, line breaks at its ends): JSON events are for them. Ours
 reads no others."""
@@ -41,6 +42,8 @@ numbers = itertools.count(1)
 def routes_of(name):
     """The routes that a reader can read."""
     for route, format in ROUTES.items():
+        if name == PYTHON and route.startswith("GET /stream"):  # for browsers without one
+            continue
         if (name in POSTERS or not route.startswith("POST")) and (name not in INEXACT or format == "json"):
             yield route
 
@@ -160,13 +163,15 @@ def hold(tortures, results, rows):
 
 
 @pytest.mark.timeout(3_600 if ALL else 120)
-@pytest.mark.parametrize("name", [*NODE, "httpx-sse"])
+@pytest.mark.parametrize("name", [*NODE, "httpx-sse", PYTHON])
 def test_no_cut_costs_an_event(network, torn, rows, tmp_path, name):
-    place = "" if name == "httpx-sse" else "Node.js"
+    place = "" if name in ("httpx-sse", PYTHON) else "Node.js"
     tortures = [Torture(network, torn, name, route, place) for route in routes_of(name)]
     jobs = [job for torture in tortures for job in torture.jobs()]
     if name == "httpx-sse":
         results = by_httpx(jobs, EXPECTED)
+    elif name == PYTHON:
+        results = by_penstock(jobs, EXPECTED)
     else:
         results = by_node(name, jobs, EXPECTED, tmp_path)
     hold(tortures, results, rows)
