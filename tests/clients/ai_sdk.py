@@ -11,8 +11,17 @@ SOURCE = node.FOLDER / "ai_sdk" / "page.mjs"
 
 def bundle(version: str) -> str:
     """Return a page with everything in it."""
-    hook = f"ai-sdk-react-{version}"
-    source = SOURCE.read_text().replace("'HOOK'", f"'{hook}'").replace("'SDK'", "'ai'")
+    source = SOURCE.read_text().replace("'HOOK'", f"'{hook(version)}'").replace("'SDK'", "'ai'")
+    return f"<!doctype html><title>Chat</title><body><script>{escaped(script(source, version))}</script>"
+
+
+def hook(version: str) -> str:
+    """Return under which name a version of the hook is installed."""
+    return f"ai-sdk-react-{version}"
+
+
+def script(source: str, version: str) -> str:
+    """Return ``source`` with everything that it imports."""
     modules = node.modules()
     command = [
         modules / ".bin" / "esbuild",
@@ -21,19 +30,20 @@ def bundle(version: str) -> str:
         "--minify",
         "--define:process.env.NODE_ENV='production'",
         "--define:process.env={}",
+        f"--alias:@ai-sdk/react={hook(version)}",
     ]
     # From within the hook's package, so that `ai` is the one that it came with.
     made = subprocess.run(
         command,
         input=source,
-        cwd=Path(modules) / hook,
+        cwd=Path(modules) / hook(version),
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
     assert made.returncode == 0, made.stderr
-    return f"<!doctype html><title>Chat</title><body><script>{escaped(made.stdout)}</script>"
+    return made.stdout
 
 
 def escaped(script: str) -> str:

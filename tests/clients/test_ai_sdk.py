@@ -3,16 +3,18 @@
 import json
 import select
 import socket
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.clients.ai_sdk import VERSIONS, bundle
+from tests.clients.ai_sdk import VERSIONS, bundle, script
 from tests.clients.browser import until
 from tests.clients.gateway import PATIENCE, wait_for
 from tests.clients.relay import relaying
 from tests.vectors import load
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 WORDS = " ".join(f"word{n}" for n in range(50))
 OPENING = [
     {"type": "start", "messageId": "m-1", "messageMetadata": {"stream": "s"}},
@@ -264,3 +266,27 @@ def test_an_error_in_mid_answer_keeps_what_had_come(tab, version):
     assert text_of(tab.answer())
     assert tab.answer()["metadata"]["end"]["code"] == "upstream_reset"
     assert "{" not in tab.page.evaluate("window.errors")[0]
+
+
+def giving(text, kind):
+    """Return what answers a browser's request by itself."""
+    return lambda route: route.fulfill(body=text, content_type=kind)
+
+
+def test_the_example_is_a_chat_that_survives_a_reload(page, context, gateway):
+    made = script((EXAMPLES / "use_chat.mjs").read_text(), "7")
+    files = {
+        "use_chat.html": ((EXAMPLES / "use_chat.html").read_text(), "text/html"),
+        "use_chat.bundle.js": (made, "text/javascript"),
+    }
+    for name, (text, kind) in files.items():
+        context.route(f"**/the/{name}**", giving(text, kind))
+    page.goto(f"{gateway.url}/the/use_chat.html?gateway={gateway.url}")
+    page.get_by_label("Message").fill("Hello")
+    page.get_by_role("button", name="Send").click()
+    until(page, "document.querySelector('.assistant')?.textContent.length > 20")
+    until(page, "sessionStorage.messages?.includes('assistant')")
+    shown = page.locator("main p").all_text_contents()
+    page.reload()
+    until(page, "document.querySelectorAll('main p').length === 2")
+    assert page.locator("main p").all_text_contents() == shown
