@@ -410,7 +410,9 @@ def _gemini(body: Json) -> Json:
     )
     body["properties"] |= {
         "contents": {"anyOf": [_TEXT, _ref("GeminiContent"), contents]},
-        "systemInstruction": {"anyOf": [_MAYBE_TEXT, _ref("GeminiContent"), {"maxProperties": 0}]},
+        "systemInstruction": {
+            "anyOf": [_MAYBE_TEXT, _ref("GeminiContent"), {"type": "object", "maxProperties": 0}]
+        },
         "generationConfig": {"type": ["object", "null"], "properties": config},
         "tools": {
             "type": ["array", "null"],
