@@ -24,6 +24,7 @@ export class FetchTransport implements Transport {
         for (const event of decoder.feed(value)) hand(event, sink);
         const ready = sink.ready();
         if (ready) await ready;
+        if (signal.aborted) return "ended";
       }
     } finally {
       reader.cancel().catch(() => {});

@@ -200,11 +200,14 @@ export class Stream implements AsyncIterable<Entry | Restarted> {
     let unwatch = () => {};
     const heard = () => {
       unwatch();
+      if (connection.signal.aborted) return;
       unwatch = clock.after(this.#settings.silence, () => {
         silent = true;
         connection.abort();
       });
     };
+    // Whoever ended the connection waits for nothing more of it: a timer would keep a program running.
+    connection.signal.addEventListener("abort", () => unwatch());
     const guard = <A extends unknown[]>(call: (...args: A) => void) => (...args: A) => {
       if (this.#connection === connection && !connection.signal.aborted) call(...args);
     };
