@@ -9,6 +9,7 @@ import pytest
 
 from penstock.server import ui
 from tests.clients import node
+from tests.clients.relay import relaying
 from tests.clients.test_page_sources import PAGES
 
 EXAMPLES = re.findall(r"```js\n(.*?)```", (node.CLIENT / "README.md").read_text(), re.DOTALL)
@@ -37,7 +38,7 @@ def test_the_gateway_serves_it_to_pages(gateway):
     assert response.content == (PAGES / ui.CLIENT).read_bytes()
 
 
-def test_packages_say_the_same_version_and_need_nothing_at_run_time():
+def test_the_package_needs_nothing_at_run_time():
     package = json.loads((node.CLIENT / "package.json").read_text())
     assert "dependencies" not in package
     assert package["name"] == "penstock"
@@ -51,3 +52,33 @@ def test_examples_of_its_readme_run(gateway, tmp_path, example):
     printed = node.run("example.mjs", cwd=tmp_path, PENSTOCK_URL=gateway.url)
     assert "stream" in printed or "Hello" in printed
     assert "completed" in printed
+
+
+OPENAI = """
+import OpenAI from "openai";
+import { durableFetch } from "penstock";
+
+const openai = new OpenAI({
+  baseURL: `${process.env.PENSTOCK_URL}/v1`, apiKey: "unused", maxRetries: 0, fetch: durableFetch(),
+});
+const chunks = await openai.chat.completions.create({
+  model: "demo-echo", stream: true, messages: [{ role: "user", content: process.env.SAID }],
+});
+let text = "";
+for await (const chunk of chunks) text += chunk.choices[0]?.delta?.content ?? "";
+console.log(text);
+"""
+
+
+def test_an_sdk_with_its_fetch_does_not_notice_lost_connections(gateway, tmp_path):
+    said = " ".join(f"word{number}" for number in range(60))
+    modules = tmp_path / "node_modules"
+    modules.mkdir()
+    (modules / "penstock").symlink_to(node.client())
+    (modules / "openai").symlink_to(node.modules() / "openai")
+    (tmp_path / "sdk.mjs").write_text(OPENAI)
+    with relaying(gateway.url) as relay:
+        relay.cuts = [700, 333, 1_500]
+        printed = node.run("sdk.mjs", cwd=tmp_path, PENSTOCK_URL=relay.url, SAID=said)
+        assert relay.cuts == []
+    assert printed == said + "\n"

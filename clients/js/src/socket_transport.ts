@@ -1,4 +1,4 @@
-// Many streams on one WebSocket, or on what stands for one (tabs.ts): a pipe of text messages.
+// Many streams on one WebSocket, or on what stands for one: a pipe of text messages.
 
 import type { Api } from "./api.js";
 import type { Clock } from "./backoff.js";
