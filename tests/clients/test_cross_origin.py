@@ -29,10 +29,18 @@ SANDBOX = f"""<!doctype html>
 <iframe name="sandbox" sandbox="allow-scripts allow-forms allow-popups" srcdoc="{escape(STRANGER)}"></iframe>
 """
 
-OPEN = {"/", "/ui/{file:path}", "/healthz", "/readyz", "/openapi.json", "/docs"}
+OPEN = {"/", "/ui/{file:path}", "/client/penstock.js", "/healthz", "/readyz", "/openapi.json", "/docs"}
 """What holds nothing of anybody: other names of this machine may read it, other origins still may not."""
 
-VALUES = {"{model:path}": "demo", "{file:path}": "index.html"}
+VALUES = {
+    "{model:path}": "demo",
+    "{file:path}": "index.html",
+    "{chat:path}": "a-chat",
+    "{path:path}": "logs/app",
+    "{preset}": "a-preset",
+    "{key}": "a-key",
+    "{id}": "file-1",
+}
 
 
 def chat(said):

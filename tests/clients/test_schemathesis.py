@@ -50,6 +50,14 @@ def config(*, thorough: bool) -> schemathesis.Config:
                     "include-path-regex": "^/v1/(admin/|tokens|presets)",
                     "checks": {"positive_data_acceptance": {"expected-statuses": [*WELL_FORMED, 400, 403]}},
                 },
+                {  # a message says something, in one of many kinds of parts, and a chat has a printable name
+                    "include-path-regex": "^/ui/chat",
+                    "checks": {"positive_data_acceptance": {"expected-statuses": [*WELL_FORMED, 400]}},
+                },
+                {  # its request is one of a dialect
+                    "include-name": "POST /v1/streams",
+                    "checks": {"positive_data_acceptance": {"expected-statuses": [*WELL_FORMED, 400]}},
+                },
                 {  # streams of others are for administrators to list
                     "include-name": "GET /v1/streams",
                     "checks": {"positive_data_acceptance": {"expected-statuses": [*WELL_FORMED, 403]}},

@@ -69,12 +69,12 @@ async def ui_chat_stream(request: Request) -> AnyResponse:
     ctx = context(request)
     principal = ctx.admit(request, spends=False)
     name_of_chat = _chat(request)
+    given = header_cursor(request)
     stream = await ctx.chats.newest(ctx.gateway, principal, name_of_chat)
     if stream is None:
         return _nothing()
     chat = ctx.chats.of(principal, name_of_chat)
     chat.add(stream)
-    given = header_cursor(request)
     if not stream.is_open and given is None and chat.was_given():
         return _nothing()
 

@@ -4,6 +4,7 @@ Following one live is in `penstock.server.reads`. Every route here finds its str
 which is where it is decided who may.
 """
 
+import re
 from typing import Any, Final
 
 import msgspec
@@ -39,15 +40,15 @@ MAX_WAIT: Final = 60.0
 _encode = msgspec.json.Encoder().encode
 
 
+_NUMBER: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?")
+
+
 def number(query: QueryParams, name: str, default: float, most: float) -> float:
     """Return a number of the query, from 0 to ``most`` (which bounds it silently); raises `ClientError`."""
     text = query.get(name, "")
     if not text:
         return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
+    value = float(text) if _NUMBER.fullmatch(text) else -1.0
     if not 0 <= value < float("inf"):
         raise ClientError(f"{name} is a number, 0 or more.", code="invalid_value", param=name)
     return min(value, most)

@@ -179,6 +179,18 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     # --- from the transport --------------------------------------------------------------------------
 
+    async def run_asgi(self) -> None:
+        """Serve. A refusal by a whole HTTP response is an end, too, of which uvicorn would log an error."""
+        app = self.app
+
+        async def serve(scope: Any, receive: Any, send: Any) -> None:
+            await app(scope, receive, send)
+            if self.initial_response is not None:
+                self.handshake_complete = True
+
+        self.app = serve
+        await super().run_asgi()
+
     def handle_connect(self, event: Request) -> None:
         """Begin the handshake, unless there are too many."""
         if len(self.everyone) >= self.settings.max_websockets:
