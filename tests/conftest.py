@@ -33,8 +33,11 @@ _MAY_BLOCK = [
 ]
 
 
-_WITH_THE_WORLD = {"cli", "clients", "deploy", "faults", "packages"}
-"""Tests here drive browsers, terminals and other processes, which a busy machine keeps waiting."""
+_WITH_THE_WORLD = {
+    *("cli", "client", "clients", "deploy", "faults", "ledger", "packages", "server", "streams", "upstream"),
+    "test_embedding.py",
+}
+"""Tests here drive browsers, terminals, sockets and processes, which a busy machine keeps waiting."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
