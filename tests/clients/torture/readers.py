@@ -23,7 +23,8 @@ from tests.clients.gateway import wait_for
 
 OURS = ("penstock", "penstock-xhr", "penstock-durable-fetch")
 CHROMIUM = ("EventSource", "sse.js", "penstock", "fetch-event-source", "event-source-polyfill")
-NODE = ("eventsource", "event-source-polyfill", "fetch-event-source", "react-native-sse", *OURS)
+FOREIGN = ("eventsource", "event-source-polyfill", "fetch-event-source", "react-native-sse")
+NODE = (*FOREIGN, *OURS)
 LANES = 24
 Job = dict[str, Any]
 Result = dict[str, Any]

@@ -18,7 +18,7 @@ from tests.clients.gateway import PATIENCE, wait_for
 from tests.clients.torture.answer import PIECES, compare, shown
 from tests.clients.torture.cuts import shape_of
 from tests.clients.torture.network import HEAD, Cut
-from tests.clients.torture.readers import NODE, by_node
+from tests.clients.torture.readers import FOREIGN, by_node
 
 AWAY = 2.0
 """Seconds for one that stays away to come back; it was told to come back after a tenth of one."""
@@ -70,7 +70,7 @@ def left_alone(network, stream, shape):
 
     events = "/v1/streams/{stream}/events"
     at_the_end = (Cut(len(shape.events), 0, "rst"),)
-    cases = [(name, events, cuts) for name in NODE for cuts in ((), at_the_end)]
+    cases = [(name, events, cuts) for name in FOREIGN for cuts in ((), at_the_end)]
     cases += [("eventsource", path, ()) for path in REFUSALS]
     cases += [("react-native-sse", events, BEFORE)]
     with ThreadPoolExecutor(len(cases)) as threads:
@@ -79,7 +79,7 @@ def left_alone(network, stream, shape):
     return lambda name, path=events, *, cut="": watched[name, path, cuts[cut]]
 
 
-@pytest.mark.parametrize("name", NODE)
+@pytest.mark.parametrize("name", FOREIGN)
 def test_204_at_the_end_stops_who_heeds_it(left_alone, name):
     run, seen = left_alone(name, cut="end")
     assert seen.count("done") == 1
@@ -88,7 +88,7 @@ def test_204_at_the_end_stops_who_heeds_it(left_alone, name):
     assert (len(run.requests) == 2) == (name in STOPPED), run.statuses
 
 
-@pytest.mark.parametrize("name", NODE)
+@pytest.mark.parametrize("name", FOREIGN)
 def test_a_whole_body_is_the_end_for_fetch_event_source_alone(left_alone, name):
     run, seen = left_alone(name)
     if name == "fetch-event-source":
