@@ -224,9 +224,14 @@ def schemas() -> Json:
             "type": "object",
             "properties": {
                 "data": {
-                    "type": "string",
-                    "contentMediaType": "application/json",
-                    "contentSchema": {"anyOf": [_ref("ChatChunk"), _ref("Error")]},
+                    "anyOf": [
+                        {"const": "[DONE]"},
+                        {
+                            "type": "string",
+                            "contentMediaType": "application/json",
+                            "contentSchema": {"anyOf": [_ref("ChatChunk"), _ref("Error")]},
+                        },
+                    ]
                 },
                 "id": _ref("Cursor"),
             },
@@ -471,7 +476,7 @@ def _completions(body: Json) -> Json:
         "CompletionsEvent": {
             "description": "A chunk, an error, or `[DONE]`.",
             "type": "object",
-            "properties": {"data": data, "id": _ref("Cursor")},
+            "properties": {"data": {"anyOf": [{"const": "[DONE]"}, data]}, "id": _ref("Cursor")},
             "required": ["data"],
         },
     }
@@ -541,7 +546,7 @@ def _ai_sdk(body: Json) -> Json:
         "UIMessageEvent": {
             "description": "One chunk, or `[DONE]`.",
             "type": "object",
-            "properties": {"data": data, "id": _ref("Cursor")},
+            "properties": {"data": {"anyOf": [{"const": "[DONE]"}, data]}, "id": _ref("Cursor")},
             "required": ["data"],
         },
     }
