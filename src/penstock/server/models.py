@@ -24,11 +24,11 @@ async def list_models(request: Request) -> Response:
     """``GET /v1/models``: in OpenAI's form, with ``description`` where the provider gives one; to clients
     that send ``anthropic-version`` in Anthropic's, to those that send ``x-goog-api-key`` in Google's, page
     by page."""
+    limit = _limit(request.query_params.get("limit", ""))
     if speaks_gemini(request.scope):
         return await gemini.list_gemini_models(request)
     ctx = context(request)
     ctx.admit(request, spends=False)
-    limit = _limit(request.query_params.get("limit", ""))
     models = await ctx.gateway.models()
     if speaks_anthropic(request.scope):
         headers = {"x-request-id": new_request_id()}
