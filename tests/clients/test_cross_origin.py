@@ -124,7 +124,7 @@ def every_request(ways, victim):
             )
 
 
-REFUSALS = ('{"error":', '{"type":"error","error":')
+REFUSALS = ('{"error":', '[{"error":', '{"type":"error","error":')
 
 ORIGINS = {
     "another-port": "http://127.0.0.1:{other}/page.html",
