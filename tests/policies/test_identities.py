@@ -72,6 +72,19 @@ async def test_a_key_that_was_just_made_elsewhere_works_at_once(ring, source, cl
     )
 
 
+async def test_the_first_key_of_all_works_at_once(ring, source, clock):
+    identities = Identities(ring, None, BrowserTokens(lambda: b"secret", clock))
+    await ring.open()
+    clock.now += NO_NEWS + 0.1
+    key, _ = source.add("first")
+    await identities.fresh()
+    await identities.fresh("sk-of-somebody-else")
+    assert not identities.any
+    await identities.fresh(key)
+    assert identities.any
+    assert (await identities.identify(key, Whence())).id == "first"
+
+
 async def test_a_key_that_was_revoked_elsewhere_ends_within_seconds(ring, source, clock):
     key, key_id = source.add()
     await ring.find(key)

@@ -8,10 +8,11 @@ import ipaddress
 from typing import Protocol
 
 from penstock.policies import browser_tokens
-from penstock.policies.api_keys import FRESHNESS, KeyRing, unknown_key
+from penstock.policies.api_keys import FRESHNESS, NO_NEWS, KeyRing, unknown_key
 from penstock.policies.browser_tokens import BrowserTokens
 from penstock.policies.jwt_settings import looks_like_one
 from penstock.types.errors import ClientError
+from penstock.types.keys import id_of
 from penstock.types.principals import Principal, Whence
 
 
@@ -37,9 +38,11 @@ class Identities:
         """Whether somebody could come in with something."""
         return self.ring.any or self._issuers is not None
 
-    async def fresh(self) -> None:
-        """Hear of keys that were made elsewhere, once they may have changed."""
-        await self.ring.refresh(FRESHNESS)
+    async def fresh(self, credential: str = "") -> None:
+        """Hear of keys that were made elsewhere, once they may have changed. Who comes with the first key
+        that there ever was does not wait for that."""
+        first = not self.ring.any and id_of(credential)
+        await self.ring.refresh(NO_NEWS if first else FRESHNESS)
 
     async def identify(self, credential: str, whence: Whence) -> Principal:
         """Return who comes with ``credential``.

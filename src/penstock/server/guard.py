@@ -55,8 +55,8 @@ class Identifies(Protocol):
         """Whether somebody could come in with something."""
         ...
 
-    async def fresh(self) -> None:
-        """Hear of keys that were made elsewhere, if that is due."""
+    async def fresh(self, credential: str = "") -> None:
+        """Hear of keys that were made elsewhere, if that is due; ``credential`` may be the first one."""
         ...
 
     async def identify(self, credential: str, whence: Whence) -> Principal:
@@ -100,8 +100,8 @@ class Guard:
         """Return whose the credential in ``headers`` is. Never raises; see `admit`."""
         if self._identities is None:
             return None
-        await self._identities.fresh()  # the first key closes the door
         credential = presented(headers)
+        await self._identities.fresh(credential)  # the first key closes the door
         if not credential or not (self._identities.any or self.wants_key):
             return None
         return await self.authenticate(credential, headers, address)
