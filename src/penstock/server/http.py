@@ -55,6 +55,11 @@ class HttpSettings(msgspec.Struct, frozen=True):
     send_timeout: float = 30.0
 
 
+UNTOLD: Final = 5.0
+"""Seconds that the kernel gives a peer beyond ``send_timeout``: it drops the connection and tells the peer
+nothing, while we reset it, so ours shall be first wherever we wait for it."""
+
+
 def tune(sock: socket.socket, settings: HttpSettings) -> None:
     """Set the options of a listening socket; connections inherit them.
 
@@ -65,7 +70,8 @@ def tune(sock: socket.socket, settings: HttpSettings) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.send_timeout * 1000))
+        seconds = settings.send_timeout + UNTOLD
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
 
 
 def unacknowledged(fd: int) -> int:
