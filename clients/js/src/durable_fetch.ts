@@ -23,6 +23,9 @@ const NATIVE = /\/(stream|v1\/streams|v1\/presets)([/?]|$)/;
 const NATIVE_LAST = /^event: ?(done|fail)\r?$/m;
 const LAST = /^(data: ?\[DONE\]|data: ?\{"error"|event: ?(done|fail|error|message_stop|response\.(completed|failed|incomplete))\r?$)/m;
 
+/** An error in a format that knows no event for it: the gateway breaks the connection off behind it. */
+const BROKEN = /^data: ?\{"error"/m;
+
 /** Attempts before an answer began: whoever asked waits for them. */
 const BEFORE = 6;
 
@@ -102,6 +105,7 @@ class Exchange {
       signal.removeEventListener("abort", aborted);
     };
     let last = false;
+    let broken = false;
     const end = NATIVE.test(this.url) && !/[?&]dialect=/.test(this.url) ? NATIVE_LAST : LAST;
     const pull = async (controller: ReadableStreamDefaultController<Uint8Array>): Promise<void> => {
       for (;;) {
@@ -123,7 +127,10 @@ class Exchange {
                 this.#attempt = 0;
               }
               this.#id = /^id: ?(.+?)\r?$/m.exec(text)?.[1] ?? this.#id;
-              if (data) last = end.test(text);
+              if (data) {
+                last = end.test(text);
+                broken = last && BROKEN.test(text);
+              }
               queue.push(found);
             }
             continue;
@@ -135,10 +142,11 @@ class Exchange {
           finish();
           throw signal.reason;
         }
-        // After its last event an answer ends as the gateway ends it; without ids there is nothing to go on from.
+        // Without ids there is nothing to go on from. What is lost behind the last event is nothing; but a
+        // reader that knows no errors must not take an answer that broke off for a whole one.
         if (last || (!failure && !this.#id)) {
           finish();
-          if (failure) throw failure;
+          if (failure && (broken || !last)) throw failure;
           return controller.close();
         }
         await reader.cancel().catch(() => {});

@@ -58,6 +58,23 @@ test("a reader that knows nothing gets every byte once, wherever it was cut", as
   await Promise.all(jobs);
 });
 
+test("an answer that is cut behind its last event is whole", async () => {
+  const lasts = {
+    "/stream?content=x": "event: done\ndata: {}\nid: c~2\n\n",
+    "/v1/streams/s_1/events": "event: fail\ndata: {}\nid: c~2\n\n",
+    "/v1/messages": "event: message_stop\ndata: {}\nid: c~2\n\n",
+    "/v1/responses": "event: response.completed\ndata: {}\nid: c~2\n\n",
+    "/ui/chat": "data: [DONE]\nid: c~2\n\n",
+  };
+  for (const [path, last] of Object.entries(lasts)) {
+    await serving([cutAfter(frame(1) + last)], async (url, seen) => {
+      const response = await durableFetch(quick)(url + path);
+      assert.equal(await response.text(), frame(1) + last, path);
+      assert.equal(seen.length, 1);
+    });
+  }
+});
+
 test("errors and whole answers pass as they are", async () => {
   const plays = [
     (response) => response.writeHead(401, { "Content-Type": "application/json" }).end('{"error":{}}'),

@@ -31,8 +31,6 @@ POSTERS = {PYTHON, "fetch-event-source", "react-native-sse", "httpx-sse", "sse.j
 INEXACT = {"react-native-sse", "fetch-event-source", "penstock", "penstock-xhr"}
 """Readers that change a text by themselves (spaces, line breaks at its ends): JSON events are for them. Ours
 reads no others."""
-SETTLED = [name for name in NODE if name != "penstock-durable-fetch"]
-"""Readers that pass. The other one calls an answer of `GET /stream` broken that is cut behind its `done`."""
 WINDOWS = {"fetch-event-source"}
 """Readers that keep an id before its event is theirs: a cut between the two loses the event."""
 ENDS = {"closed done", "done", "204", "clean end", "completed"}
@@ -165,7 +163,7 @@ def hold(tortures, results, rows):
 
 
 @pytest.mark.timeout(3_600 if ALL else 120)
-@pytest.mark.parametrize("name", [*(NODE if ALL else SETTLED), "httpx-sse", PYTHON])
+@pytest.mark.parametrize("name", [*NODE, "httpx-sse", PYTHON])
 def test_no_cut_costs_an_event(network, torn, rows, tmp_path, name):
     place = "" if name in ("httpx-sse", PYTHON) else "Node.js"
     tortures = [Torture(network, torn, name, route, place) for route in routes_of(name)]
