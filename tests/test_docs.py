@@ -186,6 +186,7 @@ def test_every_setting_is_documented_under_its_part():
         "routes": config.RouteConfig,
         "publications": config.PublicationsConfig,
         "filters": config.FilterConfig,
+        "moderators": config.ModeratorConfig,
     }
     within = {"filters": config.RuleConfig}
     assert parts.keys() == kinds.keys()

@@ -46,6 +46,7 @@ from penstock.policies.identities import Identities, TokensOfOthers
 from penstock.policies.jwt_settings import IssuerSettings
 from penstock.policies.limits import DAY, Limit, Limits
 from penstock.policies.prices import Price, Prices
+from penstock.policies.review import ReviewSettings
 from penstock.policies.rulebook import Rulebook, RuleSettings
 from penstock.provider_assembly import build_provider
 from penstock.providers.http import parse_base_url
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
 
     from penstock.ledger.keys import KeyDesk
     from penstock.ledger.ledger import Ledger
+    from penstock.policies.moderator import Moderator
 
 DEMO = "demo"
 
@@ -123,14 +125,17 @@ def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
     ring = KeyRing(_keys(config), desk, clock=time.monotonic, wall=time.time)
     accounting = Accounting(_prices(config), budgets, ledger, lambda model: _first_target(routing, model))
     books, filters = _filters(config)
+    moderators = _moderators(config)
     gateway = Gateway(
         _store(config),
         providers,
         routing,
         settings,
         # Accounting is the last: it is asked for its filter with the very call that it admitted.
-        policy=Chain([Access(time.time), *filters, limits, accounting]),
-        companions=(ledger, ring, *books),
+        # Moderators cost time and money, so who is over a limit does not get to them.
+        policy=Chain([Access(time.time), *filters, limits, *moderators, accounting]),
+        review=lambda call: next(filter(None, (one.review(call) for one in moderators)), None),
+        companions=(ledger, ring, *books, *moderators),
         on_orphan=accounting.settle_orphan,
     )
     tokens = BrowserTokens(lambda: gateway.store.secret, time.time)
@@ -353,6 +358,26 @@ def _filters(config: Config) -> tuple[list[Rulebook], list[ContentFilter]]:
         books.append(book)
         filters.append(ContentFilter(name, book.current, Scope(**fields)))
     return books, filters
+
+
+def _moderators(config: Config) -> "list[Moderator]":
+    """Return who outside is asked. They are reached as the environment says, by proxies or without."""
+    if not config.moderators:
+        return []
+    import httpx
+
+    from penstock.policies.moderator import MAX_CONNECTIONS, Moderator, ModeratorSettings
+
+    def http() -> httpx.AsyncClient:
+        return httpx.AsyncClient(timeout=None, limits=httpx.Limits(max_connections=MAX_CONNECTIONS))
+
+    made = []
+    for name, said in config.moderators.items():
+        fields = msgspec.structs.asdict(said)
+        review = {field: fields.pop(field) for field in ReviewSettings.__struct_fields__ if field != "closed"}
+        settings = ModeratorSettings(**fields, review=ReviewSettings(closed=said.fail == "closed", **review))
+        made.append(Moderator(name, settings, http, time.time))
+    return made
 
 
 def _ledger(config: Config, budgets: Budgets, limits: Limits) -> "tuple[Ledger, KeyDesk]":

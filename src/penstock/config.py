@@ -19,6 +19,7 @@ from penstock.config_text import NotYaml, read_text
 from penstock.gateway.presets import CONTENT, PLACE, RESERVED, places
 from penstock.gateway.rescue import RetrySettings
 from penstock.policies.jwt_settings import ASYMMETRIC, SYMMETRIC
+from penstock.policies.review import MAX_WINDOW
 from penstock.policies.rulebook import BadRule, RuleSettings, compile_rules
 from penstock.providers.http import parse_base_url
 from penstock.providers.keys import MAX_KEYS
@@ -369,6 +370,30 @@ class FilterConfig(Settings, frozen=True):
     tools: bool = True
 
 
+class ModeratorConfig(Settings, frozen=True):
+    """Who outside is asked about requests and answers (`penstock.policies.moderator.ModeratorSettings`).
+    Seconds; ``window``, ``overlap`` and ``max_held`` in characters."""
+
+    url: str
+    kind: Literal["openai", "webhook"] = "openai"
+    api_key: str = ""
+    secret: str = ""
+    model: str = ""
+    fail: Literal["closed", "open"] = "closed"
+    timeout: float = 5.0
+    thresholds: dict[str, float] = {}
+    models: tuple[str, ...] = ("*",)
+    principals: tuple[str, ...] = ("*",)
+    input: bool = True
+    output: bool = True
+    reasoning: bool = True
+    tools: bool = False
+    window: int = 400
+    overlap: int = 200
+    interval: float = 1.0
+    max_held: int = 16_384
+
+
 class BudgetConfig(Settings, frozen=True):
     """What each key (by its principal's name) or team, or all together, may spend in a period."""
 
@@ -403,6 +428,7 @@ class Config(Settings, frozen=True):
     prices: dict[str, PriceConfig] = {}
     budgets: list[BudgetConfig] = []
     filters: dict[str, FilterConfig] = {}
+    moderators: dict[str, ModeratorConfig] = {}
 
     def key(self, name: str) -> KeyConfig:
         """Return what is said of a key, however short it was written."""
@@ -691,6 +717,7 @@ def _problems(config: Config) -> Iterator[Problem]:
         if not 0 <= budget.usd < 1e9:
             yield Problem(f"budgets[{number}].usd", "write US dollars, 0 or more")
     yield from _bad_filters(config.filters)
+    yield from _bad_moderators(config.moderators)
     known = set(config.providers) | ({"demo"} if config.demo else set())
     for name, provider in config.providers.items():
         if provider.base_url and not provider.base_url.startswith(("http://", "https://")):
@@ -838,6 +865,32 @@ def _bad_filters(filters: Mapping[str, FilterConfig]) -> Iterator[Problem]:
             except BadRule as bad:
                 part = f".{bad.part}" if bad.part else ""
                 yield Problem(f"filters.{name}.rules[{number}]{part}", bad.what)
+
+
+def _bad_moderators(moderators: Mapping[str, ModeratorConfig]) -> Iterator[Problem]:
+    for name, one in moderators.items():
+        where = f"moderators.{name}"
+        try:
+            parse_base_url(one.url)
+        except ValueError as error:
+            yield Problem(f"{where}.url", str(error))
+        if not 0 < one.timeout <= 60:
+            yield Problem(f"{where}.timeout", "write a number of seconds above 0, at most 60")
+        if not 0 < one.interval <= 60:
+            yield Problem(f"{where}.interval", "write a number of seconds above 0, at most 60")
+        if not 1 <= one.window <= MAX_WINDOW:
+            yield Problem(f"{where}.window", f"write a number of characters from 1 to {MAX_WINDOW}")
+        if not 0 <= one.overlap <= MAX_WINDOW:
+            yield Problem(f"{where}.overlap", f"write a number of characters from 0 to {MAX_WINDOW}")
+        if not one.window <= one.max_held <= 1 << 20:
+            yield Problem(f"{where}.max_held", f"write a number of characters from window to {1 << 20}")
+        if one.secret and one.kind != "webhook":
+            yield Problem(f"{where}.secret", "only a webhook is signed; for an endpoint give api_key")
+        if one.thresholds and one.kind == "webhook":
+            yield Problem(f"{where}.thresholds", "a webhook says itself what it allows")
+        for category, least in one.thresholds.items():
+            if not 0 < least <= 1:
+                yield Problem(f"{where}.thresholds.{category}", "write a number above 0, at most 1")
 
 
 def _is_local(url: str) -> bool:

@@ -30,6 +30,7 @@ from penstock.gateway.takeover import Inherited, Step, completed, find_out, keep
 from penstock.gateway.turnstile import Turnstile
 from penstock.policies.chain import Chain, Settlement
 from penstock.policies.policy import Admission, Policy
+from penstock.policies.review import Review
 from penstock.providers.provider import Conversation, Model, Provider, Target
 from penstock.streams.store import KeyTaken, Store, StreamInfo
 from penstock.streams.stream import Stream
@@ -127,12 +128,14 @@ class Gateway:
         settings: GatewaySettings | None = None,
         *,
         policy: Policy | None = None,
+        review: Callable[[Call], Review | None] = lambda _: None,
         companions: Sequence[Companion] = (),
         on_orphan: Callable[[Bill, Outcome], None] = _unheard,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """``policy`` is asked before a stream is made; ``companions`` live as long as the gateway.
+        """``policy`` is asked before a stream is made; ``review`` gives what its answer waits for;
+        ``companions`` live as long as the gateway.
 
         ``on_orphan`` is told what a stream used that a process left open. ``clock`` measures spans, ``wall``
         is Unix time; both in seconds.
@@ -142,6 +145,7 @@ class Gateway:
         self._providers = providers
         self._routing = routing
         self._policy = policy or Chain()
+        self._review = review
         self._companions = companions
         self._around = AsyncExitStack()
         self._clock = clock
@@ -424,6 +428,7 @@ class Gateway:
             self._clock,
             hedges=hedges,
             filter=self._policy.filter(call),
+            review=self._review(call),
             settle=held.settle,
             turn=self._turnstile.turn,
             asked_model=call.request.model if self._routing.veils(call.request.model) else "",

@@ -31,6 +31,7 @@ from penstock.gateway.takeover import Inherited, restarted
 from penstock.gateway.tally import Tally, Use
 from penstock.gateway.watch import Progress
 from penstock.gateway.writer import Writer
+from penstock.policies import review as reviewing
 from penstock.policies.policy import EventFilter, FilterStop, nothing
 from penstock.providers.provider import Conversation, Target
 from penstock.streams.store import StoreFailure
@@ -97,7 +98,10 @@ class Run:
         "_prepare",
         "_racing",
         "_records",
+        "_review",
+        "_reviewing",
         "_settle",
+        "_stopped",
         "_tally",
         "_turn",
         "_writer",
@@ -125,6 +129,7 @@ class Run:
         meter: Meter | None = None,
         hedges: bool = False,
         filter: EventFilter | None = None,
+        review: reviewing.Review | None = None,
         settle: Callable[[Outcome], None] = nothing,
         turn: Callable[[], Awaitable[None]] = _at_once,
         asked_model: str = "",
@@ -133,11 +138,10 @@ class Run:
     ) -> None:
         """``prepare`` renders a request for a target; ``clock`` gives seconds, any origin. ``hedges``: a
         target that is slower to begin than it mostly is gets a rival. ``meter`` runs since the call was
-        accepted. ``filter``: what the answer passes
-        through. ``settle`` is told how it ended, once. ``turn`` is waited for before
-        another attempt. ``asked_model`` stands for the one that
-        answers, where clients are to see that. ``kept``: another process can go on with it;
-        ``left``: what this one goes on from."""
+        accepted. ``filter``: what the answer passes through; ``review``: what it then waits for. ``settle``
+        is told how it ended, once. ``turn`` is waited for before another attempt. ``asked_model`` stands
+        for the one that answers, where clients are to see that. ``kept``: another process can go on with
+        it; ``left``: what this one goes on from."""
         self.stream = stream
         self.call = call
         self.settings = settings
@@ -171,7 +175,13 @@ class Run:
             max_bytes=settings.max_stream_bytes,
             asked_model=asked_model,
             begun=left is not None and left.begun,
+            review=review,
         )
+        self._review = review
+        self._reviewing = False  # it holds the provider back
+        self._stopped: FilterStop | None = None
+        if review is not None:
+            review.bind(reviewing.Run(self._reviewed, self._refused, self._hold))
         stream.on_failure = self._storage
 
     def __repr__(self) -> str:
@@ -203,11 +213,14 @@ class Run:
     def show(self, events: Sequence[AnyEvent]) -> bool:
         """Append ``events``, the leader's, to the log, as far as the filter lets them through; say whether
         every choice was shown to its finish."""
-        if self._ended or self.stream.lost:
+        if self._ended or self._stopped is not None or self.stream.lost:
             return False
         stopped = self._writer.show(events, self.clock())
-        if stopped is not None:
-            self.stop("failed" if stopped.error else "completed", stopped.error)
+        if stopped is not None and self._review is not None:  # what came before still waits for a word
+            self._stopped = stopped
+            self._abort_all()
+        elif stopped is not None:
+            self._refused(stopped)
         if self.stream.uncommitted > self.settings.high_water and not self._paused:
             self._pause()
         return self._writer.answered
@@ -215,8 +228,8 @@ class Run:
     def progress_of(self, attempt: Attempt) -> Progress:
         """Return what ``attempt`` has brought, for its watch."""
         if self.leader is not attempt:
-            return Progress(None, 0, self._paused)
-        return Progress(self._meter.last, self._writer.characters, self._paused)
+            return Progress(None, 0, self._paused or self._reviewing)
+        return Progress(self._meter.last, self._writer.characters, self._paused or self._reviewing)
 
     def crashed(self, bug: Exception) -> GatewayError:
         """Log a bug of ours and return what the run's clients are told of it."""
@@ -235,7 +248,7 @@ class Run:
             self._deadline = asyncio.get_running_loop().call_later(left, self._expire, total)
         try:
             try:
-                error = await self._attempt_all()
+                error = await self._answer()
             except ClientError as refused:
                 error = refused
             except Exception as bug:  # noqa: BLE001  the task's one wide catch
@@ -249,6 +262,32 @@ class Run:
         except Exception as bug:  # noqa: BLE001  not even a log that fails may take the other runs along
             loop = asyncio.get_running_loop()
             loop.call_exception_handler({"message": "a run could not end", "exception": bug})
+
+    async def _answer(self) -> PenstockError | None:
+        """Make attempts, while what they yield is reviewed; return what the client is told."""
+        if self._review is None:
+            return await self._attempt_all()
+        error: PenstockError | None
+        async with asyncio.TaskGroup() as group:
+            reviewer = group.create_task(self._review.main())
+            try:
+                error = await self._attempt_all()
+            except ClientError as refused:  # not as a group
+                error = refused
+            try:
+                await self._word()
+            finally:
+                reviewer.cancel()
+        if self._stopped is not None:
+            return self._stopped.error
+        return error
+
+    async def _word(self) -> None:
+        """Wait until what the filter gives out is reviewed as well."""
+        if self._review is not None:
+            if self._stopped is None:
+                self._stopped = self._flush()
+            await self._review.reviewed()
 
     async def _attempt_all(self) -> PenstockError | None:
         """Make attempts; return None when the answer is whole, else what the client is told."""
@@ -389,6 +428,8 @@ class Run:
         a filter the text is as the model wrote it, before it was masked."""
         stream = self.stream
         self._flush()
+        if self._review is not None:
+            await self._review.reviewed()
         await stream.wait_beyond(stream.appended - 1)
         events: list[AnyEvent] = []
         try:
@@ -420,6 +461,8 @@ class Run:
         if self._ended:
             return
         stopped = self._flush()
+        if self._review is not None:
+            self._review.drop()
         if stopped is not None and stopped.error is not None and status == "completed":
             status, error = "failed", stopped.error
         self._end(status, error.code if error else "")
@@ -525,6 +568,25 @@ class Run:
         message = "Nobody was reading any more."
         self.stop("cancelled", ClientError(message, code="client_disconnected", status=499))
 
+    # --- the review: called by it ---------------------------------------------------------------
+
+    def _reviewed(self, events: Sequence[AnyEvent]) -> None:
+        if not self._ended and not self.stream.lost:
+            self._writer.release(events, self.clock())
+
+    def _refused(self, stop: FilterStop) -> None:
+        if self._review is not None:
+            self._reviewed(stop.events)
+        self.stop("failed" if stop.error else "completed", stop.error)
+
+    def _hold(self, on: bool) -> None:
+        self._reviewing = on
+        if self._attempt is not None:
+            if on:
+                self._attempt.source.pause()
+            elif not self._paused:
+                self._attempt.source.resume()
+
     # --- back-pressure and storage -------------------------------------------------------------
 
     def _pause(self) -> None:
@@ -537,7 +599,7 @@ class Run:
         if self._paused and self.stream.uncommitted <= self.settings.low_water:
             self._paused = False
             self.stream.unfollow(self._drained)
-            if self._attempt is not None:
+            if self._attempt is not None and not self._reviewing:
                 self._attempt.source.resume()
 
     def _storage(self, failure: StoreFailure | None) -> None:

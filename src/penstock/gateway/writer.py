@@ -16,6 +16,7 @@ from penstock.gateway.continuation import Spoken
 from penstock.gateway.meter import Meter
 from penstock.gateway.tally import Use
 from penstock.policies.policy import EventFilter, FilterStop
+from penstock.policies.review import Review
 from penstock.providers.provider import Target
 from penstock.streams.stream import Stream
 from penstock.types.errors import UpstreamError
@@ -45,6 +46,7 @@ class Writer:
         "_finished",
         "_max_bytes",
         "_meter",
+        "_review",
         "_stream",
         "answered",
         "characters",
@@ -63,13 +65,15 @@ class Writer:
         max_bytes: int,
         asked_model: str = "",
         begun: bool = False,
+        review: Review | None = None,
     ) -> None:
         """``choices`` are in the answer; ``asked_model`` stands for the name of the one that answers, if it
-        is not empty. ``begun``: the log has its `Started` already."""
+        is not empty. ``begun``: the log has its `Started` already. ``review`` comes behind ``filter``."""
         self.characters = 0
         self.target: Target | None = None  # that of the leader
         self.use: Use | None = None
-        self.spoken = Spoken() if filter is not None else None
+        self.spoken = Spoken() if filter is not None or review is not None else None
+        self._review = review
         self._stream = stream
         self._meter = meter
         self._filter = filter
@@ -87,7 +91,7 @@ class Writer:
         Raises `UpstreamError` when the stream is longer than it may be.
         """
         stopped = None
-        if self._filter is None:
+        if self._filter is None and self._review is None:
             self._append(events, now)
         else:
             if any(map(has_output, events)):  # what is held back is no stall
@@ -96,9 +100,9 @@ class Writer:
                 for event in events:
                     self.spoken.hear(event)
             try:
-                self._append(self._filter.feed(events), now)
+                self._pass(events if self._filter is None else self._filter.feed(events), now)
             except FilterStop as stop:
-                self._append(stop.events, now)
+                self._pass(stop.events, now)
                 stopped = stop
         if self._bytes > self._max_bytes:
             message = "The answer is longer than the gateway stores."
@@ -110,13 +114,43 @@ class Writer:
         if self._filter is None:
             return None
         try:
-            self._append(self._filter.flush(), now)
+            self._pass(self._filter.flush(), now)
         except FilterStop as stop:
-            self._append(stop.events, now)
+            self._pass(stop.events, now)
             return stop
         return None
 
-    def _append(self, events: Sequence[AnyEvent], now: float) -> None:
+    def release(self, events: Sequence[AnyEvent], now: float) -> None:
+        """Append ``events``, which the review let go."""
+        self._append(events, now, counted=True)
+
+    def _pass(self, events: Sequence[AnyEvent], now: float) -> None:
+        """Give ``events`` to the review, if there is one. What they cost counts already, shown or not."""
+        if self._review is None:
+            self._append(events, now)
+            return
+        characters = 0
+        for event in events:
+            characters += len(getattr(event, "delta", ""))
+            self._count(event)
+        self._weigh(characters, len(events))
+        self._append(self._review.feed(events), now, counted=True)
+
+    def _count(self, event: AnyEvent) -> None:
+        if type(event) is Finished:
+            self._finished.add(event.index)
+            self.answered = len(self._finished) >= self._choices
+        self._meter.report(event)
+        if self.use is not None:
+            self.use.report(event)
+
+    def _weigh(self, characters: int, entries: int) -> None:
+        self.characters += characters
+        if self.use is not None:
+            self.use.characters += characters
+        self._bytes += characters + ENTRY_BYTES * entries
+
+    def _append(self, events: Sequence[AnyEvent], now: float, *, counted: bool = False) -> None:
         stream = self._stream
         characters = 0
         output = False
@@ -132,12 +166,8 @@ class Writer:
                         continue
                     self._begun = True
                     event = self._named(event)
-                elif type(event) is Finished:
-                    self._finished.add(event.index)
-                    self.answered = len(self._finished) >= self._choices
-                self._meter.report(event)
-                if self.use is not None:
-                    self.use.report(event)
+                if not counted:
+                    self._count(event)
             if len(delta) > MAX_DELTA_CHARS:
                 for piece in split_long(event):
                     stream.append(piece)
@@ -146,10 +176,8 @@ class Writer:
             characters += len(delta)
         if output:
             self._meter.output(now)
-        self.characters += characters
-        if self.use is not None:
-            self.use.characters += characters
-        self._bytes += characters + ENTRY_BYTES * len(events)
+        if not counted:
+            self._weigh(characters, len(events))
 
     def _named(self, event: Started) -> Started:
         target = self.target
