@@ -16,7 +16,7 @@ from tests.faults import doomed
 from tests.faults.process import Gateway, eventually
 from tests.faults.readers import Ledger, Reader, check, listed
 
-KILLS = int(os.environ.get("PENSTOCK_KILLS", "8"))
+KILLS = int(os.environ.get("PENSTOCK_KILLS", "5"))
 SEED = int(os.environ.get("PENSTOCK_SEED", "1"))
 STREAMS = 5
 DOOMED = (doomed.__file__,)

@@ -25,6 +25,7 @@ from tests.following import Following
 from tests.server.conftest import config, running
 
 SAMPLE = 60
+SAMPLE_OF_JAVASCRIPT = 24
 AT_ONCE = 16
 TEXT = "".join(PIECES[:8]) + " and so on"
 RST = struct.pack("ii", 1, 0)
@@ -189,7 +190,7 @@ async def test_no_cut_of_a_socket_costs_the_javascript_client_an_entry(way):
         places = [(offset, ("rst", "fin")[offset % 2]) for offset in range(size)]
         if not ALL:
             chance = random.Random(f"js {way}")
-            places = [places[0], *chance.sample(places[1:-1], SAMPLE - 2), places[-1]]
+            places = [places[0], *chance.sample(places[1:-1], SAMPLE_OF_JAVASCRIPT - 2), places[-1]]
         results = []
         for start in range(0, len(places), 200):
             results += (await read(places[start : start + 200]))[0]
