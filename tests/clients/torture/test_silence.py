@@ -36,6 +36,8 @@ def proxy(tmp_path_factory, network):
     listen = {"heartbeat": HEARTBEAT, "commit_after": 1.0} if SHORT else {}
     settings = {
         "listen": listen,
+        # This provider may be silent for longer than most are given: it is the readers who are tried.
+        "timers": {"first_output": 2 * SILENCE, "stall": 2 * SILENCE},
         "providers": {"upstream": {"base_url": network.provider.url, "api_key": "unused"}},
         "models": {"torture": [{"provider": "upstream", "model": "torture"}]},
     }
