@@ -23,7 +23,7 @@ WORKERS ?= auto
 # Lives that `make torture` ends with SIGKILL.
 KILLS ?= 200
 
-.PHONY: docs-cli docs-compat help serve check test coverage test-live torture autobahn soak bench bench-fan-out bench-outage docs js tools vendor pictures dist container clean
+.PHONY: docs-cli docs-compat help serve check test coverage test-live torture autobahn soak bench bench-fan-out bench-outage bench-sockets bench-files docs js tools vendor pictures dist container clean
 
 help:  ## List what people type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -74,6 +74,9 @@ bench-outage: $(VENV)/.stamp-bench  ## Measure what the streams of one target no
 
 bench-sockets: $(VENV)/.stamp-bench  ## Measure 10,000 idle WebSockets, and 2,000 generations over 20 of them
 	$(BIN)/python -m bench.sockets $(ARGS)
+
+bench-files: $(VENV)/.stamp-bench  ## Measure a file of 1 GiB on its way through a publication
+	$(BIN)/python -m bench.files $(ARGS)
 
 docs: $(VENV)/.stamp-dev  ## Check the pages: links, code blocks, error codes, the import table
 	$(BIN)/pytest tests/test_docs.py tests/test_layers.py $(ARGS)

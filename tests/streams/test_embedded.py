@@ -449,6 +449,20 @@ async def test_segments_are_sealed_by_count_by_size_and_at_the_close(opened):
         assert len(await data_of(store, pen.id)) == count
 
 
+async def test_what_is_behind_by_many_segments_waits_for_company_once(opened, monkeypatch):
+    store, _ = await opened()
+    pen = await Pen.create(store)
+    monkeypatch.setattr("penstock.streams.sealer.GATHER", 3600.0)
+    for _ in range(8):
+        await pen.write(*(bytes(64 * 1024) for _ in range(4)))
+    sealer = store._sealer
+    await asyncio.sleep(0)
+    sealer._stop_timer()
+    sealer._start()
+    await eventually(lambda: store.statistics().unsealed_bytes == 0)
+    assert store.statistics().sealed_segments == 8
+
+
 async def test_a_byte_that_changed_in_a_sealed_segment_is_never_served(opened, tmp_path):
     store, _ = await opened()
     pen = await Pen.create(store)

@@ -275,7 +275,7 @@ class Sealer:
             or len(log.tail) >= SEGMENT_RECORDS // 4
             or log.tail_bytes >= SEGMENT_BYTES // 4
         ):
-            self.want(log)
+            self._wanted[log] = None  # there is company enough: `_done` goes on at once
 
     # --- letting go ---------------------------------------------------------------------------
 
