@@ -7,7 +7,7 @@ called before the loop runs.
 
 import os
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -65,10 +65,12 @@ from penstock.streams.folder import Durability
 from penstock.streams.memory import MemorySettings, MemoryStore
 from penstock.streams.split import SplitStore
 from penstock.streams.store import Store
+from penstock.telemetry.observers import Observers
 from penstock.types.calls import on_disconnect
 from penstock.types.errors import ClientError
 from penstock.types.keys import KeyRecord, hash_key
 from penstock.types.principals import Grant
+from penstock.types.signals import Observer
 from penstock.types.timers import THINKING, USUAL, Timers
 from penstock.types.usage import USD
 
@@ -93,8 +95,11 @@ class System(NamedTuple):
     gateway: Gateway
 
 
-def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
-    """Build everything ``config`` asks for; open nothing. Raises `BadConfig`."""
+def assemble(
+    config: Config, environ: Mapping[str, str] = os.environ, observers: Sequence[Observer] = ()
+) -> System:
+    """Build everything ``config`` asks for; open nothing. ``observers`` are told what happens, besides those
+    that the configuration has. Raises `BadConfig`."""
     if problems := check(config):
         raise BadConfig(problems)
     providers = {
@@ -123,8 +128,11 @@ def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
     limits = Limits([Limit(**msgspec.structs.asdict(one)) for one in config.limits], time.monotonic)
     ledger, desk = _ledger(config, budgets, limits)
     ring = KeyRing(_keys(config), desk, clock=time.monotonic, wall=time.time)
-    accounting = Accounting(_prices(config), budgets, ledger, lambda model: _first_target(routing, model))
-    books, filters = _filters(config)
+    prices = _prices(config)
+    accounting = Accounting(prices, budgets, ledger, lambda model: _first_target(routing, model))
+    watching = [*observers]
+    observe = Observers(watching, prices.cost) if watching else None
+    books, filters = _filters(config, observe)
     moderators = _moderators(config)
     gateway = Gateway(
         _store(config),
@@ -137,6 +145,7 @@ def assemble(config: Config, environ: Mapping[str, str] = os.environ) -> System:
         review=lambda call: next(filter(None, (one.review(call) for one in moderators)), None),
         companions=(ledger, ring, *books, *moderators),
         on_orphan=accounting.settle_orphan,
+        observe=observe,
     )
     tokens = BrowserTokens(lambda: gateway.store.secret, time.time)
     context = Context(
@@ -349,14 +358,14 @@ def _issuers(config: Config) -> TokensOfOthers | None:
     return Issuers(made)
 
 
-def _filters(config: Config) -> tuple[list[Rulebook], list[ContentFilter]]:
+def _filters(config: Config, observe: Observer | None) -> tuple[list[Rulebook], list[ContentFilter]]:
     """Return the filters, and their rules as they are at any time."""
     books, filters = [], []
     for name, said in config.filters.items():
         book = Rulebook(name, [RuleSettings(**msgspec.structs.asdict(rule)) for rule in said.rules])
         fields = {field: getattr(said, field) for field in Scope.__struct_fields__}
         books.append(book)
-        filters.append(ContentFilter(name, book.current, Scope(**fields)))
+        filters.append(ContentFilter(name, book.current, Scope(**fields), observe))
     return books, filters
 
 

@@ -252,6 +252,7 @@ class House(Gateway):
         policy=None,
         review=lambda _: None,
         on_orphan=None,
+        observe=None,
         wall=time.time,
         **settings,
     ):
@@ -266,6 +267,7 @@ class House(Gateway):
             policy=policy,
             review=review,
             on_orphan=on_orphan or (lambda bill, outcome: None),
+            observe=observe,
             clock=loop.time,
             wall=wall,
         )

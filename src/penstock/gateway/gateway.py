@@ -25,6 +25,7 @@ from penstock.gateway.publications import OWNER, Publications, PublicationSettin
 from penstock.gateway.recovery import RESTARTED, UNSTORED, Orphans
 from penstock.gateway.router import ModelList, Routing
 from penstock.gateway.run import Run, RunSettings
+from penstock.gateway.signals import Signals
 from penstock.gateway.takeover import RESTARTED as RESTART
 from penstock.gateway.takeover import Inherited, Step, completed, find_out, keep
 from penstock.gateway.turnstile import Turnstile
@@ -34,14 +35,25 @@ from penstock.policies.review import Review
 from penstock.providers.provider import Conversation, Model, Provider, Target
 from penstock.streams.store import KeyTaken, Store, StreamInfo
 from penstock.streams.stream import Stream
+from penstock.types.buckets import Buckets
 from penstock.types.calls import Call
-from penstock.types.errors import ClientError, GatewayError, StorageError
+from penstock.types.errors import ClientError, GatewayError, PenstockError, StorageError
 from penstock.types.estimates import estimate
 from penstock.types.events import Seam
 from penstock.types.outcomes import UNSTARTED, Outcome
 from penstock.types.positions import new_stream_id
 from penstock.types.principals import Principal
 from penstock.types.requests import GenerationRequest
+from penstock.types.signals import (
+    CallAccepted,
+    CallRefused,
+    Observer,
+    ReaderJoined,
+    ReaderLeft,
+    StreamEnded,
+    Subject,
+    subject_of,
+)
 from penstock.types.usage import Bill, payer_of
 
 log = structlog.get_logger(__name__)
@@ -131,13 +143,15 @@ class Gateway:
         review: Callable[[Call], Review | None] = lambda _: None,
         companions: Sequence[Companion] = (),
         on_orphan: Callable[[Bill, Outcome], None] = _unheard,
+        observe: Observer | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         """``policy`` is asked before a stream is made; ``review`` gives what its answer waits for;
         ``companions`` live as long as the gateway.
 
-        ``on_orphan`` is told what a stream used that a process left open. ``clock`` measures spans, ``wall``
+        ``on_orphan`` is told what a stream used that a process left open, ``observe`` what happens
+        (`penstock.types.signals`). ``clock`` measures spans, ``wall``
         is Unix time; both in seconds.
         """
         self.store = store
@@ -152,7 +166,12 @@ class Gateway:
         self._wall = wall
         self._streams: dict[str, Stream] = {}
         self._runs: dict[str, Run] = {}
-        self._orphans = Orphans(store, on_orphan)
+        self._observe = observe
+        self._on_orphan = on_orphan
+        self._readers = 0
+        self.gaps: dict[str, Buckets] = {}
+        """Between the pieces of answers, by target, in seconds; counted where somebody observes."""
+        self._orphans = Orphans(store, self._orphan_ended)
         self.publications = Publications(store, self.settings.publications, wall=wall)
         self._closers: Sequence[asyncio.Task[None]] = ()
         self._taking: list[asyncio.Task[None]] = []
@@ -160,7 +179,7 @@ class Gateway:
         self._group = asyncio.TaskGroup()
         self._unnamed: OrderedDict[Equal, tuple[float, Stream]] = OrderedDict()
         self._joinable: dict[Equal, Stream] = {}
-        self.health = Health(self.settings.health, clock)
+        self.health = Health(self.settings.health, clock, observe)
         self._turnstile = Turnstile(clock)
         self._births: dict[str, asyncio.Future[None]] = {}
         self._listings = Listings(
@@ -265,6 +284,19 @@ class Gateway:
 
     async def _start_or_join(
         self, call: Call, equal: Stream | None, meter: Meter, *, repeats: bool = False
+    ) -> Started:
+        try:
+            started = await self._find_or_start(call, equal, meter, repeats=repeats)
+        except PenstockError as error:
+            if self._observe is not None:
+                self._observe(CallRefused(subject_of(call), error.code, error.fault, error.status))
+            raise
+        if started.existing and self._observe is not None:
+            self._observe(CallAccepted(subject_of(call, started.stream.id), existing=True))
+        return started
+
+    async def _find_or_start(
+        self, call: Call, equal: Stream | None, meter: Meter, *, repeats: bool
     ) -> Started:
         if call.idempotency_key:
             if known := await self._by_key(call):
@@ -418,6 +450,12 @@ class Gateway:
         balance = self._routing.balance.get(call.request.model, "order")
         targets = ordered(targets, balance, self.health)
         hedges = call.request.model in self._routing.hedged
+        signals = None
+        if self._observe is not None:
+            subject = subject_of(call, stream.id)
+            signals = Signals(subject, self._observe, self._gaps_of, self._clock)
+            queued = meter.queued_ms if meter is not None else 0.0
+            self._observe(CallAccepted(subject, queued, taken_up=left is not None))
         run = Run(
             stream,
             call,
@@ -435,6 +473,7 @@ class Gateway:
             meter=meter,
             kept=kept,
             left=left,
+            signals=signals,
         )
         self._runs[stream.id] = run
         run.task = self._group.create_task(run.main())
@@ -469,6 +508,27 @@ class Gateway:
                 entries=stream.committed,
                 ms=closing.timing.total_ms if closing and closing.timing else 0,
             )
+
+    def _gaps_of(self, target: str) -> Buckets:
+        found = self.gaps.get(target)
+        if found is None:
+            found = self.gaps[target] = Buckets()
+        return found
+
+    def _orphan_ended(self, bill: Bill, outcome: Outcome) -> None:
+        self._on_orphan(bill, outcome)
+        if self._observe is not None:
+            payer = bill.payer
+            subject = Subject(
+                outcome.stream,
+                bill.principal,
+                bill.route,
+                bill.model,
+                key=payer.key,
+                team=payer.team,
+                preset=payer.preset,
+            )
+            self._observe(StreamEnded(subject, outcome, fault="gateway"))
 
     async def _by_key(self, call: Call) -> Stream | None:
         info = await self.store.catalogue.find_key(call.principal.id, call.idempotency_key)
@@ -518,10 +578,21 @@ class Gateway:
     def attach_reader(self, stream: Stream, principal: Principal) -> Callable[[], None]:
         """Count a reader of ``stream``; call the result when it leaves, exactly once."""
         run = self._runs.get(stream.id)
-        if run is None or stream.info.principal != principal.id:
-            return _nothing
-        run.attendance.attach()
-        return run.attendance.detach
+        leave = _nothing
+        if run is not None and stream.info.principal == principal.id:
+            run.attendance.attach()
+            leave = run.attendance.detach
+        if (observe := self._observe) is None:
+            return leave
+        self._readers += 1
+        joined = ReaderJoined(stream.id, self._readers, principal.id)
+        observe(joined)
+
+        def left() -> None:
+            leave()
+            observe(ReaderLeft(joined.stream, joined.reader, joined.principal))
+
+        return left
 
     def leave_alone(self, stream: Stream) -> None:
         """The call that started ``stream`` will not read it (it was answered at once)."""

@@ -20,6 +20,8 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
+from penstock.types.signals import BreakerChanged, Observer
+
 State: TypeAlias = Literal["closed", "open", "half_open"]
 
 OUTCOMES: Final = 20
@@ -60,6 +62,8 @@ class TargetHealth:
     __slots__ = (
         "_clock",
         "_cool_down",
+        "_name",
+        "_observe",
         "_open_until",
         "_opened_at",
         "_outcomes",
@@ -71,9 +75,17 @@ class TargetHealth:
         "running",
     )
 
-    def __init__(self, settings: HealthSettings, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        settings: HealthSettings,
+        clock: Callable[[], float],
+        name: str = "",
+        observe: Observer | None = None,
+    ) -> None:
         """Nothing is known, and well is thought of it."""
         self.running = 0
+        self._name = name
+        self._observe = observe
         self._settings = settings
         self._clock = clock
         self._row = 0
@@ -151,6 +163,7 @@ class TargetHealth:
             self._opened_at = None
             self._cool_down = 0.0
             self._outcomes.clear()
+            self._tell("closed")
 
     def _failed(self, trial: "Trial") -> None:
         now, settings = self._clock(), self._settings
@@ -158,8 +171,15 @@ class TargetHealth:
         self._outcomes.append((now, False))
         if trial.probe or (self._opened_at is None and self._is_bad(now)):
             self._cool_down = min(max(self._cool_down * 2, settings.cool_down), settings.max_cool_down)
+            opens = self._opened_at is None
             self._opened_at = now if self._opened_at is None else self._opened_at
             self._open_until = now + self._cool_down
+            if opens:
+                self._tell("open")
+
+    def _tell(self, state: Literal["open", "closed"]) -> None:
+        if self._observe is not None:
+            self._observe(BreakerChanged(self._name, state))
 
     def _is_bad(self, now: float) -> bool:
         if self._row >= self._settings.failures:
@@ -204,8 +224,11 @@ class Trial:
 class Health:
     """All targets' records."""
 
-    def __init__(self, settings: HealthSettings, clock: Callable[[], float]) -> None:
-        """``clock`` is monotonic, in seconds."""
+    def __init__(
+        self, settings: HealthSettings, clock: Callable[[], float], observe: Observer | None = None
+    ) -> None:
+        """``clock`` is monotonic, in seconds. ``observe`` is told when a breaker opens or closes."""
+        self._observe = observe
         self._settings = settings
         self._clock = clock
         self._targets: dict[str, TargetHealth] = {}
@@ -214,7 +237,7 @@ class Health:
         """Return the record of the target with this name, which must be one that is configured."""
         found = self._targets.get(target)
         if found is None:
-            found = self._targets[target] = TargetHealth(self._settings, self._clock)
+            found = self._targets[target] = TargetHealth(self._settings, self._clock, target, self._observe)
         return found
 
     def statistics(self) -> dict[str, TargetStatistics]:

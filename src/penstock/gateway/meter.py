@@ -1,5 +1,6 @@
 """The meter of one run: where the time went, the longest gap, usage. Pure over (event, now)."""
 
+from penstock.types.buckets import Buckets
 from penstock.types.events import AnyEvent, Timing, UsageReported
 
 
@@ -14,6 +15,7 @@ class Meter:
         "_ready",
         "_resumed",
         "_sent",
+        "gaps",
         "last",
         "started",
         "usage",
@@ -23,11 +25,17 @@ class Meter:
         """Start the clock: ``now`` is when the call was accepted."""
         self.started = self.last = now
         self.usage: UsageReported | None = None
+        self.gaps: Buckets | None = None  # where somebody wants to know them
         self._queued = 0.0
         self._ready = self._led = self._sent = now
         self._first: float | None = None
         self._max_gap = 0.0
         self._resumed = False
+
+    @property
+    def queued_ms(self) -> float:
+        """How long policies let the call wait."""
+        return milliseconds(self._queued)
 
     def queued(self, seconds: float) -> None:
         """Policies let the call wait for so long."""
@@ -42,8 +50,12 @@ class Meter:
         """Output was shown at ``now``."""
         if self._first is None:
             self._first = now
-        elif now - self.last > self._max_gap:
-            self._max_gap = now - self.last
+        elif now > self.last:
+            gap = now - self.last
+            if gap > self._max_gap:
+                self._max_gap = gap
+            if self.gaps is not None:
+                self.gaps.add(gap)
         self.last = now
 
     def lead(self, began: float, sent: float) -> None:

@@ -27,6 +27,7 @@ from penstock.gateway.health import Health
 from penstock.gateway.meter import Meter
 from penstock.gateway.patience import timers_of
 from penstock.gateway.rescue import Continue, GiveUp, RetrySettings, Tried, Try, decide
+from penstock.gateway.signals import Signals
 from penstock.gateway.takeover import Inherited, restarted
 from penstock.gateway.tally import Tally, Use
 from penstock.gateway.watch import Progress
@@ -37,7 +38,7 @@ from penstock.providers.provider import Conversation, Target
 from penstock.streams.store import StoreFailure
 from penstock.streams.stream import Standing, Stream
 from penstock.types.calls import Call
-from penstock.types.errors import ClientError, GatewayError, PenstockError
+from penstock.types.errors import ClientError, GatewayError, PenstockError, StorageError
 from penstock.types.estimates import estimate
 from penstock.types.events import (
     AnyEvent,
@@ -47,6 +48,7 @@ from penstock.types.events import (
 )
 from penstock.types.outcomes import Ending, Outcome
 from penstock.types.requests import GenerationRequest
+from penstock.types.signals import Reason
 
 log = structlog.get_logger(__name__)
 
@@ -101,6 +103,7 @@ class Run:
         "_review",
         "_reviewing",
         "_settle",
+        "_signals",
         "_stopped",
         "_tally",
         "_turn",
@@ -135,13 +138,14 @@ class Run:
         asked_model: str = "",
         kept: bool = False,
         left: Inherited | None = None,
+        signals: Signals | None = None,
     ) -> None:
         """``prepare`` renders a request for a target; ``clock`` gives seconds, any origin. ``hedges``: a
         target that is slower to begin than it mostly is gets a rival. ``meter`` runs since the call was
         accepted. ``filter``: what the answer passes through; ``review``: what it then waits for. ``settle``
         is told how it ended, once. ``turn`` is waited for before another attempt. ``asked_model`` stands
         for the one that answers, where clients are to see that. ``kept``: another process can go on with
-        it; ``left``: what this one goes on from."""
+        it; ``left``: what this one goes on from. ``signals``, where somebody watches."""
         self.stream = stream
         self.call = call
         self.settings = settings
@@ -167,6 +171,7 @@ class Run:
         self.kept = kept
         self.handed_over = False
         self._left = left
+        self._signals = signals
         self._writer = Writer(
             stream,
             self._meter,
@@ -206,6 +211,8 @@ class Run:
         self.stream.standing = Standing(attempt.target.name, self._attempts, opening)
         self.stream.dropped = attempt.dropped
         self.leader = self._attempt = attempt
+        if self._signals is not None:
+            self._meter.gaps = self._signals.led(writer.use, opening)
         for rival in self._racing:
             if rival is not attempt:
                 rival.abort()
@@ -292,15 +299,16 @@ class Run:
     async def _attempt_all(self) -> PenstockError | None:
         """Make attempts; return None when the answer is whole, else what the client is told."""
         number, so_far = 0, None
+        name: Reason = "first"
         broken: PenstockError | None = None
         if self._left is not None and self._left.output:
             so_far, broken = self._left.so_far, restarted()
             able = [n for n, record in enumerate(self._records) if record.target.continuation != "none"]
             if not able:
                 return broken
-            number = able[0]
+            number, name = able[0], "continuation"
         while True:
-            error = await self._attempt_or_race(number, so_far, broken)
+            error = await self._attempt_or_race(number, name, so_far, broken)
             if error is None or self._ended:
                 return None
             await self._turn()
@@ -323,7 +331,7 @@ class Run:
             number = decision.target
 
     async def _attempt_or_race(
-        self, number: int, so_far: Shown | None, broken: PenstockError | None
+        self, number: int, reason: Reason, so_far: Shown | None, broken: PenstockError | None
     ) -> PenstockError | None:
         """Make an attempt; when it has shown nothing by the time that its target mostly has, make another
         beside it at the next target that was not tried. Whoever has output first leads."""
@@ -331,14 +339,14 @@ class Run:
         patience = self._health.of(record.target.name).first_output(HEDGE_SHARE)
         rival = self._rival_of(record) if self._hedges and so_far is None and patience else None
         if rival is None:
-            return await self._attempt_at(record, so_far, broken)
+            return await self._attempt_at(record, reason, so_far, broken)
         async with asyncio.TaskGroup() as group:
-            first = group.create_task(self._attempt_at(record))
+            first = group.create_task(self._attempt_at(record, reason))
             await asyncio.wait([first], timeout=patience)
             if first.done() or self.leader is not None:
                 return await first
             log.info("hedge", stream=self.stream.id, target=rival.target.name, slow=record.target.name)
-            second = group.create_task(self._attempt_at(rival))
+            second = group.create_task(self._attempt_at(rival, "hedge"))
             await asyncio.wait([first, second])
         return second.result() if self._leads(rival) else first.result()
 
@@ -356,7 +364,11 @@ class Run:
         )
 
     async def _attempt_at(
-        self, record: _Record, so_far: Shown | None = None, broken: PenstockError | None = None
+        self,
+        record: _Record,
+        reason: Reason,
+        so_far: Shown | None = None,
+        broken: PenstockError | None = None,
     ) -> PenstockError | None:
         """Make one attempt; return how it failed. With ``so_far``, it goes on from that."""
         target, health = record.target, self._health.of(record.target.name)
@@ -381,12 +393,16 @@ class Run:
         self.stream.dropped = conversation.dropped
         self._racing.append(attempt)
         use = self._tally.begin(target, self.clock())
+        if self._signals is not None:
+            self._signals.began(use, self._attempts, reason)
         error = None
         try:
             error = record.error = await self._outcome_of(attempt, use)
         finally:
             self._racing.remove(attempt)
             use.end(error, self.clock())
+            if self._signals is not None:
+                self._signals.ended(use, self._tally)
             attempt.close(error)
             record.spare_key = attempt.spare_key
         return error
@@ -465,7 +481,7 @@ class Run:
             self._review.drop()
         if stopped is not None and stopped.error is not None and status == "completed":
             status, error = "failed", stopped.error
-        self._end(status, error.code if error else "")
+        self._end(status, error)
         if self.stream.lost:
             return
         attempt, now = self._attempt, self.clock()
@@ -507,22 +523,24 @@ class Run:
         """Nothing of the run is left: whoever holds something for it is told so, if it was not yet."""
         self._end("lost")
 
-    def _end(self, ending: Ending, code: str = "") -> None:
+    def _end(self, ending: Ending, error: PenstockError | None = None) -> None:
         if self._ended:
             return
         self._ended = True
         timing = self._meter.timing(self.clock())
-        self._settle(
-            Outcome(
-                ending,
-                stream=self.stream.id,
-                code=code,
-                attempts=self._tally.attempts(),
-                started_at=self.stream.info.created_at,
-                total_ms=timing.total_ms,
-                first_output_ms=timing.first_output_ms,
-            )
+        outcome = Outcome(
+            ending,
+            stream=self.stream.id,
+            code=error.code if error else "",
+            attempts=self._tally.attempts(),
+            started_at=self.stream.info.created_at,
+            total_ms=timing.total_ms,
+            first_output_ms=timing.first_output_ms,
         )
+        self._settle(outcome)
+        if self._signals is not None:
+            target = self._attempt.target.name if self._attempt else ""
+            self._signals.over(outcome, error, self._tally, target, timing, self._meter.usage)
         self.attendance.close()
         if self._deadline is not None:
             self._deadline.cancel()
@@ -555,7 +573,7 @@ class Run:
             self.close("failed" if stopped.error else "completed", stopped.error)
             return
         self.handed_over = True
-        self._end("handed_over", "gateway_shutdown")
+        self._end("handed_over", GatewayError("The gateway is shutting down.", code="gateway_shutdown"))
         self.stream.abandon()
         if self.task is not None:
             self.task.cancel()
@@ -609,7 +627,7 @@ class Run:
         elif failure.final:
             log.error("stream_lost", stream=self.stream.id, reason=failure.reason)
             self._abort_all()
-            self._end("lost", "storage_unavailable")
+            self._end("lost", StorageError())
             self.stream.abandon()
             if self.task is not None:
                 self.task.cancel()

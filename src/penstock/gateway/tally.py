@@ -13,7 +13,7 @@ from penstock.gateway.meter import milliseconds
 from penstock.providers.provider import Target
 from penstock.types.errors import PenstockError, UpstreamError
 from penstock.types.estimates import tokens_of
-from penstock.types.events import AnyEvent, AttemptReport, Started, UsageReported
+from penstock.types.events import AnyEvent, AttemptReport, Finished, Started, UsageReported
 from penstock.types.outcomes import AttemptUse
 
 FREE_CODES = frozenset(
@@ -41,10 +41,13 @@ class Use:
         "characters",
         "code",
         "ended",
+        "finish_reasons",
         "first",
         "free",
         "input_tokens",
         "reported",
+        "response_id",
+        "response_model",
         "sent",
         "target",
     )
@@ -61,13 +64,18 @@ class Use:
         self.code = ""
         self.free = False
         self.sent: float | None = None  # when the request was
+        self.response_model = self.response_id = ""
+        self.finish_reasons: tuple[str, ...] = ()
 
     def report(self, event: AnyEvent) -> None:
-        """Hear what ``event`` says of usage; the last report wins."""
+        """Hear what ``event`` says of usage (the last report wins), of who answers, of how it finished."""
         if type(event) is UsageReported:
             self.reported = event
-        elif type(event) is Started and event.input_tokens:
-            self.input_tokens = event.input_tokens
+        elif type(event) is Started:
+            self.response_model, self.response_id = event.model, event.id
+            self.input_tokens = event.input_tokens or self.input_tokens
+        elif type(event) is Finished:
+            self.finish_reasons += (event.reason,)
 
     def end(self, error: PenstockError | None, now: float) -> None:
         """The attempt is over; ``error`` is how it failed."""
@@ -77,6 +85,11 @@ class Use:
         self.code = error.code
         refused = isinstance(error, UpstreamError) and error.upstream_status >= 400
         self.free = not self.characters and (error.fault == "client" or refused or error.code in FREE_CODES)
+
+    def why(self, code: str) -> str:
+        """Return why it did not bring the answer to its end; empty when it did. ``code`` is how the run
+        ended, or would now."""
+        return self.code or (code if self.ended is None else "" if self.first is not None else SUPERSEDED)
 
     def usage(self, request_tokens: Callable[[], int]) -> UsageReported:
         """Return the counts: exact if they were reported, else estimated."""
@@ -113,6 +126,10 @@ class Tally:
         """Return the use of the last attempt at ``target``."""
         return next((use for use in reversed(self.uses) if use.target is target), None)
 
+    def usage(self, use: Use) -> UsageReported:
+        """Return what ``use`` came to."""
+        return use.usage(self._request_tokens)
+
     def attempts(self) -> tuple[AttemptUse, ...]:
         """Return all attempts as they stand."""
         return self._earlier + tuple(
@@ -135,10 +152,9 @@ class Tally:
         return (*before, *(self._report(use, start, now, code) for use in self.uses))
 
     def _report(self, use: Use, start: float, now: float, code: str) -> AttemptReport:
-        why = use.code or (code if use.ended is None else "" if use.first is not None else SUPERSEDED)
         return AttemptReport(
             use.target.name,
-            why,
+            use.why(code),
             began_ms=milliseconds(use.began - start),
             ended_ms=milliseconds((now if use.ended is None else use.ended) - start),
             connect_ms=milliseconds(use.sent - use.began) if use.sent is not None else 0.0,

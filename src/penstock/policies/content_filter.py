@@ -28,6 +28,7 @@ from penstock.types.events import (
     ToolCallDelta,
 )
 from penstock.types.requests import GenerationRequest, Message, TextPart, ToolCall
+from penstock.types.signals import ContentMatched, Observer
 
 log = structlog.get_logger(__name__)
 
@@ -53,9 +54,16 @@ class Scope(msgspec.Struct, frozen=True):
 class ContentFilter:
     """A policy. ``current`` gives its rules: a reload exchanges them, and answers keep theirs."""
 
-    def __init__(self, name: str, current: Callable[[], Rules], scope: Scope | None = None) -> None:
-        """``name`` is the one in the configuration."""
+    def __init__(
+        self,
+        name: str,
+        current: Callable[[], Rules],
+        scope: Scope | None = None,
+        observe: Observer | None = None,
+    ) -> None:
+        """``name`` is the one in the configuration; ``observe`` is told what was found, as the log is."""
         self.name = name
+        self._observe = observe
         self._current = current
         self._scope = scope or Scope()
 
@@ -73,7 +81,7 @@ class ContentFilter:
         """Refuse or mask what the request says. Raises `ClientError` 400 `content_filter`."""
         if not (self._scope.input and self._concerns(call)):
             return Admission(call)
-        whole = _Whole(self._current(), self.name, call)
+        whole = _Whole(self._current(), self.name, call, self._observe)
         request = whole.request(call.request)
         whole.report("input")
         return Admission(call if request is call.request else msgspec.structs.replace(call, request=request))
@@ -82,14 +90,15 @@ class ContentFilter:
         """Return what the answer passes through; None for calls that it does not concern."""
         if not (self._scope.output and self._concerns(call)):
             return None
-        return AnswerFilter(self._current(), self._scope, self.name, call.request_id)
+        return AnswerFilter(self._current(), self._scope, self.name, call.request_id, self._observe)
 
 
 class _Whole:
     """The texts of one request, each whole."""
 
-    def __init__(self, rules: Rules, name: str, call: Call) -> None:
+    def __init__(self, rules: Rules, name: str, call: Call, observe: Observer | None) -> None:
         self._rules = rules
+        self._observe = observe
         self._name = name
         self._call = call
         self._found: dict[int, int] = {}
@@ -101,7 +110,7 @@ class _Whole:
         return msgspec.structs.replace(request, messages=messages)
 
     def report(self, where: str) -> None:
-        _report(self._rules, self._found, self._name, self._call.request_id, where)
+        _report(self._rules, self._found, self._name, self._call.request_id, where, self._observe)
 
     def _message(self, message: Message) -> Message:
         changed: dict[str, Any] = {}
@@ -148,9 +157,12 @@ _Key: TypeAlias = tuple[type, int, int]
 class AnswerFilter:
     """An `EventFilter` for one answer."""
 
-    def __init__(self, rules: Rules, scope: Scope, name: str, request_id: str) -> None:
+    def __init__(
+        self, rules: Rules, scope: Scope, name: str, request_id: str, observe: Observer | None = None
+    ) -> None:
         """``rules`` are those of this answer, whatever is reloaded."""
         self._rules = rules
+        self._observe = observe
         self._scope = scope
         self._name = name
         self._request_id = request_id
@@ -192,7 +204,7 @@ class AnswerFilter:
             raise self._stop(out, blocked.rule) from None
         except TimeoutError:
             raise FilterStop(out, _too_slow(self._name)) from None
-        _report(self._rules, self._found, self._name, self._request_id, "output")
+        self._report()
         self._found = {}
         return out
 
@@ -244,9 +256,12 @@ class AnswerFilter:
         for rule, count in scan.found.items():
             self._found[rule] = self._found.get(rule, 0) + count
 
+    def _report(self) -> None:
+        _report(self._rules, self._found, self._name, self._request_id, "output", self._observe)
+
     def _stop(self, shown: list[AnyEvent], rule: Rule) -> FilterStop:
         """End the answer: every choice that goes on is finished by the filter."""
-        _report(self._rules, self._found, self._name, self._request_id, "output")
+        self._report()
         self._found, self._texts = {}, {}
         raw = f"penstock:{rule.name}"
         return FilterStop(
@@ -298,7 +313,14 @@ def _too_slow(name: str) -> GatewayError:
     return GatewayError(message, code="filter_failed")
 
 
-def _report(rules: Rules, found: dict[int, int], name: str, request_id: str, where: str) -> None:
+def _report(
+    rules: Rules,
+    found: dict[int, int],
+    name: str,
+    request_id: str,
+    where: str,
+    observe: Observer | None,
+) -> None:
     for number, count in found.items():
         rule = rules.rules[number]
         log.info(
@@ -310,3 +332,5 @@ def _report(rules: Rules, found: dict[int, int], name: str, request_id: str, whe
             count=count,
             request_id=request_id,
         )
+        if observe is not None:
+            observe(ContentMatched(name, rule.name, rule.action, where, count, request_id))

@@ -46,7 +46,8 @@ class Call(msgspec.Struct, frozen=True):
     ``idempotency_key`` is empty when the client gave none. ``ttl`` is in seconds. ``join``: an equal
     call that is running and wanted it too may answer this one; None for as the model's setting says.
     ``at_rest`` is empty for as the store does by itself. ``preset`` names what made the request;
-    ``input_tokens`` is an estimate of it, which the gateway makes.
+    ``input_tokens`` is an estimate of it, which the gateway makes. ``trace`` is the W3C `traceparent` that
+    came with it.
     """
 
     principal: Principal
@@ -61,4 +62,5 @@ class Call(msgspec.Struct, frozen=True):
     at_rest: AtRest | Literal[""] = ""
     preset: str = ""
     input_tokens: int = 0
+    trace: str = ""
     metadata: dict[str, str] | None = None

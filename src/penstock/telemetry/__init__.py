@@ -1,0 +1,1 @@
+"""L2: what those see who run the gateway: metrics, traces. Imports `types` only."""
