@@ -23,7 +23,7 @@ WORKERS ?= auto
 # Lives that `make torture` ends with SIGKILL.
 KILLS ?= 200
 
-.PHONY: docs-cli docs-compat help serve check test coverage test-live torture autobahn soak bench bench-fan-out bench-outage bench-sockets bench-files docs js tools vendor pictures dist container clean
+.PHONY: docs-cli docs-compat help serve check test coverage test-live torture autobahn soak bench bench-fan-out bench-policies bench-outage bench-sockets bench-files docs js tools vendor pictures dist container clean
 
 help:  ## List what people type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -68,6 +68,9 @@ bench: $(VENV)/.stamp-bench  ## Measure the gateway beside nginx
 
 bench-fan-out: $(VENV)/.stamp-bench  ## Measure many readers of few streams, some of them frozen
 	$(BIN)/python -m bench.fan_out $(ARGS)
+
+bench-policies: $(VENV)/.stamp-bench  ## Measure what all policies cost a token, against none
+	$(BIN)/python -m bench.policies --parts plain --streams 500 $(ARGS)
 
 bench-outage: $(VENV)/.stamp-bench  ## Measure what the streams of one target notice when another dies
 	$(BIN)/python -m bench.outage $(ARGS)
