@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -71,14 +71,20 @@ def hosted(folder: Path, server: str, app: str = "tests.host:app"):
     command = [sys.executable, "-m", *SERVERS[server], address, app]
     with (folder / "host.log").open("wb") as log:
         process = subprocess.Popen(
-            command, env={**inherited, "HOST_CONFIG": str(file)}, cwd=ROOT, stdout=log, stderr=log
+            command,
+            env={**inherited, "HOST_CONFIG": str(file)},
+            cwd=ROOT,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     url = f"http://127.0.0.1:{port}"
     try:
         asyncio.run(_answering(process, url, folder / "host.log"))
         yield process, url
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # hypercorn's own worker outlives it otherwise
         process.wait()
 
 
