@@ -55,7 +55,7 @@ torture: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp $(CLIENT)/node_modul
 	PENSTOCK_FAULTS=all $(BIN)/pytest tests/faults/test_providers.py $(ARGS)
 	PENSTOCK_SETTLEMENTS=10000 $(BIN)/pytest tests/gateway/test_accounting.py $(ARGS)
 	PENSTOCK_CUTS=all $(BIN)/pytest tests/clients/torture/test_byte_cuts.py $(ARGS)
-	PENSTOCK_CUTS=all $(BIN)/pytest -o asyncio_debug=false tests/clients/torture/test_socket_cuts.py $(ARGS)
+	PENSTOCK_CUTS=all $(BIN)/pytest -o asyncio_debug=false tests/clients/torture/test_socket_cuts.py tests/clients/torture/test_python_cuts.py $(ARGS)
 
 autobahn: $(VENV)/.stamp-dev  ## Autobahn's fuzzing client against our WebSocket parts (wants a Python 2.7)
 	$(BIN)/python -m tests.conformance.autobahn $(ARGS)

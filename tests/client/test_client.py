@@ -33,6 +33,12 @@ def settings():
     return config()
 
 
+@pytest.fixture(params=["sse", "websocket"])
+def transport(request):
+    """By which way entries come: all else is to be the same."""
+    return request.param
+
+
 @pytest.fixture
 async def gateway(settings):
     system = await asyncio.to_thread(assemble, settings, {})
@@ -41,8 +47,8 @@ async def gateway(settings):
 
 
 @pytest.fixture
-async def client(gateway):
-    async with AsyncClient(gateway.url, wait=lambda _: 0.0) as client:
+async def client(gateway, transport):
+    async with AsyncClient(gateway.url, transport=transport, wait=lambda _: 0.0) as client:
         yield client
 
 
@@ -103,11 +109,14 @@ async def test_entries_come_in_order_and_with_their_cursors(client):
 
 
 @pytest.mark.parametrize("start", range(7))
-async def test_a_connection_lost_anywhere_costs_nothing(gateway, start):
+async def test_a_connection_lost_anywhere_costs_nothing(gateway, start, transport):
     """The torture cuts at every byte; here at a part of them, again and again in one answer."""
     happened = []
     cuts = range(start * 97 + 1, 6_000, 7 * 97)
-    async with cutting(gateway.port, cuts) as url, AsyncClient(url, wait=lambda _: 0.0) as client:
+    async with (
+        cutting(gateway.port, cuts) as url,
+        AsyncClient(url, transport=transport, wait=lambda _: 0.0) as client,
+    ):
         answer = client.start(asking(), listener=happened.append)
         entries = [entry async for entry in answer]
         whole = [entry async for entry in client.follow(answer.stream)]
@@ -156,8 +165,8 @@ async def test_a_model_that_is_not_there_is_refused(client):
     assert (refused.value.status, refused.value.code) == (404, "model_not_found")
 
 
-async def test_nobody_there_is_said():
-    async with AsyncClient("http://127.0.0.1:1") as client:
+async def test_nobody_there_is_said(transport):
+    async with AsyncClient("http://127.0.0.1:1", transport=transport) as client:
         with pytest.raises(Unreachable):
             await client.start(asking()).end()
 
@@ -230,9 +239,9 @@ async def test_streams_are_looked_at_given_away_and_erased(client, gateway):
 # --- without await -------------------------------------------------------------------------------------
 
 
-async def test_it_works_without_await(gateway):
+async def test_it_works_without_await(gateway, transport):
     def read():
-        with Client(gateway.url, wait=lambda _: 0.0) as client:
+        with Client(gateway.url, transport=transport, wait=lambda _: 0.0) as client:
             answer = client.ask(TEXT, "demo-echo")
             text = "".join(answer.text())
             entries = list(client.follow(answer.stream))
@@ -244,9 +253,9 @@ async def test_it_works_without_await(gateway):
     assert await asyncio.to_thread(read) == (TEXT, TEXT, True)
 
 
-async def test_it_resumes_without_await(gateway):
+async def test_it_resumes_without_await(gateway, transport):
     def read(url):
-        with Client(url, wait=lambda _: 0.0) as client:
+        with Client(url, transport=transport, wait=lambda _: 0.0) as client:
             answer = client.start(asking())
             entries = list(answer)
             return entries == list(client.follow(answer.stream)), answer.so_far

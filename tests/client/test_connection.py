@@ -2,16 +2,8 @@
 
 import pytest
 
-from penstock.client.connection import (
-    Address,
-    Connection,
-    Lost,
-    Received,
-    Refused,
-    address_of,
-    backoff,
-    target_of,
-)
+from penstock.client.addresses import Address, address_of, target_of
+from penstock.client.connection import Connection, Lost, Received, Refused, backoff
 
 ID = "s_0001KAHX0ZQJ8M3V5T7R9B1C2D4F"
 HERE = Address("http://localhost:8080", "key")

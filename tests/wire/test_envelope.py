@@ -85,5 +85,5 @@ def test_an_error_says_what_its_response_would_have_said():
     error = GatewayError("Full.", code="overloaded", status=503, retryable=True, retry_after=2)
     assert json.loads(envelope.encode(envelope.failure(error, rid="7"))) == {
         "type": "err", "rid": "7", "code": "overloaded", "message": "Full.",
-        "fault": "gateway", "retryable": True, "retry_after": 2,
+        "fault": "gateway", "retryable": True, "status": 503, "retry_after": 2,
     }  # fmt: skip

@@ -21,7 +21,8 @@ from penstock.cli.running import Outcome, address, run
 from penstock.cli.screen import Screen
 from penstock.cli.talk import Talk
 from penstock.cli.views import EventsView, QuietView, TerminalView, View, WordsView
-from penstock.client.connection import DEFAULT_URL, Connection
+from penstock.client.addresses import DEFAULT_URL
+from penstock.client.connection import Connection
 
 
 def chat(

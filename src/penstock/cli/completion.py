@@ -7,7 +7,8 @@ import httpx
 import msgspec
 import typer
 
-from penstock.client.connection import DEFAULT_URL, Model, address_of
+from penstock.client.addresses import DEFAULT_URL, address_of
+from penstock.client.connection import Model
 
 TIMEOUT: Final = 1.0
 """Seconds that a person who pressed Tab waits at most for each step."""

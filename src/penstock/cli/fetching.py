@@ -18,7 +18,8 @@ from penstock.cli.exits import Failure
 from penstock.cli.output import harmless
 from penstock.cli.publish import progress, tell_lost
 from penstock.cli.publishing import About, about, pages
-from penstock.client.connection import DEFAULT_URL, Address, Connection, address_of
+from penstock.client.addresses import DEFAULT_URL, Address, address_of
+from penstock.client.connection import Connection
 from penstock.types.errors import ClientError
 from penstock.wire.durable_streams import parse_offset
 

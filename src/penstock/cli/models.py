@@ -12,7 +12,8 @@ from penstock.cli import exits
 from penstock.cli.options import Json, Key, Url
 from penstock.cli.output import harmless
 from penstock.cli.running import address, run
-from penstock.client.connection import DEFAULT_URL, Connection, Model
+from penstock.client.addresses import DEFAULT_URL
+from penstock.client.connection import Connection, Model
 
 
 def models(url: Url = DEFAULT_URL, key: Key = "", as_json: Json = False) -> None:

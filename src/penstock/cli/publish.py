@@ -37,7 +37,8 @@ from penstock.cli.publishing import (
     whole_lines,
 )
 from penstock.cli.running import address, run
-from penstock.client.connection import DEFAULT_URL, Connection, Lost, Refused, Unreachable
+from penstock.client.addresses import DEFAULT_URL
+from penstock.client.connection import Connection, Lost, Refused, Unreachable
 
 TEXT = "text/plain; charset=utf-8"
 BYTES = "application/octet-stream"

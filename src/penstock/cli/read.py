@@ -23,7 +23,8 @@ from penstock.cli.options import PATIENCE, Key, Patience, Url
 from penstock.cli.running import address, go_on, receive, run
 from penstock.cli.screen import Screen
 from penstock.cli.views import EventsView, QuietView, TerminalView, View, WordsView
-from penstock.client.connection import DEFAULT_URL, Connection, Happening, Received, Target, target_of
+from penstock.client.addresses import DEFAULT_URL, Target, target_of
+from penstock.client.connection import Connection, Happening, Received
 from penstock.types.events import AnyEvent
 from penstock.types.positions import parse_cursor
 from penstock.wire import sse

@@ -17,17 +17,8 @@ from penstock.cli import exits
 from penstock.cli.answers import Answer
 from penstock.cli.exits import Failure
 from penstock.cli.views import View, ticking
-from penstock.client.connection import (
-    DEFAULT_URL,
-    Address,
-    Back,
-    Connection,
-    Happening,
-    Lost,
-    Refused,
-    Unreachable,
-    address_of,
-)
+from penstock.client.addresses import DEFAULT_URL, Address, address_of
+from penstock.client.connection import Back, Connection, Happening, Lost, Refused, Unreachable
 
 STOP_TIMEOUT: Final = 5.0
 """Seconds for the gateway to take a cancel, and again for the answer to end after it."""

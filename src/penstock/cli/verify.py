@@ -13,7 +13,8 @@ from penstock.cli.exits import Failure
 from penstock.cli.options import PATIENCE, Json, Key, Patience, Url
 from penstock.cli.running import address, go_on, receive, run
 from penstock.cli.views import QuietView
-from penstock.client.connection import DEFAULT_URL, Connection, Received, Target, target_of
+from penstock.client.addresses import DEFAULT_URL, Target, target_of
+from penstock.client.connection import Connection, Received
 from penstock.types.events import AnyEvent
 from penstock.wire.verification import Verifier
 

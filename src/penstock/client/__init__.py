@@ -11,6 +11,8 @@ from penstock.client.answers import (
 )
 from penstock.client.blocking import BlockingAnswer, Client
 from penstock.client.connection import Back, Ended, Lost, Model, Refused, Unreachable
+from penstock.client.credentials import Token
+from penstock.client.live import Draft, Live
 
 __all__ = [
     "Answer",
@@ -18,14 +20,17 @@ __all__ = [
     "Back",
     "BlockingAnswer",
     "Client",
+    "Draft",
     "Ended",
     "Entry",
     "Link",
     "Listed",
+    "Live",
     "Lost",
     "Model",
     "NotCompleted",
     "NotWhole",
     "Refused",
+    "Token",
     "Unreachable",
 ]

@@ -13,8 +13,9 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
 import msgspec
 
+from penstock.client.addresses import DEFAULT_URL, Address, address_of
 from penstock.client.connection import (
-    DEFAULT_URL,
+    Ask,
     Back,
     Connection,
     Ended,
@@ -22,11 +23,16 @@ from penstock.client.connection import (
     Lost,
     Model,
     Refused,
-    address_of,
+    Unreachable,
     backoff,
 )
+from penstock.client.credentials import Credential, Token
+from penstock.client.live import Live
+from penstock.client.sockets import Sockets
 from penstock.types.events import AnyEvent, Closed, TextDelta, UsageReported
 from penstock.wire.verification import Verdict, Verifier
+
+Transport: TypeAlias = Literal["sse", "websocket"]
 
 Listener: TypeAlias = Callable[[Lost | Back], None]
 """Told when the connection of an answer is lost, and when it is there again."""
@@ -96,7 +102,11 @@ class _Deleted(msgspec.Struct, frozen=True):
 
 
 class Answer:
-    """One stream, read once. Iterate it for entries, or `text` for its text; or await `end`."""
+    """One stream, read once. Iterate it for entries, or `text` for its text; or await `end`.
+
+    Who would rather be called sets ``on_open``, ``on_message``, ``on_close`` and ``on_error`` before; they
+    are called as it is read, in whichever of these ways.
+    """
 
     def __init__(
         self,
@@ -109,6 +119,13 @@ class Answer:
         listener: Listener | None,
     ) -> None:
         """Made by `AsyncClient`. ``whole``: it is read from its start, so all of it can be checked."""
+        self.on_open: Callable[[str], None] | None = None
+        """A connection is there, at first and after each loss: called with the stream."""
+        self.on_message: Callable[[Entry], None] | None = None
+        self.on_close: Callable[[Closed | None], None] | None = None
+        """Nothing is read any more: called with the end, or None where that did not come."""
+        self.on_error: Callable[[Exception], None] | None = None
+        """Reading failed; the error is raised as well."""
         self.stream = stream
         self.cursor = ""
         self.usage: UsageReported | None = None
@@ -132,19 +149,33 @@ class Answer:
 
     async def __aiter__(self) -> AsyncIterator[Entry]:
         """Yield entries to the last one. Raises `Refused`, `Unreachable`, `NotWhole`."""
-        async with aclosing(self._happenings) as happenings:
-            async for happening in happenings:
-                if isinstance(happening, Lost | Back):
-                    if self._listener is not None:
-                        self._listener(happening)
-                    continue
-                self.cursor = happening.cursor or self.cursor
-                self.stream = self.cursor.partition("~")[0] or self.stream
-                if happening.event == "stream":
-                    continue
-                entry = self._take(happening.data)
-                if entry is not None:
-                    yield entry
+        try:
+            async with aclosing(self._happenings) as happenings:
+                async for happening in happenings:
+                    if (entry := self._heard(happening)) is not None:
+                        if self.on_message is not None:
+                            self.on_message(entry)
+                        yield entry
+        except (Refused, Unreachable, NotWhole) as error:
+            if self.on_error is not None:
+                self.on_error(error)
+            raise
+        finally:
+            if self.on_close is not None:
+                self.on_close(self.closed)
+
+    def _heard(self, happening: Happening) -> Entry | None:
+        if isinstance(happening, Lost | Back):
+            if self._listener is not None:
+                self._listener(happening)
+            return None
+        self.cursor = happening.cursor or self.cursor
+        self.stream = self.cursor.partition("~")[0] or self.stream
+        if happening.event != "stream":
+            return self._take(happening.data)
+        if self.on_open is not None:
+            self.on_open(self.stream)
+        return None
 
     def _take(self, record: bytes) -> Entry | None:
         numbered = _decode_number(record)
@@ -206,20 +237,42 @@ _decode_number = msgspec.json.Decoder(_Numbered).decode
 _decode_event = msgspec.json.Decoder(AnyEvent).decode
 
 
+def _carrier(transport: Transport, address: Address, credential: Credential) -> Sockets | None:
+    if transport == "sse":
+        return None
+    if transport != "websocket":
+        raise ValueError("a transport is 'sse' or 'websocket'")
+    return Sockets(address, credential)
+
+
 class AsyncClient:
     """A client of one gateway; used as an async context manager."""
 
     def __init__(
         self,
         url: str = DEFAULT_URL,
-        key: str = "",
+        key: str | Token = "",
         *,
+        transport: Transport = "sse",
         patience: float = 120.0,
         wait: Callable[[int], float] = backoff,
     ) -> None:
-        """``patience``: seconds for which a lost gateway is looked for. ``wait``: seconds before the try of a
-        number, from 1. Raises `ValueError` for what is no address."""
-        self._connection = Connection(address_of(url, key), patience=patience, wait=wait)
+        """``key``: an API key or a token, or a function (plain or async) that gives one, which is asked
+        again when one was refused and, on a WebSocket, before one ends.
+
+        ``transport``: by which way entries come; ``websocket`` has one connection for all answers.
+        ``patience``: seconds for which a lost gateway is looked for. ``wait``: seconds before the try of a
+        number, from 1. Raises `ValueError` for what is no address.
+        """
+        address, credential = address_of(url), Credential(key)
+        self._carrier = _carrier(transport, address, credential)
+        self._connection = Connection(
+            address,
+            patience=patience,
+            wait=wait,
+            credential=credential,
+            carrier=self._carrier,
+        )
 
     async def __aenter__(self) -> Self:
         """Nothing is opened before it is needed."""
@@ -259,6 +312,33 @@ class AsyncClient:
         key = idempotency_key or secrets.token_urlsafe(24)
         happenings = self._connection.start(body, key)
         return Answer(self._connection, happenings, key=key, whole=True, listener=listener)
+
+    def live(
+        self,
+        request: Mapping[str, Any],
+        *,
+        dialect: str = "openai_chat",
+        ttl: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+        listener: Listener | None = None,
+    ) -> Live:
+        """Start a generation whose input can be replaced while it is answered; WebSockets only.
+
+        The last user message of ``request`` is the first input. Raises `ValueError` by SSE.
+        """
+        given: dict[str, Any] = {"ttl_s": ttl, "metadata": metadata}
+        body: dict[str, Any] = {"dialect": dialect, "request": request}
+        body |= {name: value for name, value in given.items() if value is not None}
+        if self._carrier is None:
+            raise ValueError("an input is replaced on a WebSocket: AsyncClient(…, transport='websocket')")
+        return Live(
+            self._carrier,
+            self._connection.address.base,
+            Ask(body, secrets.token_urlsafe(24)),
+            patience=self._connection.patience,
+            wait=self._connection.wait,
+            listener=listener,
+        )
 
     def follow(self, stream: str, after: str = "", *, listener: Listener | None = None) -> Answer:
         """Read a stream, live if it is open, from its start, after a cursor, or from ``now`` on."""

@@ -8,15 +8,35 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self, TypeVar
 
+from penstock.client.addresses import DEFAULT_URL
 from penstock.client.answers import Answer, AsyncClient, Entry, Link, Listed, Listener
-from penstock.client.connection import DEFAULT_URL, Ended, Model
+from penstock.client.connection import Ended, Model
+from penstock.client.credentials import Token
 from penstock.types.events import Closed, UsageReported
 
 T = TypeVar("T")
 
 
+class _Handler:
+    """One of the handlers of an `Answer`."""
+
+    def __set_name__(self, _: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, owner: "BlockingAnswer", _: type) -> Any:
+        return getattr(owner._answer, self._name)
+
+    def __set__(self, owner: "BlockingAnswer", handler: Any) -> None:
+        setattr(owner._answer, self._name, handler)
+
+
 class BlockingAnswer:
     """As `Answer`."""
+
+    on_open = _Handler()
+    on_message = _Handler()
+    on_close = _Handler()
+    on_error = _Handler()
 
     def __init__(self, runner: asyncio.Runner, answer: Answer) -> None:
         """Made by `Client`."""
@@ -87,7 +107,7 @@ class BlockingAnswer:
 class Client:
     """As `AsyncClient`; used as a context manager."""
 
-    def __init__(self, url: str = DEFAULT_URL, key: str = "", **how: Any) -> None:
+    def __init__(self, url: str = DEFAULT_URL, key: str | Token = "", **how: Any) -> None:
         """See `AsyncClient`."""
         self._client = AsyncClient(url, key, **how)
         self._runner = asyncio.Runner()

@@ -1,30 +1,30 @@
-"""HTTP to a gateway, as a client that comes back: start, follow, cancel, list.
+"""A gateway, for a client that comes back: start, follow, cancel, list.
 
 `Connection.start` and `Connection.follow` give one stream's events in order, each once, whatever happens
 to the network in between: a lost connection is followed by another that goes on after the last cursor,
 and the caller is only told (`Lost`, `Back`). A generation is created with an idempotency key, so that a
 request whose answer never came can be sent again without paying twice. They end with the stream's end,
-or raise `Refused` or `Unreachable`. Nothing here prints, and nothing knows of terminals.
+or raise `Refused` or `Unreachable`. Events come by SSE, or by another `Carrier` (`penstock.client.sockets`);
+all else is HTTP. Nothing here prints, and nothing knows of terminals.
 """
 
 import asyncio
-import ipaddress
 import random
-import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import Any, Final, NamedTuple, Self, TypeAlias, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from typing import Any, Final, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 import httpx
 import msgspec
 
 from penstock import __version__
+from penstock.client.addresses import Address, is_loopback
+from penstock.client.credentials import Bearer, Credential
 from penstock.types.errors import WireError
-from penstock.types.positions import is_stream_id, parse_cursor, stream_of
+from penstock.types.positions import is_stream_id
 from penstock.wire.sse import SseDecoder, SseFrame
 
-DEFAULT_URL: Final = "http://localhost:8080"
+USER_AGENT: Final = f"penstock/{__version__}"
 
 CONNECT_TIMEOUT: Final = 10.0
 ANSWER_TIMEOUT: Final = 30.0
@@ -41,18 +41,13 @@ MAX_BODY: Final = 32 << 20
 
 MAX_ERROR_BODY: Final = 64 << 10
 MAX_DELAY: Final = 8.0
+MAX_ASKED_DELAY: Final = 60.0
+"""Seconds that a gateway may ask to be left alone."""
+
 _PASSING: Final = frozenset({408, 429, 500, 502, 503, 504})
 _AGAIN: Final = frozenset({"idempotency_key_in_use", "storage_unavailable"})
 
 T = TypeVar("T")
-
-
-class Address(NamedTuple):
-    """Where a gateway is and how to be let in. ``token`` is that of a signed link."""
-
-    base: str
-    key: str = ""
-    token: str = ""
 
 
 class Received(NamedTuple):
@@ -81,18 +76,27 @@ Happening: TypeAlias = Received | Lost | Back
 class Refused(Exception):
     """The gateway answered, and said no; ``message`` is its own sentence."""
 
-    def __init__(self, status: int, code: str, message: str, retry_after: str = "") -> None:
+    def __init__(
+        self, status: int, code: str, message: str, retry_after: str = "", *, retryable: bool = False
+    ) -> None:
         """As an error response says it (docs/protocol.md, section Errors)."""
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.retry_after = retry_after
+        self.retryable = retryable
+
+    @property
+    def delay(self) -> float:
+        """Seconds that are asked for before another try; within bounds, 0 for a date."""
+        text = self.retry_after
+        return min(float(text), MAX_ASKED_DELAY) if text.replace(".", "", 1).isdecimal() else 0.0
 
     @property
     def passes(self) -> bool:
         """Whether the same request may well be served in a moment."""
-        return self.status in _PASSING or self.code in _AGAIN
+        return self.status in _PASSING or self.code in _AGAIN or self.retryable
 
 
 class Unreachable(Exception):
@@ -104,6 +108,46 @@ class Unreachable(Exception):
         self.base = base
         self.why = why
         self.cursor = cursor
+
+
+class Broken(Exception):
+    """One connection came to nothing. ``sent``: the request may have arrived. ``after``: seconds before
+    which there should be no other."""
+
+    def __init__(self, why: str, *, sent: bool, after: float = 0.0) -> None:
+        """``why`` is one of ours."""
+        super().__init__(why)
+        self.why = why
+        self.sent = sent
+        self.after = after
+
+
+class Ask(NamedTuple):
+    """What is wanted of one connection: a generation, created from ``body`` (that of ``POST
+    /v1/streams``) under ``key``; or, without one, ``stream`` after the cursor ``after``."""
+
+    body: Mapping[str, Any] | None = None
+    key: str = ""
+    stream: str = ""
+    after: str = ""
+    dialect: str = ""
+
+
+class Carrier(Protocol):
+    """A way by which events come, other than SSE."""
+
+    def events(self, ask: Ask) -> AsyncGenerator["Received", None]:
+        """Yield what one connection carries. Raises `Refused`, `Broken`, and `Unanswered` where another
+        way has to be taken."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close what is open."""
+        ...
+
+
+class Unanswered(Exception):
+    """What was asked has no answer by this carrier; it has one by SSE."""
 
 
 class Reply(NamedTuple):
@@ -147,65 +191,6 @@ class _Opening(msgspec.Struct, frozen=True):
     heartbeat: float = 0.0
 
 
-class Target(NamedTuple):
-    """What a person named to be read: a stream, and perhaps from where and at which gateway."""
-
-    address: Address
-    stream: str
-    cursor: str = ""
-
-
-def address_of(url: str, key: str = "") -> Address:
-    """Return the address of the gateway at ``url``, which may lack its scheme or end in ``/v1``.
-
-    Raises `ValueError` with a sentence.
-    """
-    text = url.strip()
-    if "://" not in text:
-        text = f"http://{text}"
-    with suppress(ValueError):
-        parts = urlsplit(text)
-        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
-            path = re.sub(r"/(v1/?)?$", "", parts.path)
-            return Address(f"{parts.scheme}://{parts.netloc}{path}", key)
-    raise ValueError("write it as http://host:port")
-
-
-def target_of(text: str, default: Address) -> Target:
-    """Return what ``text`` names: a stream's id (any dialect's), a full cursor, or a URL with either.
-
-    Raises `ValueError` with a sentence.
-    """
-    text = text.strip()
-    if "://" not in text:
-        stream = stream_of(text.partition("~")[0])
-        if not stream:
-            raise ValueError("a stream is named by its id (s_…), by a cursor (s_…~…) or by its URL")
-        return Target(default, stream, _cursor(text) if "~" in text else "")
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        parts = urlsplit("")
-    prefix, _, rest = parts.path.partition("/v1/")
-    words = [*rest.split("/"), *parts.fragment.split("/")]
-    stream = next((found for word in words if (found := stream_of(word))), "")
-    if parts.scheme not in ("http", "https") or not parts.hostname or not stream:
-        raise ValueError("a stream's URL is http://host:port/v1/streams/s_…")
-    query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-    base = f"{parts.scheme}://{parts.netloc}{prefix.rstrip('/')}"
-    # A key is for the gateway it was given for; an address in a link may be anybody's.
-    key = default.key if base == default.base else ""
-    return Target(Address(base, key, query.get("token", "")), stream, query.get("after", ""))
-
-
-def _cursor(text: str) -> str:
-    try:
-        parse_cursor(text)
-    except ValueError as error:
-        raise ValueError(f"the cursor cannot be read: {error}") from None
-    return text
-
-
 def backoff(attempt: int) -> float:
     """Return how long to wait before the try number ``attempt``, from 1: exponential, with full jitter."""
     return random.uniform(0.05, min(MAX_DELAY, 0.25 * 2 ** min(attempt, 10)))
@@ -215,19 +200,28 @@ class Connection:
     """A client of one gateway; used as an async context manager."""
 
     def __init__(
-        self, address: Address, *, patience: float = 120.0, wait: Callable[[int], float] = backoff
+        self,
+        address: Address,
+        *,
+        patience: float = 120.0,
+        wait: Callable[[int], float] = backoff,
+        credential: Credential | None = None,
+        carrier: Carrier | None = None,
     ) -> None:
-        """``patience``: seconds for which a lost gateway is looked for. ``wait``: see `backoff`."""
+        """``patience``: seconds for which a lost gateway is looked for. ``wait``: see `backoff`.
+
+        ``credential`` stands for the address's key. ``carrier`` brings events instead of SSE.
+        """
         self.address = address
         self.patience = patience
-        self._wait = wait
-        headers = {"user-agent": f"penstock/{__version__}"}
-        if address.key:
-            headers["authorization"] = f"Bearer {address.key}"
-        loopback = _is_loopback(address.base)
+        self.wait = wait
+        self._carrier = carrier
+        headers = {"user-agent": USER_AGENT}
+        loopback = is_loopback(address.base)
         self._http = httpx.AsyncClient(
             base_url=address.base,
             headers=headers,
+            auth=Bearer(credential or Credential(address.key)),
             timeout=httpx.Timeout(ANSWER_TIMEOUT, connect=CONNECT_TIMEOUT),
             trust_env=not loopback,  # a proxy does not lead to this machine
             verify=address.base.startswith("https:"),  # without it, no certificates are loaded
@@ -240,6 +234,8 @@ class Connection:
 
     async def __aexit__(self, *_: object) -> None:
         """Close what is open."""
+        if self._carrier is not None:
+            await self._carrier.aclose()
         await self._http.aclose()
 
     async def models(self) -> list[Model]:
@@ -263,10 +259,7 @@ class Connection:
 
         ``body`` is that of ``POST /v1/streams``. Raises `Refused` when it is not taken, `Unreachable`.
         """
-        content = msgspec.json.encode(body)
-        headers = {"content-type": "application/json", "idempotency-key": key}
-        request = self._http.build_request("POST", "/v1/streams", content=content, headers=headers)
-        async with aclosing(self._follow(request, "")) as happenings:
+        async with aclosing(self._follow(Ask(body, key))) as happenings:
             async for happening in happenings:
                 yield happening
 
@@ -274,25 +267,29 @@ class Connection:
         self, stream: str, after: str = "0", dialect: str = ""
     ) -> AsyncGenerator[Happening, None]:
         """Read ``stream`` after a cursor (or ``now``), to its end. Raises `Refused`, `Unreachable`."""
-        request = self._read_request(stream, after, dialect)
-        async with aclosing(self._follow(request, dialect)) as happenings:
+        async with aclosing(self._follow(Ask(None, "", stream, after, dialect))) as happenings:
             async for happening in happenings:
                 yield happening
 
-    def _read_request(self, stream: str, after: str, dialect: str) -> httpx.Request:
+    def _request(self, ask: Ask) -> httpx.Request:
+        if ask.body is not None:
+            content = msgspec.json.encode(ask.body)
+            headers = {"content-type": "application/json", "idempotency-key": ask.key}
+            return self._http.build_request("POST", "/v1/streams", content=content, headers=headers)
         # By `after`, a read at the end of a closed stream gives its end again, and no 204.
-        given = {"after": after, "dialect": dialect, "token": self.address.token}
+        given = {"after": ask.after, "dialect": ask.dialect, "token": self.address.token}
         query = {name: value for name, value in given.items() if value}
-        headers = {"accept": "text/event-stream"}
-        return self._http.build_request("GET", f"/v1/streams/{stream}/events", params=query, headers=headers)
+        path = f"/v1/streams/{ask.stream}/events"
+        return self._http.build_request("GET", path, params=query, headers={"accept": "text/event-stream"})
 
-    async def _follow(self, request: httpx.Request, dialect: str) -> AsyncGenerator[Happening, None]:
-        """Send ``request``, then others that go on after what came, until the stream has ended."""
+    async def _follow(self, ask: Ask) -> AsyncGenerator[Happening, None]:
+        """Ask, and ask for what follows on what came, until the stream has ended."""
         clock = asyncio.get_running_loop().time
         attempt, seen, cursor = 0, clock(), ""
         while True:
+            after = 0.0
             try:
-                async with aclosing(self._events(request)) as events:
+                async with aclosing(self._carried(ask)) as events:
                     async for received in events:
                         if attempt:
                             yield Back()
@@ -302,28 +299,42 @@ class Connection:
                         _raise_passing(received)
                         cursor = received.cursor or cursor
                         yield received
-                        if is_end(received, dialect):
+                        if is_end(received, ask.dialect):
                             return
                 why = "the connection ended before the answer did"
-            except _Broken as broken:
+            except Broken as broken:
                 if not (broken.sent or cursor or attempt):
                     raise Unreachable(self.address.base, broken.why) from None
-                why = broken.why
+                why, after = broken.why, broken.after
             except Refused as refused:
                 if not (refused.passes and (cursor or attempt)):
                     raise
-                why = refused.message
+                why, after = refused.message, refused.delay
             if clock() - seen > self.patience:
                 raise Unreachable(self.address.base, why, cursor)
             if cursor:
-                request = self._read_request(cursor.partition("~")[0], cursor, dialect)
+                ask = Ask(None, "", cursor.partition("~")[0], cursor, ask.dialect)
             attempt += 1
-            delay = self._wait(attempt)
+            delay = max(self.wait(attempt), after)
             yield Lost(attempt, delay, why)
             await asyncio.sleep(delay)
 
+    async def _carried(self, ask: Ask) -> AsyncGenerator[Received, None]:
+        """Yield what one connection carries, by whichever way there is. Raises `Refused`, `Broken`."""
+        if self._carrier is not None:
+            try:
+                async with aclosing(self._carrier.events(ask)) as events:
+                    async for received in events:
+                        yield received
+                return
+            except Unanswered:
+                pass
+        async with aclosing(self._events(self._request(ask))) as events:
+            async for received in events:
+                yield received
+
     async def _events(self, request: httpx.Request) -> AsyncGenerator[Received, None]:
-        """Yield what one response carries. Raises `Refused`, `_Broken`."""
+        """Yield what one response carries. Raises `Refused`, `Broken`."""
         decoder = SseDecoder()
         silence = FIRST_SILENCE
         async with self._response(request) as response:
@@ -337,9 +348,9 @@ class Connection:
                 except StopAsyncIteration:
                     return  # a block without its blank line may be cut short: it comes again
                 except TimeoutError:
-                    raise _Broken(f"nothing came for {silence:.0f} s", sent=True) from None
+                    raise Broken(f"nothing came for {silence:.0f} s", sent=True) from None
                 except WireError:
-                    raise _Broken("what came is no event stream", sent=True) from None
+                    raise Broken("what came is no event stream", sent=True) from None
                 for frame in frames:
                     if frame.event == b"stream" and (beat := _heartbeat(frame)):
                         silence = SILENT_BEATS * beat + SILENCE_MARGIN
@@ -347,7 +358,7 @@ class Connection:
 
     @asynccontextmanager
     async def _response(self, request: httpx.Request) -> AsyncGenerator[httpx.Response, None]:
-        """Send ``request``; the body is the caller's to read. Raises `Refused`, `_Broken`."""
+        """Send ``request``; the body is the caller's to read. Raises `Refused`, `Broken`."""
         response: httpx.Response | None = None
         request.extensions["timeout"] = httpx.Timeout(
             ANSWER_TIMEOUT, connect=CONNECT_TIMEOUT, read=None
@@ -359,11 +370,11 @@ class Connection:
                 raise await _refusal(response)
             yield response
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise _Broken(_why(error), sent=False) from None
+            raise Broken(_why(error), sent=False) from None
         except TimeoutError:
-            raise _Broken("it did not answer in time", sent=True) from None
+            raise Broken("it did not answer in time", sent=True) from None
         except httpx.TransportError:
-            raise _Broken("the connection was lost", sent=True) from None
+            raise Broken("the connection was lost", sent=True) from None
         finally:
             if response is not None:
                 await response.aclose()
@@ -394,7 +405,7 @@ class Connection:
                 async with self._response(request) as response:
                     body = await _bounded(response, MAX_BODY)
                     return Reply(response.status_code, response.headers, body)
-            except _Broken as broken:
+            except Broken as broken:
                 if not (broken.sent or attempt or insist):
                     raise Unreachable(self.address.base, broken.why) from None
                 why = broken.why
@@ -405,7 +416,7 @@ class Connection:
             if clock() - began > self.patience:
                 raise Unreachable(self.address.base, why)
             attempt += 1
-            lost = Lost(attempt, self._wait(attempt), why)
+            lost = Lost(attempt, self.wait(attempt), why)
             if on_lost is not None:
                 on_lost(lost)
             await asyncio.sleep(lost.delay)
@@ -430,19 +441,10 @@ class Connection:
                     return msgspec.json.decode(found, type=kind)
                 except (msgspec.DecodeError, UnicodeDecodeError):
                     raise _no_gateway(response) from None
-        except _Broken as broken:
+        except Broken as broken:
             raise Unreachable(self.address.base, broken.why) from None
         except TimeoutError:
             raise Unreachable(self.address.base, "it did not answer in time") from None
-
-
-class _Broken(Exception):
-    """One connection came to nothing. ``sent``: the request may have arrived."""
-
-    def __init__(self, why: str, *, sent: bool) -> None:
-        super().__init__(why)
-        self.why = why
-        self.sent = sent
 
 
 def is_end(received: Received, dialect: str = "") -> bool:
@@ -458,7 +460,7 @@ def _raise_passing(received: Received) -> None:
         return
     failure = _decoded(received.data, _ReadFailure)
     if failure is not None and failure.n == 0 and failure.retryable:
-        raise _Broken(failure.message, sent=True)
+        raise Broken(failure.message, sent=True)
 
 
 class _ReadFailure(msgspec.Struct, frozen=True):
@@ -495,16 +497,21 @@ async def _bounded(response: httpx.Response, limit: int) -> bytes:
 
 
 async def _refusal(response: httpx.Response) -> Refused:
-    status = response.status_code
+    body = b""
+    if response.status_code >= 400:
+        with suppress(TimeoutError, Refused):
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                body = await _bounded(response, MAX_ERROR_BODY)
+    return refusal_of(response.status_code, response.headers, body)
+
+
+def refusal_of(status: int, headers: Mapping[str, str], body: bytes) -> Refused:
+    """Return what a response says that is no success; ``headers`` know their names in lower case."""
     if status < 400:
-        to = response.headers.get("location", "elsewhere")[:200]
+        to = headers.get("location", "elsewhere")[:200]
         return Refused(status, "", f"The gateway is at another address: it sends us to {to}.")
-    try:
-        async with asyncio.timeout(ANSWER_TIMEOUT):
-            found = _decoded(await _bounded(response, MAX_ERROR_BODY), _ErrorBody)
-    except (TimeoutError, Refused):
-        found = None
-    after = response.headers.get("retry-after", "")
+    found = _decoded(body, _ErrorBody)
+    after = headers.get("retry-after", "")
     if found is None or not found.error.message:
         return Refused(status, "", f"It answered with HTTP {status}, and not as a gateway does.", after)
     return Refused(status, found.error.code or "", found.error.message, after)
@@ -523,11 +530,3 @@ def _why(error: httpx.TransportError) -> str:
     if "name" in str(error).lower() and "known" in str(error).lower():
         return "there is no host of that name"
     return "nobody listens there"
-
-
-def _is_loopback(base: str) -> bool:
-    host = urlsplit(base).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")

@@ -137,12 +137,16 @@ class Nothing(_Told, frozen=True, tag="none"):
 
 
 class Err(_Told, frozen=True, tag="err"):
-    """What was asked cannot be. With a ``rid``, nothing follows under it until it is asked for again."""
+    """What was asked cannot be. With a ``rid``, nothing follows under it until it is asked for again.
+
+    ``status``: that of the response which says the same by HTTP.
+    """
 
     code: str
     message: str
     fault: str
     retryable: bool
+    status: int = 0
     rid: str = ""
     stream: str = ""
     param: str | None = None
@@ -242,6 +246,7 @@ def failure(error: PenstockError, *, rid: str = "", stream: str = "") -> Err:
         message=error.message,
         fault=error.fault,
         retryable=error.retryable,
+        status=error.status,
         rid=rid,
         stream=stream,
         param=error.param,

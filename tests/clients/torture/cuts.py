@@ -56,6 +56,16 @@ def some(shape: Shape, chance: random.Random, count: int) -> list[list[Cut]]:
     return [single[int(start + n * step)] for n in range(count - count // 10)] + storms[: count // 10]
 
 
+def sampled(size: int, count: int, seed: str) -> list[tuple[int, str]]:
+    """Return every offset of ``size`` bytes with a kind of cut; of them the first, the last and ``count``
+    in all where not all are wanted."""
+    places = [(offset, ("rst", "fin")[offset % 2]) for offset in range(size)]
+    if ALL:
+        return places
+    chance = random.Random(seed)
+    return [places[0], *chance.sample(places[1:-1], count - 2), places[-1]]
+
+
 def _anywhere(shape: Shape, chance: random.Random) -> Cut:
     offset = int(shape.head * 0.8 + chance.expovariate(1 / 900))
     return Cut(HEAD, offset, chance.choice(["rst", "fin"]), chance.random() < 0.5)

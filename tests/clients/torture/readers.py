@@ -17,7 +17,7 @@ from httpx_sse import connect_sse
 from playwright.sync_api import Browser
 
 from penstock.client import AsyncClient
-from penstock.client.connection import Address, target_of
+from penstock.client.addresses import Address, target_of
 from tests.clients import node
 from tests.clients.gateway import wait_for
 

@@ -1,17 +1,14 @@
 """A WebSocket lost at any byte, in either direction, costs nothing: every entry once, and paid once.
 
-The relay is in the test's loop, and so is the gateway: what is cut are real connections, by RST and FIN,
-after so many bytes of what the gateway sends (`down`) or of what the reader does (`up`). The reader is the
-least that a client does: it comes back with its cursor, or with its key where it has no cursor yet.
+What is cut are real connections, by RST and FIN, after so many bytes of what the gateway sends (`down`) or
+of what the reader does (`up`). The reader is the least that a client does: it comes back with its cursor,
+or with its key where it has no cursor yet.
 """
 
 import asyncio
 import hashlib
 import json
-import random
-import socket
-import struct
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 from websockets.asyncio.client import connect
@@ -20,7 +17,8 @@ from websockets.exceptions import InvalidHandshake, WebSocketException
 from penstock.assembly import assemble
 from tests.clients import node
 from tests.clients.torture.answer import PIECES
-from tests.clients.torture.cuts import ALL
+from tests.clients.torture.cuts import ALL, sampled
+from tests.clients.torture.relaying import relaying
 from tests.following import Following
 from tests.server.conftest import config, running
 
@@ -28,62 +26,6 @@ SAMPLE = 60
 SAMPLE_OF_JAVASCRIPT = 24
 AT_ONCE = 16
 TEXT = "".join(PIECES[:8]) + " and so on"
-RST = struct.pack("ii", 1, 0)
-
-
-class Relay:
-    """Connections to a port, of which the next one is cut after ``down`` or ``up`` bytes."""
-
-    def __init__(self, port):
-        self.port = port
-        self.down = self.up = None
-        self.kind = "rst"
-        self.seen = {"down": 0, "up": 0}
-
-    async def carry(self, reader, writer):
-        down, up, self.down, self.up = self.down, self.up, None, None
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.port)
-
-        async def pump(source, target, limit, way):
-            while data := await source.read(65536):
-                self.seen[way] += len(data)
-                if limit is not None and len(data) >= limit:
-                    target.write(data[:limit])
-                    with suppress(ConnectionError):
-                        await target.drain()
-                    return
-                limit = None if limit is None else limit - len(data)
-                target.write(data)
-                await target.drain()
-
-        pumps = [
-            asyncio.ensure_future(pump(there_reader, writer, down, "down")),
-            asyncio.ensure_future(pump(reader, there_writer, up, "up")),
-        ]
-        try:
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in pumps:
-                task.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
-            for end in (writer, there_writer):
-                if self.kind == "rst":
-                    with suppress(OSError):
-                        end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
-                    end.transport.abort()
-                else:
-                    end.close()
-
-
-@asynccontextmanager
-async def relaying(port):
-    """Listen; give the relay and its port."""
-    relay = Relay(port)
-    server = await asyncio.start_server(relay.carry, "127.0.0.1", 0)
-    try:
-        yield relay, server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
 
 
 class Read:
@@ -140,10 +82,7 @@ async def test_no_cut_of_a_socket_costs_an_entry(way):
         async with relaying(gateway.port) as (relay, port):
             judge(await read_through(port, "whole"))
             size = relay.seen[way]
-        places = [(offset, ("rst", "fin")[offset % 2]) for offset in range(size)]
-        if not ALL:
-            chance = random.Random(way)
-            places = [places[0], *chance.sample(places[1:-1], SAMPLE - 2), places[-1]]
+        places = sampled(size, SAMPLE, way)
         turns = asyncio.Semaphore(AT_ONCE)
 
         async def cut(offset, kind):
@@ -187,10 +126,7 @@ async def test_no_cut_of_a_socket_costs_the_javascript_client_an_entry(way):
                 return results, relay.seen[way]
 
         _, size = await read([(None, "rst")])
-        places = [(offset, ("rst", "fin")[offset % 2]) for offset in range(size)]
-        if not ALL:
-            chance = random.Random(f"js {way}")
-            places = [places[0], *chance.sample(places[1:-1], SAMPLE_OF_JAVASCRIPT - 2), places[-1]]
+        places = sampled(size, SAMPLE_OF_JAVASCRIPT, f"js {way}")
         results = []
         for start in range(0, len(places), 200):
             results += (await read(places[start : start + 200]))[0]
