@@ -302,3 +302,19 @@ async def test_gates_where_nothing_goes_on_are_forgotten(clock, monkeypatch):
     assert len(limits._gates) <= 11
     busy.settle(DONE)
     assert limits.running == 0
+
+
+@virtually
+async def test_what_was_decided_tells_how_full_it_is_and_how_long_that_took(clock):
+    limits = Limits([Limit("all", concurrent=1, requests_per_minute=60, queue=10, wait=600)], clock)
+    held = await limits.admit(of("a"))
+    (decided,) = held.decisions
+    assert (decided.policy, decided.verdict, decided.waited_ms) == ("limits", "passed", 0)
+    assert decided.detail == "1 of 60 requests a minute, 1 of 1 streams at once for everybody"
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(limits.admit(of("b")))
+        await asyncio.sleep(2)
+        held.settle(DONE)
+    (decided,) = waiting.result().decisions
+    assert (decided.verdict, decided.waited_ms) == ("waited", 2000)
+    waiting.result().settle(DONE)

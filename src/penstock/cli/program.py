@@ -36,6 +36,9 @@ COMMANDS: Final = MappingProxyType(
         "read": Listed("penstock.cli.read:read", "Follow a stream from any point."),
         "publish": Listed("penstock.cli.publish:publish", "Publish a log or a file for others to follow."),
         "verify": Listed("penstock.cli.verify:verify", "Check that a stream is whole."),
+        "explain": Listed(
+            "penstock.cli.explain:explain", "Tell how a stream came about: who, where, why, how long."
+        ),
         "models": Listed("penstock.cli.models:models", "List the models that can be asked for."),
         "keys": Listed("penstock.cli.keys:app", "Make, list, replace and end API keys."),
         "usage": Listed("penstock.cli.usage:usage", "Show what was used, and what it cost."),

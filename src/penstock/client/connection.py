@@ -246,6 +246,10 @@ class Connection:
         """Return a stream's state and its text so far. Raises `Refused`, `Unreachable`."""
         return await self.call("GET", f"/v1/streams/{stream}", dict[str, Any])
 
+    async def explain(self, stream: str) -> Reply:
+        """Return the explanation of a stream, as the gateway gives it. Raises `Refused`, `Unreachable`."""
+        return await self.ask("GET", f"/v1/streams/{stream}/explanation")
+
     async def cancel(self, stream: str) -> Ended:
         """Stop a generation. Raises `Refused`, `Unreachable`."""
         return await self.call("POST", f"/v1/streams/{stream}/cancel", Ended)

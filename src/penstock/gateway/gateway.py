@@ -24,7 +24,7 @@ from penstock.gateway.meter import Meter
 from penstock.gateway.publications import OWNER, Publications, PublicationSettings
 from penstock.gateway.recovery import RESTARTED, UNSTORED, Orphans
 from penstock.gateway.router import ModelList, Routing
-from penstock.gateway.run import Run, RunSettings
+from penstock.gateway.run import Account, Run, RunSettings
 from penstock.gateway.signals import Signals
 from penstock.gateway.takeover import RESTARTED as RESTART
 from penstock.gateway.takeover import Inherited, Step, completed, find_out, keep
@@ -37,6 +37,7 @@ from penstock.streams.store import KeyTaken, Store, StreamInfo
 from penstock.streams.stream import Stream
 from penstock.types.buckets import Buckets
 from penstock.types.calls import Call
+from penstock.types.decisions import Admitted
 from penstock.types.errors import ClientError, GatewayError, PenstockError, StorageError
 from penstock.types.estimates import estimate
 from penstock.types.events import Seam
@@ -343,6 +344,8 @@ class Gateway:
             meter.queued(self._clock() - asked)
             held.add(admitted.settle)
             self._refuse_when_full()  # it may have waited
+            targets = self._ordered(call, targets)
+            stream.info = info = msgspec.structs.replace(info, admitted=self._admitted(admitted, targets))
             stored = msgspec.structs.replace(info, kept=kept) if kept else info
             stream.attach(await self.store.journal.create(stored, stream.committed_to))
         except KeyTaken as taken:  # somebody was quicker between the look-up and the creation
@@ -357,6 +360,22 @@ class Gateway:
             self._births.pop(stream.id).set_result(None)
         self._launch(stream, admitted.call, targets, held, meter=meter, kept=kept != "")
         return Started(stream, existing=False)
+
+    def _ordered(self, call: Call, targets: Sequence[Target]) -> Sequence[Target]:
+        return ordered(targets, self._routing.balance.get(call.request.model, "order"), self.health)
+
+    def _admitted(self, admission: Admission, targets: Sequence[Target]) -> Admitted:
+        """Return what is kept of how a call was let in, and where it is to go."""
+        call = admission.call
+        names = tuple(target.name for target in targets)
+        return Admitted(
+            call.request_id,
+            admission.decisions,
+            names,
+            self._routing.balance.get(call.request.model, "order"),
+            tuple(name for name in names if not self.health.of(name).available) if len(names) > 1 else (),
+            call.request.model in self._routing.hedged,
+        )
 
     async def admit(self, call: Call) -> Admission:
         """Ask the policies for a call that is no generation; its end is to be told to what they return.
@@ -418,7 +437,7 @@ class Gateway:
                 admitted = await self._policy.admit(call)
                 held.add(admitted.settle)
                 await self._turnstile.turn()  # their providers get them one after the other
-                targets = self._routing.route(call.request.model, self._listings.known)
+                targets = self._ordered(call, self._routing.route(call.request.model, self._listings.known))
                 stream.append(Seam("", "resumed", RESTART))
                 self._streams[stream.id] = stream
                 self._launch(stream, admitted.call, targets, held, kept=True, left=inherited)
@@ -447,8 +466,6 @@ class Gateway:
         def prepare(request: GenerationRequest, target: Target) -> Conversation:
             return self._providers[target.provider].converse(request, target.model)
 
-        balance = self._routing.balance.get(call.request.model, "order")
-        targets = ordered(targets, balance, self.health)
         hedges = call.request.model in self._routing.hedged
         signals = None
         if self._observe is not None:
@@ -574,6 +591,11 @@ class Gateway:
         if info.status is None:
             raise StorageError("The stream has no writer at the moment. Try again shortly.")
         return Stream(info, self.store.journal)
+
+    def account(self, stream: Stream) -> Account | None:
+        """Say how the run of ``stream`` goes; None where it has none in this process."""
+        run = self._runs.get(stream.id)
+        return run.account() if run is not None else None
 
     def attach_reader(self, stream: Stream, principal: Principal) -> Callable[[], None]:
         """Count a reader of ``stream``; call the result when it leaves, exactly once."""

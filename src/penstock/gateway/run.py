@@ -16,6 +16,7 @@ The run's task exists around the steps only: it opens attempts, waits for their 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -24,7 +25,7 @@ from penstock.gateway.attempt import Attempt
 from penstock.gateway.attendance import Attendance
 from penstock.gateway.continuation import NOTHING, SeamDecoder, Shown, continued, may_continue, shown
 from penstock.gateway.health import Health
-from penstock.gateway.meter import Meter
+from penstock.gateway.meter import Meter, milliseconds
 from penstock.gateway.patience import timers_of
 from penstock.gateway.rescue import Continue, GiveUp, RetrySettings, Tried, Try, decide
 from penstock.gateway.signals import Signals
@@ -42,10 +43,14 @@ from penstock.types.errors import ClientError, GatewayError, PenstockError, Stor
 from penstock.types.estimates import estimate
 from penstock.types.events import (
     AnyEvent,
+    AttemptReport,
     Closed,
     Seam,
     Status,
+    Timing,
+    UsageReported,
 )
+from penstock.types.explanations import Doing
 from penstock.types.outcomes import Ending, Outcome
 from penstock.types.requests import GenerationRequest
 from penstock.types.signals import Reason
@@ -65,6 +70,18 @@ class RunSettings(msgspec.Struct, frozen=True):
     max_stream_bytes: int = 64 << 20
     max_detached: float = 3600.0
     retry: RetrySettings = RetrySettings()
+
+
+class Account(NamedTuple):
+    """How a run goes. ``silent_ms``: since its last output, or its beginning. ``open``: the numbers, from 1,
+    of the attempts that go on; their reports have their times so far."""
+
+    attempts: tuple[AttemptReport, ...]
+    open: frozenset[int]
+    timing: Timing
+    usage: UsageReported | None
+    doing: Doing
+    silent_ms: float
 
 
 async def _at_once() -> None:
@@ -392,7 +409,7 @@ class Run:
         )
         self.stream.dropped = conversation.dropped
         self._racing.append(attempt)
-        use = self._tally.begin(target, self.clock())
+        use = self._tally.begin(target, self.clock(), reason)
         if self._signals is not None:
             self._signals.began(use, self._attempts, reason)
         error = None
@@ -469,6 +486,23 @@ class Run:
             attempt.abort()
             raise
         return await attempt.outcome
+
+    def account(self) -> "Account":
+        """Say how it goes: what was tried, where the time went so far, what it does now."""
+        now = self.clock()
+        doing: Doing = "pausing"
+        if self._ended:
+            doing = "ending"
+        elif self._racing:
+            doing = "streaming" if self.leader in self._racing else "waiting"
+        return Account(
+            self._tally.reports(self._meter.started, now),
+            self._tally.open,
+            self._meter.timing(now),
+            self._meter.usage,
+            doing,
+            milliseconds(now - self._meter.last),
+        )
 
     # --- ending --------------------------------------------------------------------------------
 

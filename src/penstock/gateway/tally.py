@@ -45,6 +45,7 @@ class Use:
         "first",
         "free",
         "input_tokens",
+        "reason",
         "reported",
         "response_id",
         "response_model",
@@ -52,9 +53,10 @@ class Use:
         "target",
     )
 
-    def __init__(self, target: Target, now: float) -> None:
-        """Nothing yet; the attempt begins ``now``."""
+    def __init__(self, target: Target, now: float, reason: str = "") -> None:
+        """Nothing yet; the attempt begins ``now``, for ``reason``."""
         self.target = target
+        self.reason = reason
         self.began = now
         self.first: float | None = None  # when its first output came
         self.ended: float | None = None
@@ -117,9 +119,9 @@ class Tally:
         self._earlier = tuple(earlier)
         self._request_tokens = request_tokens
 
-    def begin(self, target: Target, now: float) -> Use:
+    def begin(self, target: Target, now: float, reason: str = "") -> Use:
         """An attempt at ``target`` begins."""
-        self.uses.append(Use(target, now))
+        self.uses.append(Use(target, now, reason))
         return self.uses[-1]
 
     def of(self, target: Target) -> Use | None:
@@ -143,11 +145,21 @@ class Tally:
             for use in self.uses
         )
 
+    @property
+    def open(self) -> frozenset[int]:
+        """The numbers, from 1, of the attempts that go on."""
+        first = len(self._earlier) + 1
+        return frozenset(number for number, use in enumerate(self.uses, first) if use.ended is None)
+
     def history(self, start: float, now: float, code: str) -> tuple[AttemptReport, ...]:
         """Return all attempts, apart, if there were several. The call was accepted at ``start``, and ends
         ``now`` with ``code``, which is that of an attempt that still goes on."""
         if len(self._earlier) + len(self.uses) < 2:
             return ()
+        return self.reports(start, now, code)
+
+    def reports(self, start: float, now: float, code: str = "") -> tuple[AttemptReport, ...]:
+        """As `history`, of all attempts, however many there are."""
         before = [AttemptReport(use.target, use.code, usage=use.usage) for use in self._earlier]
         return (*before, *(self._report(use, start, now, code) for use in self.uses))
 
@@ -160,4 +172,5 @@ class Tally:
             connect_ms=milliseconds(use.sent - use.began) if use.sent is not None else 0.0,
             wait_ms=milliseconds(use.first - (use.sent or use.began)) if use.first is not None else 0.0,
             usage=use.usage(self._request_tokens),
+            reason=use.reason,
         )

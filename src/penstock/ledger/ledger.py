@@ -18,7 +18,7 @@ import structlog
 
 from penstock.ledger.database import Database, LedgerUnusable
 from penstock.ledger.spool import Spool, read_rows
-from penstock.ledger.usage import insert_rows, summarize
+from penstock.ledger.usage import costs_of, insert_rows, summarize
 from penstock.types.errors import PenstockError
 from penstock.types.usage import Question, Sum, UsageRow
 
@@ -177,6 +177,10 @@ class Ledger:
         """Return sums, of all that was settled until now."""
         await self.flush()
         return await self.database.call(summarize, question)
+
+    async def costs_of(self, stream: str) -> dict[int, int | None]:
+        """Return what the attempts of one stream cost, by their numbers, as far as that is written down."""
+        return await self.database.call(costs_of, stream)
 
 
 def _nothing() -> None:

@@ -63,6 +63,12 @@ def summarize(connection: sa.Connection, question: Question) -> list[Sum]:
     return [one for one in sums_found if one.generations]
 
 
+def costs_of(connection: sa.Connection, stream: str) -> dict[int, int | None]:
+    """Return what the attempts of ``stream`` cost, by their numbers; None where nobody knows the price."""
+    found = connection.execute(sa.select(USAGE.c.attempt, USAGE.c.cost).where(USAGE.c.stream == stream))
+    return {int(attempt): None if cost is None else int(cost) for attempt, cost in found}
+
+
 def _column(by: By) -> Any:
     if by == "total":
         return sa.literal("total").label("name")

@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 from penstock.policies.policy import Admission, EventFilter
 from penstock.types.calls import Call
+from penstock.types.decisions import Decision
 from penstock.types.errors import ClientError
+from penstock.types.principals import Grant
 
 
 class Access:
@@ -31,8 +33,18 @@ class Access:
         if not grant.preset and not grant.allows_model(call.request.model):
             message = f"Your key may not use the model '{call.request.model[:100]}'."
             raise ClientError(message, code="model_not_allowed", status=403, param="model")
-        return Admission(call)
+        return Admission(call, decisions=_decisions(grant))
 
     def filter(self, call: Call) -> EventFilter | None:
         """Nothing is filtered."""
         return None
+
+
+def _decisions(grant: Grant) -> tuple[Decision, ...]:
+    """Return what the grant was held against; nothing for one that allows everything."""
+    said = [
+        f"{name} {', '.join(values)}" for name in ("models", "routes") if (values := getattr(grant, name))
+    ]
+    if grant.preset:
+        said.append(f"the preset '{grant.preset}' alone")
+    return (Decision("access", "passed", f"may use {'; '.join(said)}"),) if said else ()

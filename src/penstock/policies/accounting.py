@@ -12,8 +12,9 @@ from penstock.policies.budget import BudgetFilter, Budgets, Hold, exceeded, firs
 from penstock.policies.policy import Admission, EventFilter
 from penstock.policies.prices import Prices, Rates
 from penstock.types.calls import Call
+from penstock.types.decisions import Decision
 from penstock.types.outcomes import Outcome
-from penstock.types.usage import Bill, UsageRow, payer_of
+from penstock.types.usage import USD, Bill, UsageRow, payer_of
 
 
 class Recorder(Protocol):
@@ -65,7 +66,11 @@ class Accounting:
             self._holds.pop(id(call), None)
             self._pay(bill, outcome, hold)
 
-        return Admission(call, settle)
+        left = "; ".join(
+            f"${max(0, one.limit - one.spent - one.held) / USD:,.4f} left of {one.name}" for one in accounts
+        )
+        held = f"${round(input_cost) / USD:,.6f} held for the request; " if rates is not None else ""
+        return Admission(call, settle, (Decision("budget", "held", held + left),))
 
     def filter(self, call: Call) -> EventFilter | None:
         """Return what ends the answer when there is no more money, if it costs any."""

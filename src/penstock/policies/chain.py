@@ -11,6 +11,7 @@ import structlog
 
 from penstock.policies.policy import Admission, EventFilter, FilterStop, Policy
 from penstock.types.calls import Call
+from penstock.types.decisions import Decision
 from penstock.types.events import AnyEvent
 from penstock.types.outcomes import UNSTARTED, Outcome
 
@@ -31,14 +32,16 @@ class Chain:
     async def admit(self, call: Call) -> Admission:
         """Ask each; the call is what the last one made of it. Raises what the first that refuses raises."""
         held = Settlement()
+        decided: tuple[Decision, ...] = ()
         try:
             for policy in self._policies:
-                call, settle = await policy.admit(call)
+                call, settle, decisions = await policy.admit(call)
                 held.add(settle)
+                decided += decisions
         except BaseException:  # refused, or whoever asked has gone
             held.settle(UNSTARTED)
             raise
-        return Admission(call, held.settle)
+        return Admission(call, held.settle, decided)
 
     def filter(self, call: Call) -> EventFilter | None:
         """Return one filter for all of them."""

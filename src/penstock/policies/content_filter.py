@@ -18,6 +18,7 @@ import structlog
 from penstock.policies.policy import Admission, EventFilter, FilterStop
 from penstock.policies.rules import Rule, Rules, TextScan
 from penstock.types.calls import Call
+from penstock.types.decisions import Decision, Verdict
 from penstock.types.errors import ClientError, GatewayError
 from penstock.types.events import (
     AnyEvent,
@@ -79,12 +80,23 @@ class ContentFilter:
 
     async def admit(self, call: Call) -> Admission:
         """Refuse or mask what the request says. Raises `ClientError` 400 `content_filter`."""
-        if not (self._scope.input and self._concerns(call)):
+        if not self._concerns(call):
             return Admission(call)
+        watches = self._decision("watches", "the answer") if self._scope.output else ()
+        if not self._scope.input:
+            return Admission(call, decisions=watches)
         whole = _Whole(self._current(), self.name, call, self._observe)
         request = whole.request(call.request)
         whole.report("input")
-        return Admission(call if request is call.request else msgspec.structs.replace(call, request=request))
+        if request is call.request:
+            decided = self._decision("passed", f"the request{whole.summary()}")
+        else:
+            decided = self._decision("masked", f"the request{whole.summary()}")
+            call = msgspec.structs.replace(call, request=request)
+        return Admission(call, decisions=decided + watches)
+
+    def _decision(self, verdict: Verdict, detail: str) -> tuple[Decision, ...]:
+        return (Decision(f"filter {self.name}", verdict, detail),)
 
     def filter(self, call: Call) -> EventFilter | None:
         """Return what the answer passes through; None for calls that it does not concern."""
@@ -111,6 +123,14 @@ class _Whole:
 
     def report(self, where: str) -> None:
         _report(self._rules, self._found, self._name, self._call.request_id, where, self._observe)
+
+    def summary(self) -> str:
+        """Say which rules found something, and how often; never what."""
+        found = ", ".join(
+            f"{self._rules.rules[number].name} ({self._rules.rules[number].action}) × {count}"
+            for number, count in self._found.items()
+        )
+        return f": {found}" if found else ""
 
     def _message(self, message: Message) -> Message:
         changed: dict[str, Any] = {}

@@ -22,6 +22,7 @@ from penstock.policies.policy import Admission, EventFilter
 from penstock.policies.windows import Window
 from penstock.types.allowances import Allowance, Quota
 from penstock.types.calls import Call
+from penstock.types.decisions import Decision
 from penstock.types.errors import ClientError
 from penstock.types.outcomes import Outcome
 from penstock.types.principals import OF, Principal
@@ -115,6 +116,22 @@ class Gate:
             self.day.free_in(now, tokens) if self.day else 0.0,
         )
 
+    def standing(self) -> str:
+        """Say how much of it is used, for people."""
+        rule = self.rule
+        said = [
+            f"{window.total:,} of {window.limit:,} {what}"
+            for window, what in (
+                (self.requests, "requests a minute"),
+                (self.tokens, "tokens a minute"),
+                (self.day, "tokens a day"),
+            )
+            if window is not None
+        ]
+        if rule.concurrent:
+            said.append(f"{self.running:,} of {rule.concurrent:,} streams at once")
+        return f"{', '.join(said)} for {self.name}"
+
     def open_to(self, now: float, tokens: int) -> bool:
         """Say whether a call may pass now."""
         return not self.full and self.free_in(now, tokens) <= 0
@@ -183,10 +200,19 @@ class Limits:
             self._refuse_too_large(gate, tokens)
         now = self._clock()
         if not any(gate.waiting for gate in gates) and all(gate.open_to(now, tokens) for gate in gates):
-            passed = self._pass(gates, now, tokens)
+            passed, waited = self._pass(gates, now, tokens), 0.0
         else:
             passed = await self._wait(gates, call.principal.id, tokens, now)
-        return Admission(call, lambda outcome: self._settle(passed, tokens, outcome))
+            waited = self._clock() - now
+        decided = (
+            Decision(
+                "limits",
+                "waited" if waited else "passed",
+                "; ".join(gate.standing() for gate in gates),
+                round(waited * 1000, 3),
+            ),
+        )
+        return Admission(call, lambda outcome: self._settle(passed, tokens, outcome), decided)
 
     def filter(self, call: Call) -> EventFilter | None:
         """Nothing is filtered."""

@@ -31,6 +31,7 @@ from penstock.policies.review import (
     unavailable,
 )
 from penstock.types.calls import Call
+from penstock.types.decisions import Decision
 from penstock.types.errors import ClientError
 from penstock.types.requests import GenerationRequest, TextPart
 
@@ -127,22 +128,28 @@ class Moderator:
         """Ask about the request. Raises `ClientError` 400 `content_filter`; `GatewayError` 503
         `moderation_unavailable` where it fails closed."""
         settings = self._settings
-        if not (settings.input and self._concerns(call)):
+        if not self._concerns(call):
             return Admission(call)
-        if not (text := text_of(call.request)):
-            return Admission(call)
+        name = f"moderator {self.name}"
+        watches = (Decision(name, "watches", "the answer"),) if settings.output else ()
+        if not settings.input or not (text := text_of(call.request)):
+            return Admission(call, decisions=watches)
+        clock = asyncio.get_running_loop().time
+        began, said = clock(), "the request"
         try:
             verdict = await self.ask(Passage(text, "", "input", call.request.model, call.request_id))
         except ModerationFailed as failure:
             report_failure(self.name, failure)
             if settings.fail == "closed":
                 raise unavailable(self.name) from None
-            return Admission(call)
-        if verdict.flagged:
-            report(self.name, "input", verdict, call.request_id)
-            message = f"The moderator '{self.name}' does not let something in the request through."
-            raise ClientError(message, code="content_filter", param="messages")
-        return Admission(call)
+            said = "the request unseen: it could not be asked, and is not waited for"
+        else:
+            if verdict.flagged:
+                report(self.name, "input", verdict, call.request_id)
+                message = f"The moderator '{self.name}' does not let something in the request through."
+                raise ClientError(message, code="content_filter", param="messages")
+        waited = round((clock() - began) * 1000, 3)
+        return Admission(call, decisions=(Decision(name, "passed", said, waited), *watches))
 
     def filter(self, call: Call) -> None:
         """Nothing that could be said at once."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from penstock.types.calls import Call
+from penstock.types.decisions import Decision
 from penstock.types.errors import PenstockError
 from penstock.types.events import AnyEvent
 from penstock.types.outcomes import Outcome
@@ -25,10 +26,12 @@ def nothing(outcome: Outcome) -> None:
 
 
 class Admission(NamedTuple):
-    """A call that may start: as the policy wants it, and what ends the policy's interest in it."""
+    """A call that may start: as the policy wants it, what ends the policy's interest in it, and what it
+    decided, for whoever asks later; nothing where it had nothing to decide."""
 
     call: Call
     settle: Callable[[Outcome], None] = nothing
+    decisions: tuple[Decision, ...] = ()
 
 
 class FilterStop(Exception):

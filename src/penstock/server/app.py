@@ -20,6 +20,7 @@ from penstock.server import (
     ai_sdk,
     docs,
     durable_streams,
+    explanations,
     gemini,
     generations,
     models,
@@ -72,6 +73,7 @@ def routes() -> list[Route]:
         Route("/v1/streams/{stream}", streams.erase, methods=["DELETE"]),
         Route("/v1/streams/{stream}/events", reads.events, methods=["GET"]),
         Route("/v1/streams/{stream}/entries", streams.entries, methods=["GET"]),
+        Route("/v1/streams/{stream}/explanation", explanations.explanation, methods=["GET"]),
         Route("/v1/streams/{stream}/cancel", streams.cancel, methods=["POST"]),
         Route("/v1/streams/{stream}/links", streams.make_link, methods=["POST"]),
         # Durable Streams: publications, and generations as they are seen there

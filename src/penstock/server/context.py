@@ -16,6 +16,7 @@ from penstock.gateway.counting import Counter
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.presets import Preset
 from penstock.gateway.relay import Relay
+from penstock.server.audience import Audience
 from penstock.server.chats import Chats
 from penstock.server.conversations import Conversations
 from penstock.server.errors import speaks_gemini
@@ -118,6 +119,10 @@ class Books(Protocol):
         """Return sums over all that was settled."""
         ...
 
+    async def costs_of(self, stream: str) -> dict[int, int | None]:
+        """Return what the attempts of a stream cost, in nano-dollars; None where nobody knows the price."""
+        ...
+
 
 class Context:
     """Built once by the assembly; the app's state."""
@@ -167,6 +172,7 @@ class Context:
         self._keys_changed = keys_changed
         self.links = Links(lambda: gateway.store.secret)
         self.renderings = Renderings()
+        self.audience = Audience()
         self.conversations = Conversations()
         self.chats = Chats()
         self.heart = Heart(self.settings.heartbeat)

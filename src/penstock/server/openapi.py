@@ -32,6 +32,7 @@ from penstock.server.operations import (
     Operation,
 )
 from penstock.types import events
+from penstock.types.explanations import Explanation
 from penstock.wire import native
 from penstock.wire.ai_sdk_requests import MAX_ID, PAGE_ROLES, PageBody
 from penstock.wire.anthropic_messages_requests import TURN_ROLES, MessagesBody, TurnBody
@@ -84,6 +85,7 @@ def schemas() -> Json:
         [
             *parts,
             *ASKED,
+            Explanation,
             events.AnyEvent,
             RequestBody,
             MessageBody,

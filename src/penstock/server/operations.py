@@ -15,6 +15,7 @@ from penstock.server import (
     ai_sdk,
     docs,
     durable_streams,
+    explanations,
     gemini,
     generations,
     models,
@@ -653,6 +654,18 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
         takes=("Last-Event-ID", "after", "entry limit", "wait", "token"),
         who="key or link",
         heads=True,
+    ),
+    explanations.explanation: Operation(
+        "Streams",
+        "Explain a stream",
+        {
+            200: _json(
+                "Who, by which rules, where and why, and how long each took.", "Explanation", STREAM_HEADERS
+            )
+        },
+        [FOUND, TOO_LARGE, {"unasked_request": 403}],
+        "For the owner and for administrators. No word of the prompt or of the answer is in it. Of an open "
+        "stream it says what goes on at the moment.",
     ),
     streams.cancel: Operation(
         "Streams",

@@ -270,6 +270,7 @@ class Following:
             manner=self._manner,
         )
         started = False
+        seat = ctx.audience.enter(stream, self._principal, self._format.name, lambda: reader.position)
         try:
             async with Present(down, reader.gone):
                 if self._hold:
@@ -295,6 +296,7 @@ class Following:
             down.cut()
             raise
         finally:
+            ctx.audience.leave(seat)
             ctx.heart.readers.discard(reader)
             left()
         await down.leave()
@@ -347,6 +349,7 @@ class Whole:
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Wait, fold, answer; raises how the stream failed."""
         left = self._ctx.gateway.attach_reader(self._stream, self._principal)
+        seat = self._ctx.audience.enter(self._stream, self._principal, "whole", int)
         try:
             down = downstream(scope, receive, send, self._ctx.settings.send_timeout)
             async with Present(down):
@@ -355,6 +358,7 @@ class Whole:
         except ClientGone:
             return
         finally:
+            self._ctx.audience.leave(seat)
             left()
         await response(scope, receive, send)
 

@@ -325,11 +325,14 @@ class Session:
         channel.stream = stream.id
         channel.credit = envelope.FIRST_CREDIT
         lane = channel.lane = Lane(channel, self._socket, ctx.settings.send_timeout, self._frozen)
+        reader = Reader(stream, ENVELOPE, lane, ctx.renderings, position=position.entries)
+        seat = ctx.audience.enter(stream, self._caller.who, "websocket", lambda: reader.position)
         try:
             cursor = str(Cursor(stream.id, Position(stream.info.epoch, position.entries)))
             self._tell(envelope.Open(channel.rid, stream.id, stream.state, stream.committed, cursor))
-            await Reader(stream, ENVELOPE, lane, ctx.renderings, position=position.entries).run(b"")
+            await reader.run(b"")
         finally:
+            ctx.audience.leave(seat)
             left()
             if channel.lane is lane:
                 channel.lane = None

@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 import msgspec
 
 from penstock.types.calls import AtRest
+from penstock.types.decisions import Admitted
 from penstock.types.errors import PenstockError
 from penstock.types.events import Status
 from penstock.types.usage import Payer
@@ -56,6 +57,8 @@ class StreamInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     followed it was lost. ``retention`` is in seconds from the close, ``format`` the version of the
     event vocabulary. ``at_rest`` is empty where the store has only one manner of keeping.
 
+    ``admitted`` says how its call was let in; None where nobody said.
+
     ``kept`` is what another writer needs to go on with the stream, in whatever form the first one likes;
     mostly nothing. A store gives it back in `Store.open` only, and forgets it with the stream's end.
     """
@@ -80,6 +83,7 @@ class StreamInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     closed_at: float | None = None
     kept: str = ""
     payer: Payer = Payer()
+    admitted: Admitted | None = None
 
 
 class StoreFailure(NamedTuple):

@@ -177,6 +177,7 @@ class Timing(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 class AttemptReport(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One of several attempts. ``code``: why it did not bring the answer to its end; empty when it did.
+    ``reason``: why it was made (`first`, `retry`, `fallback`, `continuation`, `hedge`).
 
     It went on from ``began_ms`` to ``ended_ms``, milliseconds since the call was accepted; ``connect_ms``
     and ``wait_ms`` are as in `Timing`. All are 0 for attempts before a restart. Counts of ``usage`` that
@@ -190,6 +191,7 @@ class AttemptReport(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     connect_ms: float = 0.0
     wait_ms: float = 0.0
     usage: UsageReported | None = None
+    reason: str = ""
 
 
 class Closed(Event, frozen=True, tag="end"):
