@@ -14,7 +14,8 @@ from penstock.cli.options import Json, Key, Url
 from penstock.cli.output import harmless
 from penstock.cli.running import address, run
 from penstock.cli.story import story
-from penstock.client.connection import DEFAULT_URL, Connection, target_of
+from penstock.client.addresses import DEFAULT_URL, target_of
+from penstock.client.connection import Connection
 from penstock.types.explanations import Explanation
 
 WIDTH = 100

@@ -467,6 +467,7 @@ START: Final[Codes] = {
     "idempotency_key_in_use": 422,
     "draining": 503,
     "overloaded": 503,
+    "moderation_unavailable": 503,
     **FOUND,
 }
 EARLIER: Final[Codes] = {"previous_response_not_found": 400, "stream_open": 409}
