@@ -24,6 +24,7 @@ from penstock.config import (
     TargetConfig,
     TimersConfig,
     check,
+    tls_settings,
 )
 from penstock.gateway.balance import Balance
 from penstock.gateway.counting import Counter
@@ -59,6 +60,7 @@ from penstock.server.context import Context, RouteSettings, ServerSettings
 from penstock.server.files import read_pages
 from penstock.server.guard import Guard, GuardSettings, is_loopback, normal_origin
 from penstock.server.http import HttpSettings
+from penstock.server.proxies import parse_network
 from penstock.server.serving import ServingSettings
 from penstock.streams.embedded import EmbeddedSettings, EmbeddedStore
 from penstock.streams.folder import Durability
@@ -159,6 +161,7 @@ def assemble(
             max_rids=config.listen.max_rids,
             max_append_bytes=config.publications.max_append_bytes,
             long_poll=config.publications.long_poll,
+            trusted_proxies=tuple(map(parse_network, config.listen.trusted_proxies)),
             routes={name: _route(config, name) for name in config.routes.__struct_fields__},
         ),
         default_model=routing.default_model,
@@ -173,7 +176,9 @@ def assemble(
         minter=tokens,
         keys_changed=ring.refresh,
     )
-    return System(build_app(context, origins=config.listen.allowed_origins), context, gateway)
+    listen = config.listen
+    app = build_app(context, origins=listen.allowed_origins, credentials=listen.allow_credentials)
+    return System(app, context, gateway)
 
 
 def serving(config: Config) -> ServingSettings:
@@ -185,7 +190,8 @@ def serving(config: Config) -> ServingSettings:
         ping=listen.ping,
         send_timeout=listen.send_timeout,
     )
-    return ServingSettings(host=listen.host, port=listen.port, drain=listen.drain, http=http)
+    tls = tls_settings(listen.tls) if listen.tls is not None else None
+    return ServingSettings(host=listen.host, port=listen.port, drain=listen.drain, http=http, tls=tls)
 
 
 def _route(config: Config, name: str) -> RouteSettings:

@@ -25,7 +25,10 @@ from penstock.providers.http import parse_base_url
 from penstock.providers.keys import MAX_KEYS
 from penstock.providers.kinds import KINDS, url_variable
 from penstock.providers.ollama_host import find_address
+from penstock.server.encryption import BadTls, TlsSettings, load
 from penstock.server.guard import is_loopback, is_origin
+from penstock.server.origins import EVERY, compile_origins
+from penstock.server.proxies import parse_network
 from penstock.types.calls import on_disconnect
 from penstock.types.errors import ClientError, GatewayError
 from penstock.types.keys import NAME
@@ -62,6 +65,15 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of all parts: an unknown name is an error, not a silent default."""
 
 
+class TlsConfig(Settings, frozen=True):
+    """Encryption of our own (`penstock.server.encryption.TlsSettings`)."""
+
+    certificate: str
+    key: str
+    minimum: Literal["1.2", "1.3"] = "1.2"
+    client_ca: str = ""
+
+
 class Listen(Settings, frozen=True):
     """Where clients come in. ``drain``: seconds that open streams get when the server is stopped.
 
@@ -72,6 +84,9 @@ class Listen(Settings, frozen=True):
     port: int = 8080
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
+    allow_credentials: bool = False
+    trusted_proxies: tuple[str, ...] = ()
+    tls: TlsConfig | None = None
     drain: float = 20.0
     max_body_bytes: int = 32 << 20
     max_connections: int = 20_000
@@ -667,6 +682,18 @@ def _problems(config: Config) -> Iterator[Problem]:
     for name in ("heartbeat", "ping"):
         if not getattr(config.listen, name) > 0:
             yield Problem(f"listen.{name}", "write a number of seconds above 0")
+    yield from _bad_pages(config)
+    for number, network in enumerate(config.listen.trusted_proxies):
+        try:
+            parse_network(network)
+        except ValueError:
+            what = "write an address, as 127.0.0.1, or a network, as 10.0.0.0/8"
+            yield Problem(f"listen.trusted_proxies[{number}]", what)
+    if config.listen.tls is not None:
+        try:
+            load(tls_settings(config.listen.tls))
+        except BadTls as bad:
+            yield Problem(f"listen.tls.{bad.part}", bad.what)
     publications = config.publications
     if not 1 <= publications.max_append_bytes <= 64 << 20:
         yield Problem("publications.max_append_bytes", "write a number of bytes, 1 to 64 MiB")
@@ -776,6 +803,26 @@ def _problems(config: Config) -> Iterator[Problem]:
                 yield Problem(f"{at}[{number}].model", what)
     if config.default_model and "*" in config.default_model:
         yield Problem("default_model", "name one model")
+
+
+def tls_settings(said: TlsConfig) -> TlsSettings:
+    """Return what the server takes."""
+    return TlsSettings(**msgspec.structs.asdict(said))
+
+
+def _bad_pages(config: Config) -> Iterator[Problem]:
+    listen = config.listen
+    for number, origin in enumerate(listen.allowed_origins):
+        where = f"listen.allowed_origins[{number}]"
+        try:
+            compile_origins([origin])
+        except ValueError as error:
+            yield Problem(where, str(error))
+        if origin == EVERY and config.anonymous is not False and not config.has_keys:
+            what = "without keys every page on the internet could spend through this gateway: name origins"
+            yield Problem(where, what)
+        if origin == EVERY and listen.allow_credentials:
+            yield Problem(where, "with allow_credentials name origins: every page may not have cookies sent")
 
 
 def _bad_keys(config: Config) -> Iterator[Problem]:

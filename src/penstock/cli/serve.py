@@ -152,7 +152,7 @@ async def run_gateway(config: Config, system: System) -> None:
 def _greet(config: Config, port: int) -> None:
     host = config.listen.host
     shown = "localhost" if host in ("127.0.0.1", "::1", "localhost") else host
-    base = f"http://{shown}:{port}"
+    base = f"{'http' if config.listen.tls is None else 'https'}://{shown}:{port}"
     if config.store.kind == "memory":
         kept = "in memory (gone when the process ends)"
     else:

@@ -27,19 +27,22 @@ from penstock.server import (
     ollama,
     openai_responses,
     presets,
+    proxies,
+    quotas,
     reads,
     relay,
     sessions,
     streams,
     ui,
 )
+from penstock.server.compression import Compression
 from penstock.server.context import RECONNECT_QUERIES, Context, new_request_id
 from penstock.server.downstream import ClientGone, Cut, Headers, break_off
 from penstock.server.errors import error_response, speaks_anthropic
-from penstock.server.guard import normal_origin
 from penstock.server.http import EXTENSION, Connection
 from penstock.server.openapi import describe
 from penstock.server.operations import Json
+from penstock.server.origins import compile_origins
 from penstock.server.quotas import quota_headers
 from penstock.server.reads import EXPOSED
 from penstock.server.responses import DEFERRED
@@ -144,12 +147,16 @@ def routes() -> list[Route]:
     ]
 
 
+PREFLIGHT_TTL: Final = 7200
+"""Seconds that a browser remembers what it may do here; none remembers longer."""
+
 SOCKETS: Final = {"/v1/ws": sessions.connect}
 """The same for WebSockets."""
 
 
-def build_app(context: Context, *, origins: tuple[str, ...] = ()) -> ASGIApp:
-    """Return the application. ``origins``: whose pages may call it from elsewhere (CORS)."""
+def build_app(context: Context, *, origins: tuple[str, ...] = (), credentials: bool = False) -> ASGIApp:
+    """Return the application. ``origins``: whose pages may call it from elsewhere (CORS), ``credentials``:
+    with their cookies."""
     table = routes()
     # Not `Starlette`: it answers what nobody foresaw in its own way, before `Outermost` can.
     app: ASGIApp = ExceptionMiddleware(
@@ -158,10 +165,13 @@ def build_app(context: Context, *, origins: tuple[str, ...] = ()) -> ASGIApp:
     if origins:
         app = CORSMiddleware(
             app,
-            allow_origins=[normal_origin(origin) for origin in origins],
+            allow_origin_regex=f"(?i:{compile_origins(origins).pattern})",
+            allow_credentials=credentials,
+            allow_private_network=True,
             allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
             allow_headers=["*"],
-            expose_headers=[*EXPOSED.split(", "), *durable_streams.EXPOSED],
+            expose_headers=[*EXPOSED.split(", "), *durable_streams.EXPOSED, *quotas.EXPOSED, "request-id"],
+            max_age=PREFLIGHT_TTL,
         )
     return Outermost(app, context, cache(lambda keys: describe(table, keys=keys)))
 
@@ -174,10 +184,13 @@ class Outermost:
         key is wanted."""
         self.state = State({"context": context, "describe": describe})
         self._app = app
+        self._compression = Compression()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve; an exception nobody foresaw is logged, and answered if the head is not out yet."""
         scope["app"] = self
+        if trusted := self.state.context.settings.trusted_proxies:
+            proxies.apply(scope, trusted)
         if scope["type"] == "websocket":
             await self.state.context.identify(scope)
             if (serve := SOCKETS.get(scope["path"].removeprefix(scope.get("root_path", "")))) is not None:
@@ -186,6 +199,7 @@ class Outermost:
                 await refuse(_nothing_at(scope["path"]), scope, receive, send)
             return
         started = False
+        send = self._compression.around(scope, send)
         ctx: Context = self.state.context
         root = quote(scope.get("root_path", ""))
         anthropic = speaks_anthropic(scope)

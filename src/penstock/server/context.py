@@ -23,6 +23,7 @@ from penstock.server.errors import speaks_gemini
 from penstock.server.files import File
 from penstock.server.guard import Guard
 from penstock.server.links import Links
+from penstock.server.proxies import Network
 from penstock.server.renderings import Renderings
 from penstock.server.responses import Heart
 from penstock.types.allowances import Allowance
@@ -82,6 +83,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     max_append_bytes: int = 8 << 20
     long_poll: float = 20.0
     routes: Mapping[str, RouteSettings] = {}
+    trusted_proxies: tuple[Network, ...] = ()
 
 
 class Desk(Protocol):

@@ -13,6 +13,7 @@ from typing import Final, Protocol, TypeAlias
 
 import msgspec
 
+from penstock.server.origins import compile_origins
 from penstock.types.errors import ClientError, PenstockError
 from penstock.types.principals import ANONYMOUS, Principal, Whence
 
@@ -87,7 +88,7 @@ class Guard:
         self._identities = identities
         self._anonymous = settings.anonymous
         self._hosts = LOCAL_NAMES | {host.lower() for host in settings.hosts}
-        self._origins = frozenset(map(normal_origin, settings.origins))
+        self._origins = compile_origins(settings.origins)
 
     @property
     def wants_key(self) -> bool:
@@ -207,7 +208,7 @@ class Guard:
                 raise _cross_site()
 
     def _is_ours(self, origin: str, headers: Mapping[str, str]) -> bool:
-        if normal_origin(origin) in self._origins:
+        if self._origins.fullmatch(normal_origin(origin)):
             return True
         host = headers.get("host", "").lower()
         return bool(host) and origin.lower().partition("://")[2] == host

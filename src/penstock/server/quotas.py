@@ -2,9 +2,21 @@
 
 import math
 from datetime import UTC, datetime
+from typing import Final
 
 from penstock.server.downstream import Headers
 from penstock.types.allowances import Allowance
+
+EXPOSED: Final = tuple(
+    f"{prefix}{first}-{second}"
+    for prefix, firsts, seconds in (
+        ("x-ratelimit-", ("limit", "remaining", "reset"), ("requests", "tokens")),
+        ("anthropic-ratelimit-", ("requests", "tokens"), ("limit", "remaining", "reset")),
+    )
+    for first in firsts
+    for second in seconds
+)
+"""Their names, for pages that may read them."""
 
 
 def quota_headers(allowance: Allowance, now: float, *, anthropic: bool) -> Headers:

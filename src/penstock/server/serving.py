@@ -21,6 +21,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from penstock.gateway.gateway import Gateway
+from penstock.server.encryption import HANDSHAKE_TIMEOUT, Certificate, TlsSettings
 from penstock.server.http import HttpProtocol, HttpSettings, protocol_class, tune
 from penstock.server.responses import Heart
 from penstock.server.sockets import FIRST_MESSAGE
@@ -41,6 +42,7 @@ class ServingSettings(msgspec.Struct, frozen=True):
     drain: float = 20.0
     drain_on_interrupt: float = 1.0
     http: HttpSettings = HttpSettings()
+    tls: TlsSettings | None = None
 
 
 def listen(settings: ServingSettings) -> list[socket.socket]:
@@ -140,13 +142,21 @@ class Server:
             made: HttpProtocol = protocol(config=self._config, server_state=self._state, app_state={})  # type: ignore[assignment, call-arg]
             return made
 
-        servers = [await loop.create_server(connection, sock=sock, backlog=BACKLOG) for sock in self._sockets]
+        certificate = None
+        if self._settings.tls is not None:
+            certificate = await asyncio.to_thread(Certificate, self._settings.tls)
+        options: dict[str, Any] = {"backlog": BACKLOG}
+        if certificate is not None:
+            options |= {"ssl": certificate.context, "ssl_handshake_timeout": HANDSHAKE_TIMEOUT}
+        servers = [await loop.create_server(connection, sock=sock, **options) for sock in self._sockets]
         if signals:
             loop.add_signal_handler(signal.SIGTERM, self.stop)
             loop.add_signal_handler(signal.SIGINT, self.stop, self._settings.drain_on_interrupt)
         try:
             async with asyncio.TaskGroup() as group:
                 helpers = [group.create_task(self._heart.run()), group.create_task(self._tick())]
+                if certificate is not None:
+                    helpers.append(group.create_task(certificate.watch()))
                 if ready is not None:
                     ready()
                 await self._stop.wait()

@@ -1,0 +1,123 @@
+"""Our own end of TLS: certificates from files, taken anew when the files change.
+
+A renewed certificate is for new connections; those that are open keep theirs. Files that do not go together
+(a renewal writes one after the other) leave everything as it is, and are looked at again.
+"""
+
+import asyncio
+import ssl
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+import structlog
+
+log = structlog.get_logger(__name__)
+
+INTERVAL: Final = 5.0
+"""Seconds between two looks at the files."""
+
+HANDSHAKE_TIMEOUT: Final = 10.0
+
+
+class TlsSettings(msgspec.Struct, frozen=True):
+    """Paths of PEM files. ``client_ca``: clients need a certificate that one of these has signed."""
+
+    certificate: str
+    key: str
+    minimum: Literal["1.2", "1.3"] = "1.2"
+    client_ca: str = ""
+
+
+class BadTls(ValueError):
+    """Files that cannot be used: which setting, and what is wrong."""
+
+    def __init__(self, part: str, what: str) -> None:
+        """``part`` is the setting's name."""
+        super().__init__(f"{part}: {what}")
+        self.part = part
+        self.what = what
+
+
+def load(settings: TlsSettings) -> ssl.SSLContext:
+    """Return a context. Reads files. Raises `BadTls`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}[settings.minimum]
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    refill(context, settings)
+    return context
+
+
+def refill(context: ssl.SSLContext, settings: TlsSettings) -> None:
+    """Have ``context`` use what the files say now. Raises `BadTls`, and then nothing may have changed."""
+    for part in ("certificate", "key", "client_ca"):
+        path = getattr(settings, part)
+        if path or part != "client_ca":
+            try:
+                Path(path).open("rb").close()
+            except OSError as error:
+                raise BadTls(part, f"{path} cannot be read: {error.strerror}") from None
+    try:
+        context.load_cert_chain(settings.certificate, settings.key, password=_no_password)
+    except _Encrypted:
+        raise BadTls("key", f"{settings.key} has a password: store it without one") from None
+    except ssl.SSLError as error:
+        if "MISMATCH" in (error.reason or ""):
+            raise BadTls("key", f"{settings.key} is not the key of {settings.certificate}") from None
+        raise BadTls("certificate", "certificate and key have to be PEM files") from None
+    if settings.client_ca:
+        try:
+            context.load_verify_locations(settings.client_ca)
+        except ssl.SSLError:
+            raise BadTls("client_ca", f"{settings.client_ca} is no PEM file with certificates") from None
+        context.verify_mode = ssl.CERT_REQUIRED
+
+
+class _Encrypted(Exception):
+    """The key has a password, for which OpenSSL would ask on a terminal."""
+
+
+def _no_password() -> str:
+    raise _Encrypted
+
+
+class Certificate:
+    """The context of a server's sockets, kept up to date."""
+
+    def __init__(self, settings: TlsSettings) -> None:
+        """Reads the files: make it before the loop runs. Raises `BadTls`."""
+        self._settings = settings
+        self._seen = self._look()
+        self.context = load(settings)
+
+    async def watch(self) -> None:
+        """Look after the files until cancelled."""
+        while True:
+            await asyncio.sleep(INTERVAL)
+            await asyncio.to_thread(self.reload)
+
+    def reload(self) -> bool:
+        """Take the files anew if they were changed; say whether they were taken."""
+        seen = self._look()
+        if seen == self._seen:
+            return False
+        try:
+            load(self._settings)  # whole, or the half of it would be in use
+            refill(self.context, self._settings)
+        except BadTls as bad:
+            log.error("certificate_not_reloaded", setting=bad.part, reason=bad.what)
+            return False
+        self._seen = seen
+        log.info("certificate_reloaded")
+        return True
+
+    def _look(self) -> tuple[tuple[int, int, int], ...]:
+        found = []
+        for path in (self._settings.certificate, self._settings.key, self._settings.client_ca):
+            try:
+                stat = Path(path).stat()
+                found.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
+            except OSError:
+                found.append((0, 0, 0))
+        return tuple(found)
