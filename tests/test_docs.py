@@ -187,6 +187,7 @@ def test_every_setting_is_documented_under_its_part():
         "publications": config.PublicationsConfig,
         "filters": config.FilterConfig,
         "moderators": config.ModeratorConfig,
+        "telemetry": config.MetricsConfig,
     }
     within = {"filters": config.RuleConfig}
     assert parts.keys() == kinds.keys()

@@ -68,6 +68,8 @@ from penstock.streams.memory import MemorySettings, MemoryStore
 from penstock.streams.split import SplitStore
 from penstock.streams.store import Store
 from penstock.telemetry.observers import Observers
+from penstock.telemetry_assembly import exposition, measuring
+from penstock.types.buckets import Buckets
 from penstock.types.calls import on_disconnect
 from penstock.types.errors import ClientError
 from penstock.types.keys import KeyRecord, hash_key
@@ -75,6 +77,7 @@ from penstock.types.principals import Grant
 from penstock.types.signals import Observer
 from penstock.types.timers import THINKING, USUAL, Timers
 from penstock.types.usage import USD
+from penstock.upstream.pool import Pool
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -104,13 +107,14 @@ def assemble(
     that the configuration has. Raises `BadConfig`."""
     if problems := check(config):
         raise BadConfig(problems)
+    pools: dict[str, Pool] = {}
     providers = {
-        name: build_provider(name, config.kind(name), made, environ)
+        name: build_provider(name, config.kind(name), made, environ, pools)
         for name, made in config.providers.items()
     }
     if config.demo:
         providers.setdefault(DEMO, ScriptedProvider())
-    found = _find_ollama(config, environ)
+    found = _find_ollama(config, environ, pools)
     routing = _routing(config, providers, found)
     providers |= found
     settings = GatewaySettings(
@@ -132,12 +136,13 @@ def assemble(
     ring = KeyRing(_keys(config), desk, clock=time.monotonic, wall=time.time)
     prices = _prices(config)
     accounting = Accounting(prices, budgets, ledger, lambda model: _first_target(routing, model))
-    watching = [*observers]
+    measures = measuring(config, routing.rule)
+    watching: list[Observer] = [*observers, *([measures.metrics] if measures else [])]
     observe = Observers(watching, prices.cost) if watching else None
     books, filters = _filters(config, observe)
     moderators = _moderators(config)
     gateway = Gateway(
-        _store(config),
+        _store(config, measures.commits if measures else None),
         providers,
         routing,
         settings,
@@ -145,7 +150,7 @@ def assemble(
         # Moderators cost time and money, so who is over a limit does not get to them.
         policy=Chain([Access(time.time), *filters, limits, *moderators, accounting]),
         review=lambda call: next(filter(None, (one.review(call) for one in moderators)), None),
-        companions=(ledger, ring, *books, *moderators),
+        companions=(ledger, ring, *books, *moderators, *([measures.lag] if measures else [])),
         on_orphan=accounting.settle_orphan,
         observe=observe,
     )
@@ -175,7 +180,10 @@ def assemble(
         allowance=limits.allowance,
         minter=tokens,
         keys_changed=ring.refresh,
+        metrics_access=config.telemetry.metrics.access,
     )
+    if measures is not None:
+        context.metrics = exposition(measures, gateway, context, limits, pools, config).render
     listen = config.listen
     app = build_app(context, origins=listen.allowed_origins, credentials=listen.allow_credentials)
     return System(app, context, gateway)
@@ -220,7 +228,9 @@ def _publications(config: Config) -> PublicationSettings:
     )
 
 
-def _find_ollama(config: Config, environ: Mapping[str, str]) -> Mapping[str, Provider]:
+def _find_ollama(
+    config: Config, environ: Mapping[str, str], pools: dict[str, Pool]
+) -> Mapping[str, Provider]:
     """Return the Ollama that may run on this machine, now or later, unless the configuration has it."""
     try:
         address = find_address(environ.get("OLLAMA_HOST", ""))
@@ -233,7 +243,7 @@ def _find_ollama(config: Config, environ: Mapping[str, str]) -> Mapping[str, Pro
         return {}
     if any(_place(p.base_url) == place for p in known if p.base_url):
         return {}
-    return {OLLAMA: build_provider(OLLAMA, "ollama", ProviderConfig(base_url=address), environ)}
+    return {OLLAMA: build_provider(OLLAMA, "ollama", ProviderConfig(base_url=address), environ, pools)}
 
 
 def _place(url: str) -> tuple[str, int]:
@@ -455,7 +465,7 @@ def _first_target(routing: Routing, model: str) -> tuple[str, str] | None:
     return target.provider, target.model
 
 
-def _store(config: Config) -> Store:
+def _store(config: Config, commits: Buckets | None) -> Store:
     store = config.store
     memory = MemorySettings(
         max_streams=store.max_streams, max_bytes=min(store.max_bytes, store.max_memory_bytes)
@@ -470,6 +480,7 @@ def _store(config: Config) -> Store:
     disk = EmbeddedStore(
         Path(store.path),
         EmbeddedSettings(durability=durability, max_streams=store.max_streams, max_bytes=store.max_bytes),
+        commits=commits,
     )
     return SplitStore(disk, MemoryStore(memory))  # a client may want its stream kept in memory alone
 

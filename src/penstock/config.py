@@ -418,6 +418,20 @@ class BudgetConfig(Settings, frozen=True):
     period: Literal["day", "week", "month", "ever"] = "month"
 
 
+class MetricsConfig(Settings, frozen=True):
+    """What Prometheus may scrape, and who. ``by_key``: use is counted by the keys of the configuration."""
+
+    enabled: bool = True
+    access: Literal["admin", "loopback", "open"] = "admin"
+    by_key: bool = False
+
+
+class TelemetryConfig(Settings, frozen=True):
+    """What operators see."""
+
+    metrics: MetricsConfig = MetricsConfig()
+
+
 class Config(Settings, frozen=True):
     """Everything. ``keys``: API keys of clients by the name of their principal, in plain or `sha256:…`."""
 
@@ -444,6 +458,7 @@ class Config(Settings, frozen=True):
     budgets: list[BudgetConfig] = []
     filters: dict[str, FilterConfig] = {}
     moderators: dict[str, ModeratorConfig] = {}
+    telemetry: TelemetryConfig = TelemetryConfig()
 
     def key(self, name: str) -> KeyConfig:
         """Return what is said of a key, however short it was written."""

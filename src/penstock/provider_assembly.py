@@ -27,22 +27,30 @@ from penstock.wire.ollama import Preferences
 from penstock.wire.openai_chat_quirks import NO_QUIRKS
 
 
-def build_provider(name: str, kind: str, config: ProviderConfig, environ: Mapping[str, str]) -> Provider:
-    """Return the provider ``name`` of ``kind``. Raises `BadConfig`."""
+def build_provider(
+    name: str,
+    kind: str,
+    config: ProviderConfig,
+    environ: Mapping[str, str],
+    pools: dict[str, Pool] | None = None,
+) -> Provider:
+    """Return the provider ``name`` of ``kind``; leave its connections in ``pools``. Raises `BadConfig`."""
     if kind == "scripted":
         return ScriptedProvider(speed=config.speed)
     try:
         key = read_secret(config.api_key_file) if config.api_key_file else config.api_key
         url = config.base_url or KINDS[kind].base_url
         made = msgspec.structs.replace(config, base_url=url, api_key=key)
-        return _reached(name, kind, made, environ)
+        return _reached(name, kind, made, environ, {} if pools is None else pools)
     except (OSError, ValueError) as error:
         raise BadConfig([Problem(f"providers.{name}", str(error))]) from None
 
 
-def _reached(name: str, kind: str, config: ProviderConfig, environ: Mapping[str, str]) -> Provider:
+def _reached(
+    name: str, kind: str, config: ProviderConfig, environ: Mapping[str, str], pools: dict[str, Pool]
+) -> Provider:
     """Return a provider behind HTTP. Raises `ValueError` with a sentence for whoever configured it."""
-    pool = Pool(
+    pool = pools[name] = Pool(
         PoolSettings(
             ca_file=config.ca_file,
             connect_timeout=config.connect_timeout,

@@ -131,13 +131,13 @@ class Routing(msgspec.Struct, frozen=True):
 
     def resumes(self, model: str) -> bool:
         """Say whether an answer of ``model`` that was left open by a restart is gone on with."""
-        return self._rule(model) in self.resumed
+        return self.rule(model) in self.resumed
 
     def veils(self, model: str) -> bool:
         """Say whether clients see ``model``, which they asked for, and not who answers."""
-        return self._rule(model) in self.veiled
+        return self.rule(model) in self.veiled
 
-    def _rule(self, model: str) -> str:
+    def rule(self, model: str) -> str:
         """Return the configured name or pattern that takes ``model``; empty if none does."""
         if model in self.models:
             return model

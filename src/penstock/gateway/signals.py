@@ -27,7 +27,7 @@ from penstock.types.signals import (
 class Signals:
     """See the module's head."""
 
-    __slots__ = ("_began", "_clock", "_gaps", "_observe", "_subject")
+    __slots__ = ("_began", "_clock", "_gaps", "_observe", "_shown", "_subject")
 
     def __init__(
         self,
@@ -42,6 +42,7 @@ class Signals:
         self._gaps = gaps
         self._clock = clock
         self._began: dict[Use, AttemptBegan] = {}
+        self._shown = False
 
     def __repr__(self) -> str:
         """Say of which stream."""
@@ -55,11 +56,13 @@ class Signals:
         self._observe(signal)
 
     def led(self, use: Use | None, timing: Timing) -> Buckets | None:
-        """An attempt has the first output; return where the gaps after it are counted."""
+        """An attempt has its first output, which once is the answer's; return where gaps are counted now."""
         began = self._began.get(use) if use is not None else None
         if began is None:
             return None
-        self._observe(FirstOutput(self._subject, began.number, began.target, timing))
+        if not self._shown:
+            self._shown = True
+            self._observe(FirstOutput(self._subject, began.number, began.target, timing))
         return self._gaps(began.target)
 
     def ended(self, use: Use, tally: Tally, code: str = "") -> None:

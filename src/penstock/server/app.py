@@ -23,6 +23,7 @@ from penstock.server import (
     explanations,
     gemini,
     generations,
+    metrics,
     models,
     ollama,
     openai_responses,
@@ -67,6 +68,7 @@ def routes() -> list[Route]:
         Route("/docs", docs.viewer, methods=["GET"]),
         Route("/healthz", models.healthz, methods=["GET"]),
         Route("/readyz", models.readyz, methods=["GET"]),
+        Route("/metrics", metrics.metrics, methods=["GET"]),
         # simple and native
         Route("/stream", generations.simple_stream, methods=["GET"]),
         Route("/v1/streams", generations.create_stream, methods=["POST"]),

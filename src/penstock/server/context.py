@@ -5,7 +5,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import msgspec
 from starlette.datastructures import Headers, QueryParams
@@ -45,6 +45,10 @@ FOUND: Final = "penstock.found"
 
 ADMITTED: Final = "penstock.admitted"
 """Where in the scope it stands who was admitted."""
+
+
+MetricsAccess: TypeAlias = Literal["admin", "loopback", "open"]
+"""Who may read the metrics: administrators; whoever is on this machine; everybody."""
 
 
 class RouteSettings(msgspec.Struct, frozen=True):
@@ -146,13 +150,14 @@ class Context:
         purses: Callable[[], list[Purse]] = list,
         allowance: Callable[[Principal], Allowance | None] | None = None,
         keys_changed: Callable[[], Awaitable[None]] | None = None,
+        metrics_access: MetricsAccess = "admin",
         wall: Callable[[], float] = time.time,
     ) -> None:
         """Hold the parts. ``default_model`` is for ``GET /stream`` without one; ``pages``: see `files`.
 
         ``books`` keep usage, ``purses`` gives the budgets as they stand; ``allowance`` is what somebody may
         still use; ``desk`` keeps keys, ``minter`` makes tokens for pages, ``keys_changed`` is told when there
-        are other keys; ``wall`` is Unix time.
+        are other keys; ``metrics_access`` says who may read the metrics; ``wall`` is Unix time.
         """
         self.gateway = gateway
         self.guard = guard
@@ -172,6 +177,9 @@ class Context:
         self.minter = minter
         self.wall = wall
         self._keys_changed = keys_changed
+        self.metrics: Callable[[str], Awaitable[tuple[bytes, str]]] | None = None
+        """Gives the metrics and their content type, for a request's ``Accept``; None where there are none."""
+        self.metrics_access: MetricsAccess = metrics_access
         self.links = Links(lambda: gateway.store.secret)
         self.renderings = Renderings()
         self.audience = Audience()

@@ -18,6 +18,7 @@ from penstock.server import (
     explanations,
     gemini,
     generations,
+    metrics,
     models,
     ollama,
     openai_responses,
@@ -1251,6 +1252,18 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
         "Does it take calls?",
         {200: _json("It does.", "Ready"), 503: _json("It does not, or cannot store them.", "Unready")},
         who="anybody",
+    ),
+    metrics.metrics: Operation(
+        "Server",
+        "Metrics, for Prometheus",
+        {
+            200: Gives(
+                "All figures of this process, in Prometheus' text format, or as OpenMetrics if asked for.",
+                {"text/plain": "Text", "application/openmetrics-text": "Text"},
+            )
+        },
+        [FILES, NOWHERE],
+        text="For administrators, unless `telemetry.metrics.access` says otherwise.",
     ),
     ui.page: Operation(
         "Server", "The chat page", _file("HTML.", "text/html"), takes=("If-None-Match",), who="anybody"

@@ -115,6 +115,11 @@ class Reader:
         """Say which stream, and how far."""
         return f"<Reader {self._stream.id} {self.position}/{self._stream.committed}>"
 
+    @property
+    def lag(self) -> int:
+        """How many entries it is behind."""
+        return max(0, self._stream.committed - self.position)
+
     async def run(self, opening: bytes) -> None:
         """Write ``opening`` and everything after the reader's position; return after the end.
 

@@ -34,6 +34,7 @@ from penstock.streams.folder import DISK_FULL, Reserve, failure_reason
 from penstock.streams.journal import JournalWriter
 from penstock.streams.log import StreamLog
 from penstock.streams.store import TERMINAL, OnCommit, StoreFailure
+from penstock.types.buckets import Buckets
 from penstock.types.errors import StorageError
 
 logger = structlog.get_logger(__name__)
@@ -109,11 +110,12 @@ class Committer:
         clock: Callable[[], float],
         wall: Callable[[], float],
         always: bool = True,
+        commits: Buckets | None = None,
     ) -> None:
         """``call`` runs what may block in the store's thread; ``syncs`` the syncs, None for no syncs.
 
         ``always``: every batch is synced, and not only one with something of a stream that wants it.
-        ``clock`` is monotonic, ``wall`` Unix time, in seconds.
+        ``clock`` is monotonic, ``wall`` Unix time, in seconds. ``commits``: where their times are counted.
         """
         self.state: State = "healthy"
         self.uncommitted = 0
@@ -128,6 +130,7 @@ class Committer:
         self._call = call
         self._syncs = syncs
         self._always = always
+        self._commits = commits
         self._loop = asyncio.get_running_loop()
         self._sealing: Sealing
         self._logs: list[StreamLog] = []
@@ -323,6 +326,8 @@ class Committer:
         elif self.state == "down":
             self._look_up()
         self.last_duration = self._clock() - began
+        if self._commits is not None:
+            self._commits.add(self.last_duration)
         for control in controls:
             control.done(file, None)
         return notices

@@ -36,6 +36,7 @@ from penstock.streams.recovery import Recovered
 from penstock.streams.sealer import Sealer
 from penstock.streams.store import Catalogue, Journal, KeyTaken, OnCommit, Record, StreamInfo
 from penstock.streams.sweeper import Sweeper, SweepSettings
+from penstock.types.buckets import Buckets
 from penstock.types.errors import StorageError
 
 MAX_ID_BYTES: Final = 255
@@ -91,8 +92,10 @@ class EmbeddedStore:
         *,
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
+        commits: Buckets | None = None,
     ) -> None:
-        """``wall`` is Unix time, ``clock`` monotonic, both in seconds. Touches nothing before `open`."""
+        """``wall`` is Unix time, ``clock`` monotonic, both in seconds; ``commits`` is where their times are
+        counted. Touches nothing before `open`."""
         self.journal: Journal = self
         self.catalogue: Catalogue = self
         self.epoch = 0
@@ -100,6 +103,7 @@ class EmbeddedStore:
         self._settings = settings or EmbeddedSettings()
         self._wall = wall
         self._clock = clock
+        self._commits = commits
         self._folder = Folder(Path(path))
         self._is_open = False
         self._live: dict[str, StreamLog] = {}
@@ -188,6 +192,7 @@ class EmbeddedStore:
             clock=self._clock,
             wall=self._wall,
             always=settings.durability == "host",
+            commits=self._commits,
         )
         self._sealer = Sealer(
             self._db,

@@ -1,0 +1,190 @@
+"""The telemetry part of the composition root: who observes, and where scraped figures are read.
+
+What has a current value is read here, at each scrape, from the parts that have it: the gateway, the store,
+the connections, the readers. Nobody keeps it twice.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import NamedTuple
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+
+import penstock
+from penstock.config import Config
+from penstock.gateway.gateway import Gateway
+from penstock.policies.limits import Limits
+from penstock.server.context import Context
+from penstock.streams.embedded import EmbeddedStore
+from penstock.streams.memory import MemoryStore
+from penstock.streams.split import SplitStore
+from penstock.streams.store import Store
+from penstock.telemetry.exposition import Exposition
+from penstock.telemetry.lag import LoopLag
+from penstock.telemetry.metrics import Metrics
+from penstock.telemetry.series import histogram
+from penstock.types.buckets import COMMIT_BOUNDS, Buckets
+from penstock.upstream.pool import Pool
+
+BREAKER = {"closed": 0, "half_open": 1, "open": 2}
+
+
+class Measuring(NamedTuple):
+    """The parts that measure, where metrics are wanted."""
+
+    metrics: Metrics
+    lag: LoopLag
+    commits: Buckets
+
+
+def measuring(config: Config, model_of: Callable[[str], str]) -> Measuring | None:
+    """Return what measures; None where that is switched off."""
+    said = config.telemetry.metrics
+    if not said.enabled:
+        return None
+    keys = [*config.keys] if said.by_key else None
+    return Measuring(Metrics(model_of, keys=keys), LoopLag(time.monotonic), Buckets(COMMIT_BOUNDS))
+
+
+def exposition(
+    parts: Measuring,
+    gateway: Gateway,
+    context: Context,
+    limits: Limits,
+    pools: Mapping[str, Pool],
+    config: Config,
+) -> Exposition:
+    """Return what answers a scrape."""
+    return Exposition(
+        parts.metrics.families,
+        lambda: of_gateway(gateway, limits),
+        lambda: of_readers(context),
+        lambda: of_pools(pools),
+        lambda: of_store(gateway.store),
+        lambda: of_process(parts),
+        slow=() if config.store.kind == "memory" else (lambda: of_disk(config.store.path),),
+    )
+
+
+def of_gateway(gateway: Gateway, limits: Limits) -> Iterator[Metric]:
+    """Yield what the gateway and its targets are at."""
+    yield histogram(
+        "penstock_gap_seconds",
+        "Time between pieces of answers with output in them.",
+        ("target",),
+        (((target,), buckets) for target, buckets in gateway.gaps.items()),
+    )
+    state = GaugeMetricFamily(
+        "penstock_breaker_state", "Of a target: 0 closed, 1 half open, 2 open.", labels=["target"]
+    )
+    running = GaugeMetricFamily(
+        "penstock_target_running", "Attempts going on at a target.", labels=["target"]
+    )
+    for name, target in gateway.health.statistics().items():
+        state.add_metric([name], BREAKER[target.state])
+        running.add_metric([name], target.running)
+    yield state
+    yield running
+    yield GaugeMetricFamily("penstock_queue_waiting", "Calls that wait to be let in.", limits.waiting)
+    yield GaugeMetricFamily(
+        "penstock_ready", "Whether new calls are taken and can be stored.", float(not gateway.unready)
+    )
+
+
+def of_readers(context: Context) -> Iterator[Metric]:
+    """Yield how far readers are behind."""
+    lags = [reader.lag for reader in context.heart.readers]
+    yield GaugeMetricFamily(
+        "penstock_reader_lag_entries", "Entries that readers are behind, in all.", sum(lags)
+    )
+    yield GaugeMetricFamily(
+        "penstock_reader_lag_entries_max",
+        "Entries that the last of the readers is behind.",
+        max(lags, default=0),
+    )
+    yield GaugeMetricFamily(
+        "penstock_readers_behind", "Readers that are behind.", sum(lag > 0 for lag in lags)
+    )
+
+
+def of_pools(pools: Mapping[str, Pool]) -> Iterator[Metric]:
+    """Yield what connections there are."""
+    now = GaugeMetricFamily(
+        "penstock_upstream_connections",
+        "Connections to a provider: connecting, active, idle; and waiting: requests without one.",
+        labels=["provider", "state"],
+    )
+    since = CounterMetricFamily(
+        "penstock_upstream_connection_events",
+        "Connections opened and TLS sessions resumed; requests that reused one, or were resent on another.",
+        labels=["provider", "event"],
+    )
+    for name, found in pools.items():
+        pool = found.statistics()
+        for kind in ("connecting", "active", "idle", "waiting"):
+            now.add_metric([name, kind], getattr(pool, kind))
+        for kind in ("opened", "resumed", "reused", "resent"):
+            since.add_metric([name, kind], getattr(pool, kind))
+    yield now
+    yield since
+
+
+def of_store(store: Store) -> Iterator[Metric]:
+    """Yield what is kept, on disk and in memory."""
+    yield GaugeMetricFamily("penstock_store_healthy", "Whether streams can be stored.", float(store.healthy))
+    disk = store.disk if isinstance(store, SplitStore) else store
+    memory = store.memory if isinstance(store, SplitStore) else store
+    streams = GaugeMetricFamily("penstock_store_streams", "Streams that are kept.", labels=["where"])
+    size = GaugeMetricFamily("penstock_store_bytes", "Bytes of streams that are kept.", labels=["where"])
+    waiting = GaugeMetricFamily(
+        "penstock_store_uncommitted_bytes", "Bytes that wait for a commit.", labels=["where"]
+    )
+    if isinstance(memory, MemoryStore):
+        kept = memory.statistics()
+        streams.add_metric(["memory"], kept.streams)
+        size.add_metric(["memory"], kept.bytes)
+        waiting.add_metric(["memory"], kept.uncommitted_bytes)
+    if isinstance(disk, EmbeddedStore):
+        found = disk.statistics()
+        streams.add_metric(["disk"], found.streams)
+        size.add_metric(["disk"], found.sealed_bytes)
+        waiting.add_metric(["disk"], found.uncommitted_bytes)
+        yield GaugeMetricFamily("penstock_journal_bytes", "Size of the journal's files.", found.journal_bytes)
+        yield GaugeMetricFamily("penstock_journal_files", "Files of the journal.", found.journal_files)
+        yield GaugeMetricFamily(
+            "penstock_unsealed_bytes", "Committed, and not in the catalogue yet.", found.unsealed_bytes
+        )
+        yield CounterMetricFamily(
+            "penstock_committed_bytes", "Bytes written to the journal.", found.committed_bytes
+        )
+        yield CounterMetricFamily("penstock_commit_failures", "Commits that failed.", found.commit_failures)
+        yield CounterMetricFamily(
+            "penstock_seal_failures", "Segments that could not be sealed.", found.seal_failures
+        )
+    yield streams
+    yield size
+    yield waiting
+
+
+def of_disk(path: str) -> Iterator[Metric]:
+    """Yield what room there is. Asks the file system, which may take its time."""
+    with suppress(OSError):
+        room = shutil.disk_usage(path)
+        yield GaugeMetricFamily("penstock_disk_free_bytes", "Room on the store's disk.", room.free)
+        yield GaugeMetricFamily("penstock_disk_bytes", "Size of the store's disk.", room.total)
+
+
+def of_process(parts: Measuring) -> Iterator[Metric]:
+    """Yield how the process is doing."""
+    yield histogram(
+        "penstock_commit_seconds", "How long commits of the journal took.", (), [((), parts.commits)]
+    )
+    yield histogram(
+        "penstock_loop_lag_seconds",
+        "How late the event loop was, four times a second.",
+        (),
+        [((), parts.lag.seconds)],
+    )
+    yield InfoMetricFamily("penstock_build", "What is running.", {"version": penstock.__version__})
