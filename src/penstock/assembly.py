@@ -140,7 +140,7 @@ def assemble(
     watching: list[Observer] = [*observers, *([measures.metrics] if measures else [])]
     observe = Observers(watching, prices.cost) if watching else None
     books, filters = _filters(config, observe)
-    moderators = _moderators(config)
+    moderators = _moderators(config, observe)
     gateway = Gateway(
         _store(config, measures.commits if measures else None),
         providers,
@@ -385,7 +385,7 @@ def _filters(config: Config, observe: Observer | None) -> tuple[list[Rulebook], 
     return books, filters
 
 
-def _moderators(config: Config) -> "list[Moderator]":
+def _moderators(config: Config, observe: Observer | None) -> "list[Moderator]":
     """Return who outside is asked. They are reached as the environment says, by proxies or without."""
     if not config.moderators:
         return []
@@ -401,7 +401,7 @@ def _moderators(config: Config) -> "list[Moderator]":
         fields = msgspec.structs.asdict(said)
         review = {field: fields.pop(field) for field in ReviewSettings.__struct_fields__ if field != "closed"}
         settings = ModeratorSettings(**fields, review=ReviewSettings(closed=said.fail == "closed", **review))
-        made.append(Moderator(name, settings, http, time.time))
+        made.append(Moderator(name, settings, http, time.time, observe))
     return made
 
 

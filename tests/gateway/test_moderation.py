@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 from penstock.policies.policy import FilterStop
 from penstock.policies.review import MAX_WINDOW, ModerationFailed, Review, ReviewSettings, Verdict
 from penstock.types.events import Closed, Finished, TextDelta, UsageReported
+from penstock.types.signals import ContentMatched
 from penstock.types.timers import Timers
 from tests.gateway.hand import BROKEN, ME, STARTED, House, logged, texts, turns
 from tests.gateway.test_policies import Recording
@@ -23,6 +24,7 @@ class Asked:
         self.passages = []
         self.words = asyncio.Queue()
         self.by_itself = None
+        self.seen = []
 
     async def __call__(self, passage):
         self.passages.append(passage)
@@ -50,7 +52,8 @@ def reviewed(test, *, policy=None, timers=None, target=None, **settings):
         asked = Asked()
 
         def review(call):
-            return Review("house", asked, settings, model=call.request.model, request_id="r1")
+            seen = asked.seen.append
+            return Review("house", asked, settings, model=call.request.model, request_id="r1", observe=seen)
 
         more = {"target": target or {}} if timers is None else {"timers": timers}
         async with House(policy=policy, review=review, **more) as house:
@@ -124,6 +127,7 @@ def test_a_block_ends_the_answer_before_what_was_found():
         assert finishes(house, stream) == [("content_filter", "penstock:house")]
         assert end(house, stream) == ("completed", "")
         assert source.asked[-1] == "abort"
+        assert asked.seen == [ContentMatched("house", "moderator", "block", "output", 1, "r1")]
 
     reviewed(test)
 

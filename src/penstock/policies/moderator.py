@@ -34,6 +34,7 @@ from penstock.types.calls import Call
 from penstock.types.decisions import Decision
 from penstock.types.errors import ClientError
 from penstock.types.requests import GenerationRequest, TextPart
+from penstock.types.signals import Observer
 
 log = structlog.get_logger(__name__)
 
@@ -96,9 +97,12 @@ class Moderator:
         settings: ModeratorSettings,
         http: Callable[[], httpx.AsyncClient],
         wall: Callable[[], float],
+        observe: Observer | None = None,
     ) -> None:
-        """``http`` makes the client that asks; ``wall`` gives Unix time, for signatures."""
+        """``http`` makes the client that asks; ``wall`` gives Unix time, for signatures; ``observe`` is told
+        what was blocked, as the log is."""
         self.name = name
+        self._observe = observe
         self._settings = settings
         self._make = http
         self._wall = wall
@@ -145,7 +149,7 @@ class Moderator:
             said = "the request unseen: it could not be asked, and is not waited for"
         else:
             if verdict.flagged:
-                report(self.name, "input", verdict, call.request_id)
+                report(self.name, "input", verdict, call.request_id, self._observe)
                 message = f"The moderator '{self.name}' does not let something in the request through."
                 raise ClientError(message, code="content_filter", param="messages")
         waited = round((clock() - began) * 1000, 3)
@@ -165,6 +169,7 @@ class Moderator:
             self._settings.review,
             model=call.request.model,
             request_id=call.request_id,
+            observe=self._observe,
         )
 
     # --- asking --------------------------------------------------------------------------------

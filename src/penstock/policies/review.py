@@ -27,10 +27,13 @@ from penstock.types.events import (
     TextDelta,
     ToolCallDelta,
 )
+from penstock.types.signals import ContentMatched, Observer
 
 log = structlog.get_logger(__name__)
 
 Where: TypeAlias = Literal["input", "output"]
+
+RULE: Final = "moderator"
 
 MAX_WINDOW: Final = 8_000
 """Characters of one question to a moderator, without the end of the one before."""
@@ -96,6 +99,7 @@ class Review:
         *,
         model: str,
         request_id: str,
+        observe: Observer | None = None,
     ) -> None:
         """``ask`` raises `ModerationFailed` when there is no word to be had; it bounds its own time."""
         self._name = name
@@ -103,6 +107,7 @@ class Review:
         self._settings = settings
         self._model = model
         self._request_id = request_id
+        self._observe = observe
         self._run: Run | None = None
         self._held: deque[_Held] = deque()
         self._characters = 0  # that wait
@@ -206,7 +211,7 @@ class Review:
                     return
             else:
                 if verdict.flagged:
-                    report(self._name, "output", verdict, self._request_id)
+                    report(self._name, "output", verdict, self._request_id, self._observe)
                     raw = f"penstock:{self._name}"
                     self._stop(
                         FilterStop(
@@ -266,8 +271,13 @@ def unavailable(name: str) -> GatewayError:
     return GatewayError(message, code="moderation_unavailable", status=503, retryable=True, retry_after=5)
 
 
-def report(name: str, where: Where, verdict: Verdict, request_id: str) -> None:
-    """Log a block, without what was said."""
+def report(
+    name: str, where: Where, verdict: Verdict, request_id: str, observe: Observer | None = None
+) -> None:
+    """Log a block, without what was said, and tell who observes. A moderator's words are as many as it likes,
+    so they are no rule's name."""
+    if observe is not None:
+        observe(ContentMatched(name, RULE, "block", where, 1, request_id))
     log.info(
         "content_matched",
         filter=name,
