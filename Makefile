@@ -166,6 +166,7 @@ tools:
 	@export PATH="$$PATH:/usr/sbin:/sbin"; missing=() packages=(); \
 	want() { command -v "$$1" >/dev/null || { missing+=("$$1"); packages+=("$$2"); }; }; \
 	want nginx nginx-light; want chromium chromium; want curl curl; want node nodejs; want npm npm; \
+	want prometheus prometheus; \
 	if ! command -v postgres >/dev/null && ! compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; then \
 	  missing+=(postgres) packages+=(postgresql); \
 	fi; \
@@ -179,4 +180,9 @@ tools:
 	fi; \
 	echo "Installing $${packages[*]}"; \
 	apt() { "$${become[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 "$$@" </dev/null; }; \
+	quiet=/usr/sbin/policy-rc.d; \
+	if [ ! -e $$quiet ]; then \
+	  trap '"$${become[@]}" rm -f '$$quiet EXIT; `# the suite starts what it needs: no service shall run by itself` \
+	  printf '#!/bin/sh\nexit 101\n' | "$${become[@]}" install -m 755 /dev/stdin $$quiet; \
+	fi; \
 	apt update; apt install -y --no-install-recommends "$${packages[@]}" >/dev/null
