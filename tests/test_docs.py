@@ -188,6 +188,7 @@ def test_every_setting_is_documented_under_its_part():
         "filters": config.FilterConfig,
         "moderators": config.ModeratorConfig,
         "telemetry": config.MetricsConfig,
+        "log": config.LogConfig,
     }
     within = {"filters": config.RuleConfig}
     assert parts.keys() == kinds.keys()

@@ -67,6 +67,7 @@ from penstock.streams.folder import Durability
 from penstock.streams.memory import MemorySettings, MemoryStore
 from penstock.streams.split import SplitStore
 from penstock.streams.store import Store
+from penstock.telemetry.logs import LogSettings
 from penstock.telemetry.observers import Observers
 from penstock.telemetry_assembly import exposition, measuring
 from penstock.types.buckets import Buckets
@@ -167,6 +168,7 @@ def assemble(
             max_append_bytes=config.publications.max_append_bytes,
             long_poll=config.publications.long_poll,
             trusted_proxies=tuple(map(parse_network, config.listen.trusted_proxies)),
+            access_log=config.log.access,
             routes={name: _route(config, name) for name in config.routes.__struct_fields__},
         ),
         default_model=routing.default_model,
@@ -200,6 +202,11 @@ def serving(config: Config) -> ServingSettings:
     )
     tls = tls_settings(listen.tls) if listen.tls is not None else None
     return ServingSettings(host=listen.host, port=listen.port, drain=listen.drain, http=http, tls=tls)
+
+
+def log_settings(config: Config) -> LogSettings:
+    """Return the log's part of ``config``."""
+    return LogSettings(config.log.format, config.log.level)
 
 
 def _route(config: Config, name: str) -> RouteSettings:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -58,6 +59,11 @@ _APIS: Final[Mapping[str, tuple[str, ...]]] = {
 """By kind, where there is a choice."""
 
 _GO_DURATION: Final = re.compile(r"-?(\d{1,9}|(\d{1,9}(\.\d{1,9})?(ns|us|ms|s|m|h))+)")
+_HARMLESS_HEADER: Final = re.compile(
+    r"(?i)accept.*|content-.*|user-agent|.*version|.*beta|.*title|referer|.*region"
+)
+"""Headers for a provider that hold no secret."""
+
 _HASHED_KEY: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -432,6 +438,14 @@ class TelemetryConfig(Settings, frozen=True):
     metrics: MetricsConfig = MetricsConfig()
 
 
+class LogConfig(Settings, frozen=True):
+    """What is told, and how (`penstock.telemetry.logs.LogSettings`). ``access``: a line for each request."""
+
+    format: Literal["auto", "json", "console"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    access: bool = True
+
+
 class Config(Settings, frozen=True):
     """Everything. ``keys``: API keys of clients by the name of their principal, in plain or `sha256:…`."""
 
@@ -459,6 +473,7 @@ class Config(Settings, frozen=True):
     filters: dict[str, FilterConfig] = {}
     moderators: dict[str, ModeratorConfig] = {}
     telemetry: TelemetryConfig = TelemetryConfig()
+    log: LogConfig = LogConfig()
 
     def key(self, name: str) -> KeyConfig:
         """Return what is said of a key, however short it was written."""
@@ -493,6 +508,30 @@ class Config(Settings, frozen=True):
     def __repr__(self) -> str:
         """Whose keys there are, and no key."""
         return f"Config({self.listen}, {self.store}, {self.providers}, {self.models}, keys={list(self.keys)})"
+
+
+def secrets_of(config: Config) -> list[str]:
+    """Return every secret that stands in ``config``, for whoever must not tell them."""
+    found = [config.key(name).key for name in config.keys]
+    for provider in config.providers.values():
+        found += [provider.api_key, *provider.api_keys, *_passwords(provider.base_url)]
+        if provider.api_key_file and not secret_problem(provider.api_key_file):
+            found.append(read_secret(provider.api_key_file))
+        for name, value in provider.headers.items():
+            if not _HARMLESS_HEADER.fullmatch(name):
+                found += [value, *value.split()]
+    found += [issuer.secret for issuer in config.jwt.values()]
+    found += _passwords(config.ledger.url)
+    return [secret for secret in found if secret]
+
+
+def _passwords(url: str) -> list[str]:
+    """Return the password in ``url``, as it stands there and as it is meant."""
+    try:
+        password = urlsplit(url).password or ""
+    except ValueError:
+        return []
+    return [password, unquote(password)]
 
 
 class Origin(NamedTuple):

@@ -21,12 +21,15 @@ from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
 from penstock.assembly import System, assemble
-from penstock.config import Config, read_file, with_environment
+from penstock.config import Config, read_file, secrets_of, with_environment
 from penstock.gateway.gateway import Gateway
-from penstock.server.context import PRINCIPAL, new_request_id
+from penstock.server.context import PRINCIPAL
 from penstock.server.errors import error_response
+from penstock.server.exchanges import new_request_id
 from penstock.server.sockets import refuse
 from penstock.streams.stream import Stream
+from penstock.telemetry.logs import tell_exception
+from penstock.telemetry.redaction import Redactor
 from penstock.types.calls import Call, OnDisconnect
 from penstock.types.errors import ClientError, StorageError
 from penstock.types.events import AnyEvent, Closed, TextDelta
@@ -117,6 +120,8 @@ class Penstock:
         elif not config.store.path:
             store = msgspec.structs.replace(config.store, path=surroundings.store.path)
             config = msgspec.structs.replace(config, store=store)
+        # Requests are in the log of whoever serves them.
+        config = msgspec.structs.replace(config, log=msgspec.structs.replace(config.log, access=False))
         self.config: Final = config
         self._identify = identify
         self._environ = environ
@@ -147,7 +152,7 @@ class Penstock:
         """Open the store and take calls; raises `StorageError` and the like when that cannot be."""
         if self._gateway is not None:
             raise RuntimeError("This Penstock is running already.")
-        _log_as_the_host_does()
+        _log_as_the_host_does(Redactor(secrets_of(self.config)))
         # A gateway has one life. Whoever enters again (test clients do) gets another one.
         if self._system is None:
             self._system = await asyncio.to_thread(assemble, self.config, self._environ)
@@ -273,15 +278,16 @@ def _on_loopback(scope: Scope) -> bool:
         return True  # then `Host` must be one of our names
 
 
-def _log_as_the_host_does() -> None:
+def _log_as_the_host_does(redact: Redactor) -> None:
     """Hand log events to the standard library's loggers, unless the host uses structlog itself."""
     if structlog.is_configured():
         return
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            structlog.processors.format_exc_info,
+            tell_exception,
             structlog.processors.LogfmtRenderer(key_order=["event"], bool_as_flag=False),
+            lambda _, __, line: redact(str(line)),
         ],
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),

@@ -24,11 +24,13 @@ from typing import Any
 import uvloop
 
 from penstock import assembly
-from penstock.cli.serve import configure_logs, run_gateway
+from penstock.cli.serve import run_gateway
 from penstock.config import read_file
 from penstock.streams import catalogue, journal, recovery
 from penstock.streams.committer import CommitSettings
 from penstock.streams.embedded import EmbeddedSettings, EmbeddedStore
+from penstock.telemetry.logs import LogSettings, logging_to
+from penstock.telemetry.redaction import Redactor
 
 HEAD = 16  # bytes of a frame before its body, whose first byte is its type
 FRAMES = {"created": journal.CREATED, "records": journal.RECORDS, "closing": journal.CLOSING}
@@ -130,10 +132,12 @@ def main() -> None:
     if point := os.environ.get("PENSTOCK_DOOM", ""):
         prepare(point)
     config = read_file(Path(sys.argv[sys.argv.index("--config") + 1]), os.environ)
-    configure_logs()
     assembly._store = lambda config: EmbeddedStore(config.store.path, SETTINGS)
     system = assembly.assemble(config)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with (
+        logging_to(sys.stderr, LogSettings(), Redactor()),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
         runner.run(run_gateway(config, system))
 
 

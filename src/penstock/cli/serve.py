@@ -8,19 +8,20 @@ import asyncio
 import gc
 import os
 import sys
-from contextlib import suppress
-from typing import Annotated, TextIO, cast
+from typing import Annotated
 
 import structlog
 import typer
 import uvloop
 
 from penstock import __version__
-from penstock.assembly import System, assemble, serving
+from penstock.assembly import System, assemble, log_settings, serving
 from penstock.cli import exits
 from penstock.cli.configuration import ConfigFile, Options, complain, settled
-from penstock.config import BadConfig, Config, located
+from penstock.config import BadConfig, Config, located, secrets_of
 from penstock.server.serving import Server, listen
+from penstock.telemetry.logs import logging_to
+from penstock.telemetry.redaction import Redactor
 from penstock.types.errors import PenstockError
 
 log = structlog.get_logger(__name__)
@@ -74,13 +75,11 @@ def serve(
     )
     draft = settled(config, os.environ, options)
     settings = draft.config
-    configure_logs()
     # Other threads (the store's) hand the interpreter back sooner, so a token never waits 5 ms for it.
     sys.setswitchinterval(0.0005)
     try:
-        system = assemble(settings)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run_gateway(settings, system))
+        with logging_to(sys.stderr, log_settings(settings), Redactor(secrets_of(settings))):
+            _serve(settings)
     except BadConfig as error:
         complain(located(error.problems, draft.origins))
         raise typer.Exit(exits.BAD_CONFIG) from None
@@ -92,42 +91,19 @@ def serve(
         print(f"penstock: cannot listen on {where}: {error.strerror}.", file=sys.stderr)
         print("Choose another address with --host and --port.", file=sys.stderr)
         raise typer.Exit(exits.UNAVAILABLE) from None
+
+
+def _serve(settings: Config) -> None:
+    """Run the gateway; what nobody foresaw is logged. Raises `typer.Exit` and what `serve` tells of."""
+    try:
+        system = assemble(settings)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run_gateway(settings, system))
+    except (PenstockError, OSError):
+        raise
     except Exception as error:
         log.error("gateway_crashed", exc_info=error)
         raise typer.Exit(exits.DEFECT) from None
-
-
-def configure_logs() -> None:
-    """Log events to standard error: one JSON object a line, or coloured for a person who watches."""
-    if sys.stderr.isatty():
-        renderer: structlog.typing.Processor = structlog.dev.ConsoleRenderer()
-    else:
-        renderer = structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(20),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Unfailing(sys.stderr))),
-    )
-
-
-class _Unfailing:
-    """A file for logs that may stand on the disk that is full: what it cannot take is lost, and no more."""
-
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-
-    def write(self, text: str) -> None:
-        with suppress(OSError):
-            self._file.write(text)
-
-    def flush(self) -> None:
-        with suppress(OSError):
-            self._file.flush()
 
 
 async def run_gateway(config: Config, system: System) -> None:

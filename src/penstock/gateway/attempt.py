@@ -65,6 +65,7 @@ class Attempt:
         "_answered",
         "_began",
         "_buffer",
+        "_conceal",
         "_decoder",
         "_key",
         "_linger",
@@ -95,6 +96,7 @@ class Attempt:
         self.dropped = conversation.dropped
         self._decoder = conversation.decoder
         self._key = conversation.key
+        self._conceal = conversation.conceal
         self._owner = owner
         self._buffer: list[AnyEvent] = []
         self._linger: asyncio.TimerHandle | None = None
@@ -181,6 +183,8 @@ class Attempt:
         self._stop_timers()
         if not self.outcome.done():
             self.source.abort()
+            if self._conceal is not None and error.fault == "upstream":
+                error.message, error.type = self._conceal(error.message), self._conceal(error.type)
             if self._answered and error.fault == "upstream":
                 with suppress(UpstreamError):
                     self._owner.show(self._decoder.flush())

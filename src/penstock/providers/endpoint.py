@@ -127,7 +127,14 @@ class Endpoint:
         """
         key = self._keys.use() if self._keys else None
         request = self._request("POST", path, body, headers, key=key.value if key else "")
-        return HttpSource(self._pool, request, self._parse_error, head_timeout=self._head_timeout, key=key)
+        return HttpSource(
+            self._pool,
+            request,
+            self._parse_error,
+            head_timeout=self._head_timeout,
+            key=key,
+            conceal=self._conceal if self._secrets else None,
+        )
 
     def passage(self, errand: Errand) -> Passage:
         """Return ``errand`` on its way, with our credential; nothing is sent yet."""
@@ -178,6 +185,11 @@ class Endpoint:
         credential = {name: prefix + key} if key else NO_HEADERS
         said = {**self._own, **credential, **headers, **self._given}
         return Request(method, self._origin, self._path + path, tuple(said.items()), body)
+
+    def _conceal(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret.decode(), "***")
+        return text
 
     def _parse_error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         for secret in self._secrets:

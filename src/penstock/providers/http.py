@@ -95,6 +95,7 @@ class HttpSource:
         "_status",
         "_timer",
         "_turn",
+        "conceal",
         "key",
     )
 
@@ -106,10 +107,12 @@ class HttpSource:
         *,
         head_timeout: float | None = None,
         key: KeyUse | None = None,
+        conceal: Callable[[str], str] | None = None,
     ) -> None:
         """``parse_error`` makes an error of a response with status 400 or above (see `Dialect`); ``key`` is
-        the one that ``request`` carries."""
+        the one that ``request`` carries; ``conceal``: see `Conversation`."""
         self.key = key
+        self.conceal = conceal
         self._pool = pool
         self._request = request
         self._parse_error = parse_error

@@ -5,7 +5,7 @@ model, events) and a *decoder* that makes events of them. The source calls its `
 loop, and nothing between a socket's read and the log waits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -105,6 +105,12 @@ class Conversation(NamedTuple):
         """The key that it carries, where its provider has a say in which."""
         key: Credential | None = getattr(self.source, "key", None)
         return key
+
+    @property
+    def conceal(self) -> Callable[[str], str] | None:
+        """What takes our secrets out of the provider's words, where it was sent some."""
+        conceal: Callable[[str], str] | None = getattr(self.source, "conceal", None)
+        return conceal
 
 
 class Target(msgspec.Struct, frozen=True):

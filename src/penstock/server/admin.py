@@ -11,15 +11,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from penstock.server.context import (
-    Context,
-    Desk,
-    context,
-    new_request_id,
-    parse_object,
-    read_body,
-    require_json,
-)
+from penstock.server.context import Context, Desk, context, parse_object, read_body, require_json
+from penstock.server.exchanges import current_request_id
 from penstock.server.guard import ORIGIN, is_origin, normal_origin
 from penstock.types.errors import ClientError
 from penstock.types.keys import NAME, KeyOrder, KeyRecord, NewKey, TokenOrder
@@ -101,7 +94,7 @@ def _check_names(**names: str) -> None:
 
 
 def _answer(body: Any, status: int = 200) -> Response:
-    headers = {"cache-control": "no-store", "x-request-id": new_request_id()}
+    headers = {"cache-control": "no-store", "x-request-id": current_request_id()}
     return Response(_encode(body), status, headers, "application/json")
 
 

@@ -11,8 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from penstock.server.chats import CHAT
-from penstock.server.context import Context, context, new_request_id, read_body, require_json
+from penstock.server.context import Context, context, read_body, require_json
 from penstock.server.downstream import Downstream
+from penstock.server.exchanges import current_request_id
 from penstock.server.formats import MESSAGE, ai_sdk
 from penstock.server.generations import AnyResponse, call_of, header_cursor, resumed
 from penstock.server.reads import follow
@@ -97,7 +98,7 @@ async def ui_chat_stop(request: Request) -> Response:
         for stream_id in chat.open:
             stopped += await _stop(ctx, principal, stream_id)
         chat.open = []
-    headers = {"x-request-id": new_request_id(), **NO_STORE}
+    headers = {"x-request-id": current_request_id(), **NO_STORE}
     return Response(_encode({"chat": name_of_chat, "stopped": stopped}), 200, headers, "application/json")
 
 
@@ -106,7 +107,7 @@ def _chat(request: Request) -> str:
 
 
 def _nothing() -> Response:
-    return Response(status_code=204, headers={"x-request-id": new_request_id(), **NO_STORE})
+    return Response(status_code=204, headers={"x-request-id": current_request_id(), **NO_STORE})
 
 
 async def _stop(ctx: Context, principal: Principal, stream_id: str) -> list[str]:

@@ -12,7 +12,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Match, Route, Router
+from starlette.routing import Match, Router
+from starlette.routing import Route as PlainRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penstock.server import (
@@ -37,9 +38,10 @@ from penstock.server import (
     ui,
 )
 from penstock.server.compression import Compression
-from penstock.server.context import RECONNECT_QUERIES, Context, new_request_id
+from penstock.server.context import ADMITTED, RECONNECT_QUERIES, Context
 from penstock.server.downstream import ClientGone, Cut, Headers, break_off
 from penstock.server.errors import error_response, speaks_anthropic
+from penstock.server.exchanges import Exchange, begin, current_request_id, end
 from penstock.server.http import EXTENSION, Connection
 from penstock.server.openapi import describe
 from penstock.server.operations import Json
@@ -51,6 +53,20 @@ from penstock.server.sockets import refuse
 from penstock.types.errors import ClientError, PenstockError
 
 log = structlog.get_logger(__name__)
+
+ROUTE: Final = "penstock.route"
+"""Where in the scope the path of the route stands, as in the table."""
+
+
+class Route(PlainRoute):
+    """A row of the table; a request knows which it came by."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """As for every route, and say which this is."""
+        match, child = super().matches(scope)
+        if match is not Match.NONE:
+            child[ROUTE] = self.path
+        return match, child
 
 
 def routes() -> list[Route]:
@@ -194,12 +210,43 @@ class Outermost:
         if trusted := self.state.context.settings.trusted_proxies:
             proxies.apply(scope, trusted)
         if scope["type"] == "websocket":
-            await self.state.context.identify(scope)
-            if (serve := SOCKETS.get(scope["path"].removeprefix(scope.get("root_path", "")))) is not None:
-                await serve(self.state.context, scope, receive, send)
-            else:
-                await refuse(_nothing_at(scope["path"]), scope, receive, send)
+            exchange = Exchange(scope)
+            try:
+                await self._connect(scope, receive, send)
+            finally:
+                self._told(exchange, scope)
             return
+        exchange, token = begin(scope)
+        try:
+            await self._answer(exchange, scope, receive, send)
+        finally:
+            end(token)
+            self._told(exchange, scope)
+
+    def _told(self, exchange: Exchange, scope: Scope) -> None:
+        """Write the line of what is over."""
+        if not self.state.context.settings.access_log:
+            return
+        exchange.principal = scope.get(ADMITTED)
+        exchange.route = scope.get(ROUTE, "")
+        connection = scope.get("extensions", {}).get(EXTENSION)
+        if isinstance(connection, Connection):
+            exchange.cut = not connection.whole
+            exchange.tell(connection.sent)
+        else:
+            exchange.tell(0)
+
+    async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a WebSocket to its end."""
+        await self.state.context.identify(scope)
+        if (serve := SOCKETS.get(scope["path"].removeprefix(scope.get("root_path", "")))) is not None:
+            scope[ROUTE] = scope["path"]
+            await serve(self.state.context, scope, receive, send)
+        else:
+            await refuse(_nothing_at(scope["path"]), scope, receive, send)
+
+    async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request to the end of its answer."""
         started = False
         send = self._compression.around(scope, send)
         ctx: Context = self.state.context
@@ -209,16 +256,16 @@ class Outermost:
         async def watch(message: Message) -> None:
             nonlocal started
             started = True
-            allowed = None
-            if message["type"] == "http.response.start" and scope["method"] == "POST":
-                allowed = ctx.allowance(scope)
-            if (root or anthropic or allowed is not None) and message["type"] == "http.response.start":
-                headers = [*_below(root, message["headers"])]
+            if message["type"] == "http.response.start":
+                allowed = ctx.allowance(scope) if scope["method"] == "POST" else None
+                headers = [*_below(root, exchange.answered(message["status"], message["headers"]))]
                 if allowed is not None:
                     headers += quota_headers(allowed, ctx.wall(), anthropic=anthropic)
                 if anthropic:
                     headers += [(b"request-id", value) for name, value in headers if name == b"x-request-id"]
                 message = {**message, "headers": headers}
+            else:
+                exchange.bytes += len(message.get("body", b""))
             await send(message)
 
         try:
@@ -229,15 +276,17 @@ class Outermost:
                 del deferred
                 await response.serve(scope, receive, send_on)
         except (ClientGone, ClientDisconnect):
-            pass  # there is nobody to tell
+            exchange.cut = True  # there is nobody to tell
         except Cut:
+            exchange.cut = True
             raise
         except Exception as error:
             if not started:
                 response = await _known(Request(scope), error)
                 await response(scope, receive, watch)
                 return
-            log.error("request_crashed", path=scope["path"], exc_info=error)
+            exchange.cut = True
+            log.error("request_crashed", request_id=exchange.id, path=exchange.path, exc_info=error)
             if isinstance(connection := scope.get("extensions", {}).get(EXTENSION), Connection):
                 connection.cut()
             else:
@@ -256,13 +305,13 @@ async def _known(request: Request, error: Exception) -> Response:
     if passing and _resumes(request):
         connection = request.scope.get("extensions", {}).get(EXTENSION)
         if isinstance(connection, Connection):
-            log.info("resume_deferred", error=repr(error))
+            log.info("resume_deferred", request_id=current_request_id(), error=repr(error))
             connection.cut()
             return Response(status_code=204)  # goes nowhere: the connection is closed
         if "text/event-stream" in request.headers.get("accept", ""):
             # Nor can a foreign server close it. An EventSource comes back after an empty stream as well.
             return Response(b"", 200, {"cache-control": "no-store"}, "text/event-stream")
-    return error_response(error, new_request_id(), request.scope)
+    return error_response(error, current_request_id(), request.scope)
 
 
 def _resumes(request: Request) -> bool:
@@ -276,10 +325,10 @@ async def _unrouted(request: Request, error: Exception) -> Response:
     if status == 405:
         message = f"{request.method} is not possible on {request.url.path[:200]}."
         refusal = ClientError(message, code="method_not_allowed", status=405)
-        response = error_response(refusal, new_request_id())
+        response = error_response(refusal, current_request_id())
         response.headers["allow"] = ", ".join(sorted(_methods(request.scope)))
         return response
-    return error_response(_nothing_at(request.url.path, status), new_request_id(), request.scope)
+    return error_response(_nothing_at(request.url.path, status), current_request_id(), request.scope)
 
 
 def _nothing_at(path: str, status: int = 404) -> ClientError:

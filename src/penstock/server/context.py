@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Literal, Protocol, TypeAlias
@@ -73,6 +72,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     ``max_append_bytes``: of one append to a publication. ``long_poll``: how long a read of one waits.
     ``heartbeat``: the silence after which a reader gets one; event-source-polyfill gives up after 45.
     ``auth_timeout``: how long a WebSocket may be nobody's; ``max_rids``: generations that one follows.
+    ``access_log``: whether each request gets a line of the log.
     """
 
     max_body_bytes: int = 32 << 20
@@ -86,6 +86,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     max_snapshot_chars: int = 16_000_000
     max_append_bytes: int = 8 << 20
     long_poll: float = 20.0
+    access_log: bool = True
     routes: Mapping[str, RouteSettings] = {}
     trusted_proxies: tuple[Network, ...] = ()
 
@@ -252,11 +253,6 @@ def _refuse_beyond_preset(scope: Scope, preset: str) -> None:
 def _address(scope: Scope) -> str:
     client = scope.get("client")
     return client[0] if client else ""
-
-
-def new_request_id() -> str:
-    """Return an id for a request, for headers and logs."""
-    return "req_" + secrets.token_hex(12)
 
 
 async def read_body(request: Request, settings: ServerSettings) -> bytes:

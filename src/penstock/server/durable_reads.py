@@ -15,8 +15,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from penstock.gateway.pieces import Mode, joined
-from penstock.server.context import Context, new_request_id
+from penstock.server.context import Context
 from penstock.server.downstream import ClientGone, Present, downstream
+from penstock.server.exchanges import current_request_id
 from penstock.server.reads import LogLost
 from penstock.server.renderings import Format, Framing
 from penstock.server.responses import DEFERRED, Reader
@@ -175,7 +176,7 @@ def stream_headers(view: View, offset: Offset, cache: str, *, closed: bool) -> d
         wire.NEXT_OFFSET: str(offset),
         "stream-id": view.stream.id,
         "cache-control": cache,
-        "x-request-id": new_request_id(),
+        "x-request-id": current_request_id(),
     }
     if closed:
         headers[wire.CLOSED] = "true"

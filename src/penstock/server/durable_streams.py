@@ -27,7 +27,7 @@ from penstock.gateway.publications import (
     content_type_mismatch,
 )
 from penstock.gateway.writers import MAX_NAME, Producer, ProducerGap, StaleProducer
-from penstock.server.context import Context, context, new_request_id, read_body
+from penstock.server.context import Context, context, read_body
 from penstock.server.docs import address
 from penstock.server.durable_reads import (
     NO_STORE,
@@ -44,6 +44,7 @@ from penstock.server.durable_reads import (
     stream_headers,
 )
 from penstock.server.errors import error_response
+from penstock.server.exchanges import current_request_id
 from penstock.server.reads import visit
 from penstock.server.streams import number
 from penstock.streams.parcels import Mark
@@ -95,7 +96,7 @@ def _answers(handler: Handler) -> Handler:
         except PenstockError as error:
             if error.status >= 500 and request.headers.get("last-event-id"):
                 raise  # an EventSource would give up: see `penstock.server.app`
-            response = error_response(error, new_request_id())
+            response = error_response(error, current_request_id())
             response.headers.update({**SAFE, **_facts(error)})
             return response
 
@@ -230,7 +231,7 @@ async def append_to_publication(request: Request) -> Response:
         wire.NEXT_OFFSET: str(Offset(epoch, *done.mark)),
         "stream-id": publication.id,
         "cache-control": NO_STORE,
-        "x-request-id": new_request_id(),
+        "x-request-id": current_request_id(),
     }
     if done.closed:
         facts[wire.CLOSED] = "true"
@@ -382,7 +383,7 @@ async def delete_publication(request: Request) -> Response:
     principal = ctx.admit(request, spends=True)
     publication = await ctx.gateway.publications.find(principal, _path(request), use=False)
     await ctx.gateway.publications.erase(publication)
-    return Response(None, 204, {**SAFE, "cache-control": NO_STORE, "x-request-id": new_request_id()})
+    return Response(None, 204, {**SAFE, "cache-control": NO_STORE, "x-request-id": current_request_id()})
 
 
 @_answers
@@ -400,7 +401,7 @@ async def list_publications(request: Request) -> Response:
         "data": [_listed(publication) for publication in found[:limit]],
         "has_more": len(found) > limit,
     }
-    headers = {**SAFE, "cache-control": "no-store", "x-request-id": new_request_id()}
+    headers = {**SAFE, "cache-control": "no-store", "x-request-id": current_request_id()}
     return Response(msgspec.json.encode(body), 200, headers, "application/json")
 
 

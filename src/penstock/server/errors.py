@@ -10,6 +10,7 @@ import structlog
 from starlette.responses import Response
 from starlette.types import Scope
 
+from penstock.server.exchanges import current
 from penstock.types.errors import GatewayError, PenstockError
 from penstock.wire import native
 from penstock.wire.anthropic_messages import ANTHROPIC_MESSAGES, error_status
@@ -58,6 +59,8 @@ def error_response(error: Exception, request_id: str, scope: Scope | None = None
     """Return the response for ``error``, in the shape of the client that ``scope`` is from: OpenAI's
     ``{"error": {message, type, param, code, …}}``, Anthropic's, Google's or Ollama's."""
     error = told(error, request_id)
+    if (exchange := current()) is not None:
+        exchange.code = error.code
     headers = {**error.headers, "x-request-id": request_id, "cache-control": "no-store"}
     if error.retry_after is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after))

@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from penstock.gateway.gateway import ModelInfo
-from penstock.server.context import context, new_request_id, read_body, require_json
+from penstock.server.context import context, read_body, require_json
+from penstock.server.exchanges import current_request_id
 from penstock.server.formats import gemini
 from penstock.server.generations import AnyResponse, create
 from penstock.server.renderings import Format
@@ -72,7 +73,7 @@ async def gemini_count_tokens(request: Request) -> Response:
     told: dict[str, Any] = {"totalTokens": count.tokens}
     if count.estimated:
         told["estimated"] = True
-    return JSONResponse(told, headers={"x-request-id": new_request_id()})
+    return JSONResponse(told, headers={"x-request-id": current_request_id()})
 
 
 # --- models --------------------------------------------------------------------------------------------
@@ -83,7 +84,7 @@ async def list_gemini_models(request: Request) -> Response:
     ctx = context(request)
     ctx.admit(request, spends=False)
     body = page(await ctx.gateway.models(), request.query_params)
-    return JSONResponse(body, headers={"x-request-id": new_request_id()})
+    return JSONResponse(body, headers={"x-request-id": current_request_id()})
 
 
 async def one_gemini_model(request: Request) -> Response:

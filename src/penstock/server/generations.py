@@ -16,12 +16,12 @@ from penstock.server.context import (
     RECONNECT_QUERIES,
     Context,
     context,
-    new_request_id,
     parse_object,
     read_body,
     require_json,
     sha256,
 )
+from penstock.server.exchanges import current_request_id, noted
 from penstock.server.formats import (
     DIALECTS,
     NATIVE,
@@ -137,11 +137,11 @@ def native_call(
         raise ClientError("ttl_s is a number of seconds, 0 or more.", code="invalid_value", param="ttl_s")
     check_metadata(asked.metadata)
     route = ctx.route("streams")
-    return Call(
+    call = Call(
         principal=principal,
         route="streams",
         request=dialect.parse_request(bytes(asked.request)),
-        request_id=new_request_id(),
+        request_id=current_request_id(),
         body_sha256=sha256(_encode(asked)),
         idempotency_key=idempotency_key(key),
         on_disconnect=on_disconnect(asked.on_disconnect or leaving, route.on_disconnect, "continue"),
@@ -150,6 +150,7 @@ def native_call(
         join=join(joining),
         metadata=asked.metadata,
     )
+    return noted(call)
 
 
 async def create_stream(request: Request) -> AnyResponse:
@@ -230,7 +231,7 @@ async def simple_stream(request: Request) -> AnyResponse:
         principal=principal,
         route="stream",
         request=GenerationRequest(query.get("model", "") or ctx.default_model, tuple(messages), stream=True),
-        request_id=new_request_id(),
+        request_id=current_request_id(),
         body_sha256=sha256(*(f"{k}={v}".encode() for k, v in asked)),
         idempotency_key=idempotency_key(query.get("key", "")),
         on_disconnect=on_disconnect(
@@ -239,6 +240,7 @@ async def simple_stream(request: Request) -> AnyResponse:
         ttl=route.retention,
         at_rest=route.at_rest,
     )
+    noted(call)
     format = simple_format(query.get("format", ""), request.headers.get("accept", ""))
     cursors = {name: query.get(name, "") for name in RECONNECT_QUERIES}
     if given := given_cursor(request.headers, cursors):
@@ -346,11 +348,11 @@ def call_of(
     at_rest = route.at_rest
     if generation.store is False and at_rest in ("process", "host"):
         at_rest = "memory"
-    return Call(
+    call = Call(
         principal=principal,
         route=dialect,
         request=generation,
-        request_id=new_request_id(),
+        request_id=current_request_id(),
         body_sha256=sha256(body),
         idempotency_key=idempotency_key(request.headers.get("idempotency-key", "")),
         on_disconnect=on_disconnect(
@@ -363,6 +365,7 @@ def call_of(
         join=join(request.headers.get("stream-join")),
         metadata=metadata,
     )
+    return noted(call)
 
 
 def can_come_back(request: Request) -> bool:

@@ -24,10 +24,13 @@ from typing import Any, Final
 
 import httptools
 import msgspec
+import structlog
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
+
+log = structlog.get_logger(__name__)
 
 EXTENSION: Final = "penstock.connection"
 
@@ -119,15 +122,17 @@ class Latch:
 class Connection:
     """The way from a response to its socket; valid for one request.
 
+    ``sent`` counts the bytes of the body that were pushed.
     ``probe``, if set, is called to write something harmless once the status line is out, when only
     writing will tell whether the client has left.
     """
 
-    __slots__ = ("_cycle", "_flow", "_gone", "_transport", "probe")
+    __slots__ = ("_cycle", "_flow", "_gone", "_transport", "probe", "sent")
 
     def __init__(self, cycle: RequestResponseCycle, transport: asyncio.Transport, flow: FlowControl) -> None:
         """Made by `HttpProtocol` for each request."""
         self.probe: Callable[[], None] | None = None
+        self.sent = 0
         self._cycle = cycle
         self._transport = transport
         self._flow = flow
@@ -149,6 +154,11 @@ class Connection:
         return self._cycle.response_complete or self._cycle.disconnected
 
     @property
+    def whole(self) -> bool:
+        """Whether the response is whole."""
+        return self._cycle.response_complete
+
+    @property
     def unsent(self) -> int:
         """Bytes that wait for the peer in this process."""
         return self._transport.get_write_buffer_size()
@@ -164,7 +174,9 @@ class Connection:
         """Write a chunk of the (chunked) body now; False when the peer is slow or gone, and nothing was."""
         if self._flow.write_paused or self._cycle.disconnected:
             return False
-        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        size = len(data)
+        self.sent += size
+        self._transport.write(b"%x\r\n%b\r\n" % (size, data))
         return True
 
     async def drained(self) -> None:
@@ -385,6 +397,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._stop_head_timer()
         if self.transport.is_closing():
             return
+        address = self.client[0] if self.client else ""
+        log.info("request_refused", status=int(status[:3]), why=sentence.decode(), address=address)
         if self._connection is None or self._connection.answered:
             self.transport.write(
                 b"HTTP/1.1 %b\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n"

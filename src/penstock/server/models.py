@@ -10,8 +10,9 @@ from starlette.responses import JSONResponse, Response
 
 from penstock.gateway.gateway import ModelInfo
 from penstock.server import gemini
-from penstock.server.context import context, new_request_id, read_body, require_json
+from penstock.server.context import context, read_body, require_json
 from penstock.server.errors import speaks_anthropic, speaks_gemini
+from penstock.server.exchanges import current_request_id
 from penstock.server.generations import anthropic_request
 from penstock.types.errors import ClientError
 
@@ -31,7 +32,7 @@ async def list_models(request: Request) -> Response:
     ctx.admit(request, spends=False)
     models = await ctx.gateway.models()
     if speaks_anthropic(request.scope):
-        headers = {"x-request-id": new_request_id()}
+        headers = {"x-request-id": current_request_id()}
         return JSONResponse(_page(models, request.query_params, limit), headers=headers)
     return JSONResponse({"object": "list", "data": [_body(model, model.id) for model in models]})
 
@@ -60,7 +61,7 @@ async def count_tokens(request: Request) -> Response:
     told: dict[str, Any] = {"input_tokens": count.tokens}
     if count.estimated:
         told["estimated"] = True
-    return JSONResponse(told, headers={"x-request-id": new_request_id()})
+    return JSONResponse(told, headers={"x-request-id": current_request_id()})
 
 
 def _page(models: Sequence[ModelInfo], query: Mapping[str, str], limit: int) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from penstock.gateway.gateway import ModelInfo
-from penstock.server.context import context, new_request_id, parse_object, read_body, require_json
+from penstock.server.context import context, parse_object, read_body, require_json
+from penstock.server.exchanges import current_request_id
 from penstock.server.formats import ollama
 from penstock.server.generations import AnyResponse, create
 from penstock.server.renderings import Format
@@ -51,7 +52,9 @@ async def _generate(request: Request, api: Api) -> AnyResponse:
         await _model(request, asked.model)
         answer = Answer(principal.id, int(datetime.now(UTC).timestamp()), asked.model)
         unload = (asked.extra or {}).get("keep_alive") in (0, "0", "0s")
-        return JSONResponse(loaded(answer, api, unload=unload), headers={"x-request-id": new_request_id()})
+        return JSONResponse(
+            loaded(answer, api, unload=unload), headers={"x-request-id": current_request_id()}
+        )
     shown = shows_thoughts(asked)
 
     def parse(_: bytes) -> GenerationRequest:
@@ -74,7 +77,7 @@ async def ollama_tags(request: Request) -> Response:
     ctx = context(request)
     ctx.admit(request, spends=False)
     models = [_listed(model) for model in await ctx.gateway.models()]
-    return JSONResponse({"models": models}, headers={"x-request-id": new_request_id()})
+    return JSONResponse({"models": models}, headers={"x-request-id": current_request_id()})
 
 
 async def ollama_show(request: Request) -> Response:
@@ -97,7 +100,7 @@ async def ollama_show(request: Request) -> Response:
         "capabilities": ["completion", "tools"],
         "modified_at": _time(model),
     }
-    return JSONResponse(told, headers={"x-request-id": new_request_id()})
+    return JSONResponse(told, headers={"x-request-id": current_request_id()})
 
 
 async def _model(request: Request, name: str) -> ModelInfo:
@@ -138,10 +141,10 @@ def _time(model: ModelInfo) -> str:
 async def ollama_ps(request: Request) -> Response:
     """``GET /api/ps``: which models are in memory. None is in ours."""
     context(request).admit(request, spends=False)
-    return JSONResponse({"models": []}, headers={"x-request-id": new_request_id()})
+    return JSONResponse({"models": []}, headers={"x-request-id": current_request_id()})
 
 
 async def ollama_version(request: Request) -> Response:
     """``GET /api/version``: of Ollama, whose routes these are."""
     context(request).admit(request, spends=False)
-    return JSONResponse({"version": VERSION}, headers={"x-request-id": new_request_id()})
+    return JSONResponse({"version": VERSION}, headers={"x-request-id": current_request_id()})

@@ -12,8 +12,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from penstock.server.context import Context, context, new_request_id, read_body, require_json
+from penstock.server.context import Context, context, read_body, require_json
 from penstock.server.conversations import NOTHING, Kept
+from penstock.server.exchanges import current_request_id
 from penstock.server.formats import openai_responses
 from penstock.server.generations import (
     AnyResponse,
@@ -158,7 +159,7 @@ async def retrieve_response(request: Request) -> AnyResponse:
     kept = _kept(ctx, stream)
     query = request.query_params
     if query.get("stream", "").lower() not in ("true", "1"):
-        return await _as_it_is(ctx, stream, new_request_id(), kept)
+        return await _as_it_is(ctx, stream, current_request_id(), kept)
     given = given_cursor({"last-event-id": request.headers.get("last-event-id", "")}, {})
     after = _number(query.get("starting_after", ""))
     format = openai_responses(kept.echo, with_ids=wants_ids(request), after=after)
@@ -183,7 +184,7 @@ async def cancel_response(request: Request) -> Response:
     """``POST /v1/responses/{stream}/cancel``: stop it; what arrived is kept. Idempotent."""
     ctx, stream, principal = await visit(request, "cancel")
     stream = await ctx.gateway.cancel(stream.id, principal)
-    return await _as_it_is(ctx, stream, new_request_id(), _kept(ctx, stream))
+    return await _as_it_is(ctx, stream, current_request_id(), _kept(ctx, stream))
 
 
 async def delete_response(request: Request) -> Response:
@@ -192,7 +193,7 @@ async def delete_response(request: Request) -> Response:
     await ctx.gateway.erase(stream.id, principal)
     ctx.conversations.drop(stream.id)
     body = {"id": request.path_params["stream"], "object": "response", "deleted": True}
-    return Response(_encode(body), 200, {"x-request-id": new_request_id()}, "application/json")
+    return Response(_encode(body), 200, {"x-request-id": current_request_id()}, "application/json")
 
 
 async def response_input_items(request: Request) -> Response:
@@ -206,7 +207,7 @@ async def response_input_items(request: Request) -> Response:
         {"id": f"item_{stream.id[2:]}_in{n}", "type": "message", **item} for n, item in enumerate(kept.items)
     ]
     body = _page(listed, request.query_params)
-    return Response(_encode(body), 200, {"x-request-id": new_request_id()}, "application/json")
+    return Response(_encode(body), 200, {"x-request-id": current_request_id()}, "application/json")
 
 
 def _page(items: Sequence[Item], query: Mapping[str, str]) -> dict[str, Any]:
@@ -241,4 +242,4 @@ async def count_response_tokens(request: Request) -> Response:
     told: dict[str, Any] = {"object": "response.input_tokens", "input_tokens": counted.tokens}
     if counted.estimated:
         told["estimated"] = True
-    return Response(_encode(told), 200, {"x-request-id": new_request_id()}, "application/json")
+    return Response(_encode(told), 200, {"x-request-id": current_request_id()}, "application/json")

@@ -19,12 +19,12 @@ from penstock.server.context import (
     RECONNECT_QUERIES,
     Context,
     context,
-    new_request_id,
     parse_object,
     read_body,
     require_json,
     sha256,
 )
+from penstock.server.exchanges import current_request_id, noted
 from penstock.server.formats import by_accept
 from penstock.server.generations import (
     AnyResponse,
@@ -102,11 +102,11 @@ def _call(
         ttl = max(ttl, MAX_LINK_TTL_S) if ttl is not None else None
         at_rest = "memory" if at_rest == "none" else at_rest
     check_metadata(asked.metadata)
-    return Call(
+    call = Call(
         principal=principal,
         route=ROUTE,
         request=preset.request(asked.content, asked.variables),
-        request_id=new_request_id(),
+        request_id=current_request_id(),
         body_sha256=sha256(preset.name.encode(), _encode(asked)),
         idempotency_key=key,
         on_disconnect=on_disconnect(leaving, route.on_disconnect, "continue"),
@@ -116,6 +116,7 @@ def _call(
         preset=preset.name,
         metadata=asked.metadata,
     )
+    return noted(call)
 
 
 async def run_preset(request: Request) -> AnyResponse:
@@ -229,5 +230,5 @@ async def make_preset_link(request: Request) -> Response:
 
 
 def _answer(body: Any, status: int = 200) -> Response:
-    headers = {"cache-control": "no-store", "x-request-id": new_request_id()}
+    headers = {"cache-control": "no-store", "x-request-id": current_request_id()}
     return Response(_encode(body), status, headers, "application/json")

@@ -13,15 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from penstock.server.context import (
-    CURSOR_QUERIES,
-    PRINCIPAL,
-    RECONNECT_QUERIES,
-    Context,
-    context,
-    new_request_id,
-)
+from penstock.server.context import CURSOR_QUERIES, PRINCIPAL, RECONNECT_QUERIES, Context, context
 from penstock.server.downstream import ClientGone, Downstream, Present, downstream
+from penstock.server.exchanges import current_request_id
 from penstock.server.formats import DIALECTS, NATIVE, TEXT, by_query, openai_chat
 from penstock.server.links import LinkScope
 from penstock.server.renderings import Format
@@ -187,7 +181,7 @@ def follow(
     EventSource. ``hold``: keep the status line back until there is output. ``ended`` is told when the
     terminal entry was written.
     """
-    request_id = request_id or new_request_id()
+    request_id = request_id or current_request_id()
     try:
         position = resolve(stream, given)
     except LogLost as lost:
@@ -288,7 +282,7 @@ class Following:
         except PenstockError as error:
             if not started:
                 raise
-            log.warning("read_cut", reader=repr(reader), error=repr(error))
+            log.warning("read_cut", request_id=self._request_id, reader=repr(reader), error=repr(error))
             if self._format in (NATIVE, TEXT):
                 down.push(sse.encode(native.failure(error), event=b"fail"))
             down.cut()
@@ -463,7 +457,7 @@ async def chat_completion(request: Request) -> "Response | Following":
     if stream.is_open:
         message = "This answer is not complete yet: read it with ?stream=true, or ask again later."
         raise ClientError(message, code="stream_open", status=409)
-    return await whole_answer(ctx, stream, new_request_id())
+    return await whole_answer(ctx, stream, current_request_id())
 
 
 async def whole_answer(

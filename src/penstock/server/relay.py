@@ -18,15 +18,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
 from penstock.gateway.relay import ROUTE, Errand, Passage
-from penstock.server.context import (
-    Context,
-    context,
-    new_request_id,
-    parse_object,
-    read_body,
-    require_json,
-)
+from penstock.server.context import Context, context, parse_object, read_body, require_json
 from penstock.server.downstream import ClientGone, Present, downstream
+from penstock.server.exchanges import current_request_id, noted
 from penstock.types.calls import Call
 from penstock.types.errors import ClientError, PenstockError
 from penstock.types.principals import Principal
@@ -214,8 +208,8 @@ class Relayed:
         """Nothing is sent until the policies have let it in."""
         self._ctx = ctx
         self._passage = passage
-        self._request_id = new_request_id()
-        self._call = Call(principal, ROUTE, GenerationRequest(model, ()), self._request_id)
+        self._request_id = current_request_id()
+        self._call = noted(Call(principal, ROUTE, GenerationRequest(model, ()), self._request_id))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Ask, send, pass on. Raises what went wrong before the status line; after it the body is cut."""

@@ -16,9 +16,10 @@ from starlette.types import Receive, Scope, Send
 
 from penstock.server.callers import Caller
 from penstock.server.channels import MAX_KEPT, Channel, Lane, known_rid
-from penstock.server.context import Context, new_request_id, sha256
+from penstock.server.context import Context, sha256
 from penstock.server.downstream import ClientGone
 from penstock.server.errors import told
+from penstock.server.exchanges import current_request_id
 from penstock.server.formats import ENVELOPE
 from penstock.server.generations import NativeCreate, native_call
 from penstock.server.guard import SUBPROTOCOLS
@@ -236,7 +237,7 @@ class Session:
             pass
         except Exception as error:  # noqa: BLE001  a defect in one generation must not cost the others
             if channel.task is task:
-                self._fail(told(error, new_request_id()), rid=channel.rid)
+                self._fail(told(error, current_request_id()), rid=channel.rid)
         if channel.task is task:
             channel.task, channel.cancelled = None, False
             if channel.created is None and self._channels.get(channel.rid) is channel:
@@ -377,7 +378,7 @@ class Session:
             pass
         except Exception as error:  # noqa: BLE001  as in `_run`
             named = given[0] if act == self._cancel_stream else ""
-            self._fail(told(error, new_request_id()), stream=named)
+            self._fail(told(error, current_request_id()), stream=named)
 
     async def _cancel_stream(self, stream: str, rid: str) -> None:
         stream_id = stream_of(stream)

@@ -12,8 +12,8 @@ from typing import Any, Final, Protocol
 
 from starlette.types import Message, Receive, Scope, Send
 
-from penstock.server.context import new_request_id
 from penstock.server.errors import error_response
+from penstock.server.exchanges import current_request_id
 from penstock.server.websocket import CLOSE_TIMEOUT, EXTENSION, MAX_UNSENT, Handler, WebSocketProtocol
 from penstock.types.errors import PenstockError
 
@@ -174,7 +174,7 @@ def direct(scope: Scope) -> WebSocketProtocol | None:
 async def refuse(error: PenstockError, scope: Scope, receive: Receive, send: Send) -> None:
     """Refuse a handshake: by an HTTP response where the server can, else by a close code."""
     if "websocket.http.response" in scope.get("extensions", {}):
-        await error_response(error, new_request_id(), scope)(scope, receive, send)
+        await error_response(error, current_request_id(), scope)(scope, receive, send)
         return
     close: dict[str, Any] = {"type": "websocket.close", "code": close_code(error), "reason": error.code}
     await send(close)

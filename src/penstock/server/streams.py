@@ -13,8 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from penstock.server.context import Context, context, new_request_id, parse_object, read_body, require_json
+from penstock.server.context import Context, context, parse_object, read_body, require_json
 from penstock.server.downstream import ClientGone, Present, downstream
+from penstock.server.exchanges import current_request_id
 from penstock.server.links import DEFAULT_TTL, MAX_TTL, LinkScope
 from penstock.server.reads import (
     cursor_header,
@@ -78,7 +79,7 @@ async def list_streams(request: Request) -> Response:
         "data": [_listed(stream) for stream in found[:limit]],
         "has_more": len(found) > limit,
     }
-    headers = {"cache-control": "no-store", "x-request-id": new_request_id()}
+    headers = {"cache-control": "no-store", "x-request-id": current_request_id()}
     return Response(_encode(body), 200, headers, "application/json")
 
 
@@ -103,7 +104,7 @@ def _listed(stream: Stream) -> dict[str, Any]:
 async def snapshot(request: Request) -> Response:
     """``GET /v1/streams/{stream}``: status, usage and the answer so far, with the cursor they stand for."""
     ctx, stream, _ = await visit(request)
-    headers = dict_of(stream_headers(stream, None, new_request_id()))
+    headers = dict_of(stream_headers(stream, None, current_request_id()))
     if request.method == "HEAD":
         return Response(headers=headers | cursor_header(stream))
     upto, state = stream.committed, stream.state
@@ -179,7 +180,7 @@ class Poll:
         }
         lines = b",".join(entry.line for entry in entries)
         body = _encode(facts)[:-1] + b',"entries":[' + lines + b"]}"
-        return Response(body, 200, dict_of(stream_headers(stream, None, new_request_id())))
+        return Response(body, 200, dict_of(stream_headers(stream, None, current_request_id())))
 
 
 async def entries(request: Request) -> Response | Poll:
@@ -190,7 +191,7 @@ async def entries(request: Request) -> Response | Poll:
     limit = int(number(query, "limit", 256, MAX_ENTRIES)) or 1
     wait = number(query, "wait", 0.0, MAX_WAIT)
     if request.method == "HEAD":
-        headers = dict_of(stream_headers(stream, None, new_request_id()))
+        headers = dict_of(stream_headers(stream, None, current_request_id()))
         return Response(headers=headers | cursor_header(stream))
     return Poll(ctx, stream, principal, after=position.entries, limit=limit, wait=wait)
 
@@ -209,7 +210,7 @@ def cancelled(stream: Stream) -> Response:
     cursor = str(Cursor(stream.id, stream.position(stream.committed)))
     body = {"id": stream.id, "status": stream.state, "cursor": cursor}
     status = 202 if stream.is_open else 200
-    return Response(_encode(body), status, dict_of(stream_headers(stream, None, new_request_id())))
+    return Response(_encode(body), status, dict_of(stream_headers(stream, None, current_request_id())))
 
 
 async def erase(request: Request) -> Response:
@@ -217,7 +218,7 @@ async def erase(request: Request) -> Response:
     ctx, stream, principal = await visit(request, "own")
     await ctx.gateway.erase(stream.id, principal)
     body = {"id": stream.id, "object": "stream.deleted", "deleted": True}
-    return Response(_encode(body), 200, {"x-request-id": new_request_id()}, "application/json")
+    return Response(_encode(body), 200, {"x-request-id": current_request_id()}, "application/json")
 
 
 class LinkOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -251,4 +252,4 @@ async def make_link(request: Request) -> Response:
         "expires_at": link.expires_at,
         "url": f"{request.scope.get('root_path', '')}/v1/streams/{stream.id}/{path}?token={link.token}",
     }
-    return Response(_encode(made), 201, dict_of(stream_headers(stream, None, new_request_id())))
+    return Response(_encode(made), 201, dict_of(stream_headers(stream, None, current_request_id())))

@@ -1,1 +1,1 @@
-"""L2: what those see who run the gateway: metrics, traces. Imports `types` only."""
+"""L2: what those see who run the gateway: metrics, traces, logs. Imports `types` only."""
