@@ -1,6 +1,7 @@
 """Settings: from file, environment and options, and what is said about each mistake."""
 
 import hashlib
+import re
 from contextlib import suppress
 
 import msgspec
@@ -8,13 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock import config as settings
 from penstock.config import (
     BadConfig,
     Config,
+    IssuerConfig,
+    KeyConfig,
+    LedgerConfig,
     Listen,
+    ModeratorConfig,
     Origin,
     Problem,
     ProviderConfig,
+    Settings,
     StoreConfig,
     TargetConfig,
     check,
@@ -22,6 +29,7 @@ from penstock.config import (
     located,
     read_draft,
     read_file,
+    secrets_of,
     with_environment,
 )
 from penstock.providers.kinds import KINDS, url_variable
@@ -474,6 +482,34 @@ def test_streams_are_kept_where_the_system_says(environ, path):
 
 
 # --- secrets -----------------------------------------------------------------------------------------
+
+
+def test_every_secret_is_known_as_one():
+    secrets = {f"planted-{n}-" + "s" * 32 for n in range(8)}
+    key, admin, api, more, header, signing, hook, password = sorted(secrets)
+    config = Config(
+        keys={"a": key, "b": KeyConfig(admin, admin=True)},
+        providers={
+            "p": ProviderConfig(
+                "openai", api_key=api, api_keys=(more,), headers={"X-Auth": f"Token {header}"}
+            )
+        },
+        jwt={"i": IssuerConfig(("HS256",), secret=signing)},
+        moderators={"m": ModeratorConfig("https://m.example", secret=hook)},
+        ledger=LedgerConfig(f"postgresql://u:{password}@db/x"),
+    )
+    assert secrets <= set(secrets_of(config))
+    kinds = [
+        kind for kind in vars(settings).values() if isinstance(kind, type) and issubclass(kind, Settings)
+    ]
+    texts = {
+        field.name
+        for kind in kinds
+        for field in msgspec.structs.fields(kind)
+        if field.type in (str, tuple[str, ...])
+    }
+    suspects = {name for name in texts if re.search("secret|password|token|(^|_)keys?$|credential", name)}
+    assert suspects == {"secret", "key", "api_key", "api_keys"}
 
 
 def test_no_secret_is_in_a_repr():

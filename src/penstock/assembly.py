@@ -60,6 +60,7 @@ from penstock.server.context import Context, RouteSettings, ServerSettings
 from penstock.server.files import read_pages
 from penstock.server.guard import Guard, GuardSettings, is_loopback, normal_origin
 from penstock.server.http import HttpSettings
+from penstock.server.profiling import Recording
 from penstock.server.proxies import parse_network
 from penstock.server.serving import ServingSettings
 from penstock.streams.embedded import EmbeddedSettings, EmbeddedStore
@@ -183,12 +184,20 @@ def assemble(
         minter=tokens,
         keys_changed=ring.refresh,
         metrics_access=config.telemetry.metrics.access,
+        recorder=_recorder,
     )
     if measures is not None:
         context.metrics = exposition(measures, gateway, context, limits, pools, config).render
     listen = config.listen
     app = build_app(context, origins=listen.allowed_origins, credentials=listen.allow_credentials)
     return System(app, context, gateway)
+
+
+def _recorder(seconds: float) -> Recording:
+    """Return a recording of so many seconds. Raises `ImportError`."""
+    from penstock.telemetry.profiler import Recording as Recorded
+
+    return Recorded(seconds)
 
 
 def serving(config: Config) -> ServingSettings:

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -59,6 +59,9 @@ _APIS: Final[Mapping[str, tuple[str, ...]]] = {
 """By kind, where there is a choice."""
 
 _GO_DURATION: Final = re.compile(r"-?(\d{1,9}|(\d{1,9}(\.\d{1,9})?(ns|us|ms|s|m|h))+)")
+_SECRET_NAMES: Final = frozenset({"key", "api_key", "api_keys", "secret", "password", "token"})
+"""Settings whose values are told nobody."""
+
 _HARMLESS_HEADER: Final = re.compile(
     r"(?i)accept.*|content-.*|user-agent|.*version|.*beta|.*title|referer|.*region"
 )
@@ -512,17 +515,30 @@ class Config(Settings, frozen=True):
 
 def secrets_of(config: Config) -> list[str]:
     """Return every secret that stands in ``config``, for whoever must not tell them."""
-    found = [config.key(name).key for name in config.keys]
+    found = [*_secrets(config), *(key for key in config.keys.values() if isinstance(key, str))]
     for provider in config.providers.values():
-        found += [provider.api_key, *provider.api_keys, *_passwords(provider.base_url)]
         if provider.api_key_file and not secret_problem(provider.api_key_file):
             found.append(read_secret(provider.api_key_file))
         for name, value in provider.headers.items():
             if not _HARMLESS_HEADER.fullmatch(name):
                 found += [value, *value.split()]
-    found += [issuer.secret for issuer in config.jwt.values()]
-    found += _passwords(config.ledger.url)
     return [secret for secret in found if secret]
+
+
+def _secrets(part: Any) -> Iterator[str]:
+    """Yield what stands in ``part`` under a name that says what it is, however deep."""
+    if isinstance(part, Settings):
+        for name in part.__struct_fields__:
+            value = getattr(part, name)
+            if name in _SECRET_NAMES:
+                yield from (value,) if isinstance(value, str) else value
+            elif name.endswith("url"):
+                yield from _passwords(value)
+            else:
+                yield from _secrets(value)
+    elif isinstance(part, Mapping | list):
+        for one in part.values() if isinstance(part, Mapping) else part:
+            yield from _secrets(one)
 
 
 def _passwords(url: str) -> list[str]:

@@ -21,9 +21,9 @@ def blocks(page: str, language: str) -> list[str]:
 
 @pytest.fixture
 def follow(tmp_path, environ):
-    """Run all commands of a page, in one shell, beside a gateway with settings of that page."""
+    """Run all commands of one page or several, in one shell, beside a gateway with settings of a page."""
 
-    def follow(page: str, settings: dict) -> list[str]:
+    def follow(pages: str, settings: dict) -> list[str]:
         programs = tmp_path / "bin"
         programs.mkdir()
         penstock = programs / "penstock"
@@ -31,7 +31,8 @@ def follow(tmp_path, environ):
         penstock.chmod(0o755)
         (programs / "python3").symlink_to(sys.executable)
         with serving(tmp_path / "own", settings) as gateway:
-            script = "\n".join(blocks(page, "bash")).replace("http://localhost:8080", gateway.url)
+            commands = [block for page in pages.split() for block in blocks(page, "bash")]
+            script = "\n".join(commands).replace("http://localhost:8080", gateway.url)
             path = f"{programs}{os.pathsep}{environ['PATH']}"
             data = str(tmp_path / "own" / "data")
             done = subprocess.run(
@@ -73,3 +74,13 @@ def test_presets_answer_by_key_by_url_and_by_link(follow):
     assert lines[0].startswith('Text: Guten Morgen{"object":"list"')
     assert sum(line == "event: done" for line in lines) == 2
     assert "data: Text: " in lines or any(line.startswith("data: Text:") for line in lines)
+
+
+def test_a_request_is_known_by_its_id_and_a_process_by_its_profile(follow, tmp_path):
+    (settings,) = blocks("logs.md", "yaml")
+    lines = follow("logs.md profiling.md", yaml.safe_load(settings))
+    assert lines == ["x-request-id: order-4711", "profile.html"]
+    assert "</html>" in (tmp_path / "profile.html").read_text()
+    assert '"profiles"' in (tmp_path / "profile.json").read_text()
+    (line,) = [line for line in (tmp_path / "own" / "log.jsonl").read_text().splitlines() if "4711" in line]
+    assert '"event":"request"' in line

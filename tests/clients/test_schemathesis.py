@@ -95,9 +95,10 @@ def _newer(value: dict) -> dict:
     return {"itemSchema": value["x-itemSchema"]} if "x-itemSchema" in value else value
 
 
-OPEN = schema(keys=False, thorough=True)
+SLOW = "/v1/admin/profile"  # records for as long as it is told, by default 10 s
+OPEN = schema(keys=False, thorough=True).exclude(path=SLOW)
 THERE = schema(keys=False, thorough=False).include(path_regex=r"\{stream\}").exclude(method="DELETE")
-LOCKED = schema(keys=True, thorough=False)
+LOCKED = schema(keys=True, thorough=False).exclude(path=SLOW)
 
 
 @pytest.fixture(scope="module")

@@ -425,6 +425,18 @@ class Connection:
                 on_lost(lost)
             await asyncio.sleep(lost.delay)
 
+    async def fetch(
+        self, method: str, path: str, *, query: Mapping[str, str] | None = None, patience: float
+    ) -> bytes:
+        """Return one answer that may take ``patience`` seconds to begin. Raises `Refused`, `Unreachable`."""
+        timeout = httpx.Timeout(patience, connect=CONNECT_TIMEOUT)
+        request = self._http.build_request(method, path, params=query, timeout=timeout)
+        try:
+            async with self._response(request) as response:
+                return await _bounded(response, MAX_BODY)
+        except Broken as broken:
+            raise Unreachable(self.address.base, broken.why) from None
+
     async def call(
         self,
         method: str,

@@ -3,6 +3,7 @@
 A key, and a token, is in the answer that makes it and nowhere else, ever.
 """
 
+import math
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, cast, get_args
@@ -14,6 +15,7 @@ from starlette.responses import Response
 from penstock.server.context import Context, Desk, context, parse_object, read_body, require_json
 from penstock.server.exchanges import current_request_id
 from penstock.server.guard import ORIGIN, is_origin, normal_origin
+from penstock.server.profiling import DEFAULT_SECONDS, FORMS, MAX_SECONDS, Profile
 from penstock.types.errors import ClientError
 from penstock.types.keys import NAME, KeyOrder, KeyRecord, NewKey, TokenOrder
 from penstock.types.principals import Grant, is_network
@@ -227,6 +229,28 @@ async def budgets(request: Request) -> Response:
             one["resets_at"] = int(purse.resets_at)
         data.append(one)
     return _answer({"object": "list", "data": data})
+
+
+# --- profiling ------------------------------------------------------------------------------------------
+
+
+async def profile(request: Request) -> Profile:
+    """``POST /v1/admin/profile``: record for ``seconds``, give a flame graph in ``format``."""
+    ctx = context(request)
+    ctx.admit_operator(request)
+    query = request.query_params
+    try:
+        seconds = float(query.get("seconds", "") or DEFAULT_SECONDS)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= MAX_SECONDS:
+        message = f"seconds is a number above 0, at most {MAX_SECONDS:.0f}."
+        raise ClientError(message, code="invalid_value", param="seconds")
+    form = query.get("format", "") or "html"
+    if form not in FORMS:
+        message = f"format is one of {', '.join(FORMS)}."
+        raise ClientError(message, code="invalid_value", param="format")
+    return Profile(ctx.profiler, seconds, form, ctx.settings.send_timeout)
 
 
 # --- tokens --------------------------------------------------------------------------------------------

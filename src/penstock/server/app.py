@@ -132,6 +132,7 @@ def routes() -> list[Route]:
         Route("/v1/admin/keys/{key}/rotate", admin.rotate_key, methods=["POST"]),
         Route("/v1/admin/usage", admin.usage, methods=["GET"]),
         Route("/v1/admin/budgets", admin.budgets, methods=["GET"]),
+        Route("/v1/admin/profile", admin.profile, methods=["POST"]),
         # Gemini
         *(
             Route(f"/{version}/models/{{model:path}}:{method}", handler, methods=["POST"])

@@ -22,6 +22,7 @@ from penstock.server.errors import speaks_gemini
 from penstock.server.files import File
 from penstock.server.guard import Guard
 from penstock.server.links import Links
+from penstock.server.profiling import ProfilerDesk, Recorder
 from penstock.server.proxies import Network
 from penstock.server.renderings import Renderings
 from penstock.server.responses import Heart
@@ -152,13 +153,15 @@ class Context:
         allowance: Callable[[Principal], Allowance | None] | None = None,
         keys_changed: Callable[[], Awaitable[None]] | None = None,
         metrics_access: MetricsAccess = "admin",
+        recorder: Recorder | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         """Hold the parts. ``default_model`` is for ``GET /stream`` without one; ``pages``: see `files`.
 
         ``books`` keep usage, ``purses`` gives the budgets as they stand; ``allowance`` is what somebody may
         still use; ``desk`` keeps keys, ``minter`` makes tokens for pages, ``keys_changed`` is told when there
-        are other keys; ``metrics_access`` says who may read the metrics; ``wall`` is Unix time.
+        are other keys; ``metrics_access`` says who may read the metrics; ``recorder`` records profiles;
+        ``wall`` is Unix time.
         """
         self.gateway = gateway
         self.guard = guard
@@ -181,6 +184,7 @@ class Context:
         self.metrics: Callable[[str], Awaitable[tuple[bytes, str]]] | None = None
         """Gives the metrics and their content type, for a request's ``Accept``; None where there are none."""
         self.metrics_access: MetricsAccess = metrics_access
+        self.profiler = ProfilerDesk(recorder)
         self.links = Links(lambda: gateway.store.secret)
         self.renderings = Renderings()
         self.audience = Audience()
@@ -228,9 +232,20 @@ class Context:
         """As `admit`, of administrators alone. Raises `ClientError` 403 `admin_required`."""
         principal = self.admit(request, spends=True)
         if not principal.admin:
-            message = "This is for administrators: use a key that was made with --admin."
-            raise ClientError(message, code="admin_required", status=403)
+            raise _not_admin()
         return principal
+
+    def admit_operator(self, request: HTTPConnection) -> Principal:
+        """As `admit_admin`, for what only looks: without any key, whoever is at this machine may as well."""
+        principal = self.admit(request, spends=True)
+        if not principal.admin and (PRINCIPAL in request.scope or not self.guard.private):
+            raise _not_admin()
+        return principal
+
+
+def _not_admin() -> ClientError:
+    message = "This is for administrators: use a key that was made with --admin."
+    return ClientError(message, code="admin_required", status=403)
 
 
 def context(request: Request) -> Context:

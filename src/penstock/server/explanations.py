@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from penstock.gateway.run import Account
-from penstock.server.context import Context, new_request_id
+from penstock.server.context import Context
+from penstock.server.exchanges import current_request_id
 from penstock.server.reads import dict_of, read_on, stream_headers, visit
 from penstock.streams.stream import Stream
 from penstock.types.decisions import Admitted
@@ -39,7 +40,7 @@ async def explanation(request: Request) -> Response:
     """``GET /v1/streams/{stream}/explanation``."""
     ctx, stream, _ = await visit(request, "own")
     body = _encode(await explain(ctx, stream))
-    return Response(body, 200, dict_of(stream_headers(stream, None, new_request_id())))
+    return Response(body, 200, dict_of(stream_headers(stream, None, current_request_id())))
 
 
 async def explain(ctx: Context, stream: Stream) -> Explanation:

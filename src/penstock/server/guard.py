@@ -97,6 +97,11 @@ class Guard:
             return self._identities is not None and self._identities.any
         return not self._anonymous
 
+    @property
+    def private(self) -> bool:
+        """Say whether there is no key and nobody wants strangers: then only this machine's user comes in."""
+        return self._anonymous is None and not self.wants_key
+
     async def identify(self, headers: Mapping[str, str], address: str = "") -> Found:
         """Return whose the credential in ``headers`` is. Never raises; see `admit`."""
         if self._identities is None:

@@ -30,6 +30,7 @@ from penstock.server import (
     ui,
 )
 from penstock.server.formats import DIALECTS
+from penstock.server.profiling import FORMS, MAX_SECONDS
 from penstock.types.usage import By
 from penstock.wire.anthropic_messages import STATUSES
 
@@ -208,6 +209,8 @@ PARAMETERS: Final[Mapping[str, Json]] = {
     "of principal": _query("principal", "Of this principal, and of its own pages and users."),
     "of team": _query("team", "Of this team."),
     "of model": _query("model", "Of this model, as it was asked for."),
+    "seconds": _query("seconds", "How long.", type="number", exclusiveMinimum=0, maximum=MAX_SECONDS),
+    "profile format": _query("format", "How it is shown.", type="string", enum=["", *FORMS]),
     "If-None-Match": _header("If-None-Match", "The `ETag` of the copy you have."),
     "Stream-TTL": _header(
         "Stream-TTL",
@@ -1045,6 +1048,28 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
         "How budgets stand",
         {200: _json("Those of the current periods.", "BudgetStates", ("x-request-id", "Cache-Control"))},
         [ADMIN, {"unasked_request": 403}],
+    ),
+    admin.profile: Operation(
+        "Server",
+        "Record what the process does",
+        {
+            200: Gives(
+                "A flame graph.",
+                {"text/html": "Text", "application/json": "Content"},
+                ("x-request-id", "Cache-Control"),
+            )
+        },
+        [
+            VALUE,
+            {
+                "admin_required": 403,
+                "unasked_request": 403,
+                "profile_running": 409,
+                "profiler_missing": 501,
+            },
+        ],
+        "Of the event loop's thread: as a page, or as JSON for speedscope.app. One at a time.",
+        takes=("seconds", "profile format"),
     ),
     admin.revoke_key: Operation(
         "Identity",
