@@ -52,6 +52,11 @@ class Relay:
         for sock in (self._listener, *self._sockets):
             sock.close()
 
+    def cut(self) -> None:
+        """Lose all connections that there are."""
+        for sock in self._sockets:
+            self._shut(sock)
+
     def _run(self, body, *arguments) -> None:
         thread = threading.Thread(target=body, args=arguments)
         self._threads.append(thread)
@@ -71,19 +76,20 @@ class Relay:
 
     def _serve(self, client: socket.socket) -> None:
         with suppress(OSError):
-            head = client.recv(65536)
-            found = REQUEST.match(head)
-            if found and (page := self.pages.get(urlsplit(found[1].decode()).path)):
-                kind = "content-type: text/html; charset=utf-8\r\nconnection: close\r\n"
-                client.sendall(f"HTTP/1.1 200 OK\r\n{kind}\r\n{page}".encode())
-            elif head:
-                gateway = socket.create_connection(self._target)
-                self._sockets.append(gateway)
-                self._run(self._downwards, gateway, client)
-                while head:
-                    self.up += head
-                    gateway.sendall(head)
-                    head = client.recv(65536)
+            gateway: socket.socket | None = None
+            while head := client.recv(65536):
+                found = REQUEST.match(head)
+                if found and (page := self.pages.get(urlsplit(found[1].decode()).path)):
+                    kind = "content-type: text/html; charset=utf-8\r\nconnection: close\r\n"
+                    client.sendall(f"HTTP/1.1 200 OK\r\n{kind}\r\n{page}".encode())
+                    break
+                if gateway is None:
+                    gateway = socket.create_connection(self._target)
+                    self._sockets.append(gateway)
+                    self._run(self._downwards, gateway, client)
+                self.up += head
+                gateway.sendall(head)
+            if gateway is not None:
                 self._shut(gateway)
         self._shut(client)
 

@@ -3,7 +3,9 @@
 import { Api, type Token } from "./api.js";
 import { type Backoff, BACKOFF, type Clock, systemClock } from "./backoff.js";
 import { FetchTransport } from "./fetch_transport.js";
-import { dialing, SocketTransport } from "./socket_transport.js";
+import { dialing } from "./pipe.js";
+import { Sharing } from "./sharing.js";
+import { SocketTransport } from "./socket_transport.js";
 import { SILENCE, Stream } from "./stream.js";
 import type { Creation, Transport } from "./transport.js";
 import { XhrTransport } from "./xhr_transport.js";
@@ -15,8 +17,11 @@ export interface Options {
   token?: Token;
   /** More headers for every HTTP request. */
   headers?: Record<string, string>;
-  /** `sse` (by fetch, or XMLHttpRequest where fetch does not stream), `fetch`, `xhr`, `websocket`, or one's own. */
-  transport?: "sse" | "fetch" | "xhr" | "websocket" | Transport;
+  /** `sse` (by fetch, or XMLHttpRequest where fetch does not stream), `fetch`, `xhr`, `websocket`, `shared` (one
+   * WebSocket for all tabs of a browser; one for each where that is not to be had), or one's own. */
+  transport?: "sse" | "fetch" | "xhr" | "websocket" | "shared" | Transport;
+  /** With `shared`: whose tabs they are. As the token says when absent. */
+  user?: string;
   backoff?: Partial<Backoff>;
   /** Milliseconds of total silence that count as a lost connection. */
   silence?: number;
@@ -101,10 +106,15 @@ function transportOf(options: Options, api: Api, clock: Clock): Transport {
   // React Native's fetch has no body to read from.
   const streams = typeof Response === "function" && "body" in Response.prototype;
   const http = transport === "xhr" || (transport !== "fetch" && !streams && Xhr) ? new XhrTransport(api, Xhr) : new FetchTransport(api);
-  if (transport !== "websocket") return http;
+  if (transport !== "websocket" && transport !== "shared") return http;
   const Socket = options.WebSocket ?? globalThis.WebSocket;
   if (!Socket) throw new TypeError("there is no WebSocket here: pass one (Node.js has it from 22 on; before, npm ws)");
-  return new SocketTransport(api, dialing(api.url("v1/ws"), Socket), clock, http);
+  const dial = dialing(api, Socket, clock);
+  const { navigator, BroadcastChannel: Channel } = globalThis;
+  // Browsers have locks on pages of HTTPS and of this machine alone.
+  if (transport !== "shared" || !navigator?.locks || !Channel) return new SocketTransport(api, dial, clock, http);
+  const sharing = new Sharing(api, options.user, dial, clock, { locks: navigator.locks, Channel });
+  return new SocketTransport(api, () => sharing.dial(), clock, http);
 }
 
 /** A key that nobody guesses. */

@@ -4,20 +4,12 @@ import type { Api } from "./api.js";
 import type { Clock } from "./backoff.js";
 import { decode, type Message } from "./envelope.js";
 import { Lost, PenstockError } from "./errors.js";
+import { type Dial, MOVED, type Pipe, REFUSED } from "./pipe.js";
 import type { Ask, Outcome, Sink, Transport } from "./transport.js";
 
-/** Both ways, in order, until it closes. `onclose` is called once; nothing comes after it. */
-export interface Pipe {
-  send(text: string): void;
-  close(): void;
-  onopen: () => void;
-  onmessage: (text: string) => void;
-  onclose: (code: number) => void;
-}
-
 const PING = 15_000;
-/** Milliseconds of total silence after which the socket is taken for dead. */
-const SILENCE = 45_000;
+/** Milliseconds that a ping may go unanswered. */
+const SILENCE = 30_000;
 /** Milliseconds that a socket stays open without a stream. */
 const IDLE = 30_000;
 const GRANT = 128 * 1024;
@@ -36,12 +28,12 @@ export class SocketTransport implements Transport {
   #connection: Connection | undefined;
   #refused = 0;
   #rid = 0;
-  #name = Math.random().toString(36).slice(2, 8);
+  #name = Math.random().toString(36).slice(2, 10);
 
   /** `fallback` takes what only HTTP has a route for. */
   constructor(
     readonly api: Api,
-    readonly dial: () => Pipe,
+    readonly dial: Dial,
     readonly clock: Clock,
     readonly fallback: Transport,
   ) {}
@@ -51,8 +43,9 @@ export class SocketTransport implements Transport {
     return new Promise<Outcome>((resolve, reject) => {
       if (signal.aborted) return reject(new Lost("aborted"));
       if (!this.#connection?.takes) {
-        this.#connection = new Connection(this.api, this.dial(), this.clock, this.#refused, (code) => {
-          this.#refused = code === 4401 ? this.#refused + 1 : 0;
+        const again = typeof this.api.token === "function" && this.#refused < 2;
+        this.#connection = new Connection(this.dial(), this.clock, again, (code) => {
+          this.#refused = code === REFUSED ? this.#refused + 1 : 0;
         });
       }
       const connection = this.#connection;
@@ -89,27 +82,36 @@ class Connection {
   #readers = new Map<string, Reader>();
   #open = false;
   #heard: number;
-  #stopTimer: () => void = () => {};
+  /** When the first ping went out that is not answered. */
+  #asked: number;
   #idleSince: number;
+  #stopTimer: () => void = () => {};
+  /** Seconds after which a gateway that leaves wants to be asked again. */
+  #pause = 0;
 
+  /** `again`: whether a token that is refused can be replaced. */
   constructor(
-    readonly api: Api,
     readonly pipe: Pipe,
     readonly clock: Clock,
-    refused: number,
+    again: boolean,
     closed: (code: number) => void,
   ) {
-    this.#heard = this.#idleSince = clock.now();
-    pipe.onopen = () => void this.#opened(refused > 0);
+    this.#heard = this.#asked = this.#idleSince = clock.now();
+    pipe.onopen = () => {
+      this.#open = true;
+      for (const [rid, reader] of this.#readers) this.#ask(rid, reader);
+    };
     pipe.onmessage = (text) => this.#message(text);
-    pipe.onclose = (code) => {
+    pipe.onclose = (code, error) => {
       this.takes = this.#open = false;
       this.#stopTimer();
       closed(code);
-      const again = typeof api.token === "function" && refused < 2;
-      const error =
-        code === 4401 && !again ? new PenstockError("unauthenticated", "the token was refused", 401) : new Lost("network");
-      for (const reader of [...this.#readers.values()]) reader.fail(error);
+      const refused = code === REFUSED && !again;
+      if (refused) error = new PenstockError("unauthenticated", "the token was refused", 401);
+      for (const reader of [...this.#readers.values()]) {
+        if (code === MOVED) reader.settle("again");
+        else reader.fail(error ?? new Lost("network", this.#pause));
+      }
     };
     this.#tick();
   }
@@ -137,19 +139,6 @@ class Connection {
     this.pipe.close();
   }
 
-  async #opened(refresh: boolean): Promise<void> {
-    try {
-      const token = await this.api.bearer(refresh);
-      this.#open = true;
-      if (token) this.send({ type: "auth", token });
-    } catch (error) {
-      for (const reader of [...this.#readers.values()]) reader.fail(error);
-      this.close();
-      return;
-    }
-    for (const [rid, reader] of this.#readers) this.#ask(rid, reader);
-  }
-
   #ask(rid: string, { ask }: Reader): void {
     if (!ask.stream) this.send({ type: "create", rid, ...ask.creation!.message, idempotency_key: ask.creation!.key });
     else this.send({ type: "read", rid, stream: ask.stream, ...(ask.cursor ? { after: ask.cursor } : {}) });
@@ -157,10 +146,13 @@ class Connection {
 
   #message(text: string): void {
     this.#heard = this.clock.now();
-    for (const reader of this.#readers.values()) reader.sink.heard();
+    this.#alive();
     const message = decode(text);
     if (!message) return;
-    if (message.type === "goaway") this.takes = false;
+    if (message.type === "goaway") {
+      this.takes = false;
+      this.#pause = (message.retry_ms ?? 0) / 1000;
+    }
     const reader = message.rid === undefined ? undefined : this.#readers.get(message.rid);
     if (!reader) return;
     try {
@@ -177,7 +169,10 @@ class Connection {
     else if (message.type === "none") reader.settle("nothing");
     else if (message.type === "err") {
       const { code = "", retryable = false, retry_after = 0 } = message;
-      reader.fail(new PenstockError(code, message.message ?? code, 0, retryable, retry_after));
+      if (code === "too_many_rids") {
+        this.takes = false;
+        reader.settle("again");
+      } else reader.fail(new PenstockError(code, message.message ?? code, 0, retryable, retry_after));
     } else if (message.record !== undefined && message.c?.startsWith(`${reader.stream}~`)) {
       // In UTF-8 a text has up to three bytes a unit; to grant too much is harmless, too little stalls.
       reader.taken += text.length * 3;
@@ -194,41 +189,23 @@ class Connection {
     }
   }
 
+  #alive(): void {
+    for (const reader of this.#readers.values()) reader.sink.heard();
+  }
+
   #tick(): void {
     this.#stopTimer = this.clock.after(PING, () => {
       const now = this.clock.now();
       const idle = !this.#readers.size && now - this.#idleSince >= IDLE;
-      if (idle || now - this.#heard >= SILENCE) this.close();
-      else {
-        this.send({ type: "ping" });
-        this.#tick();
+      const waits = this.#asked > this.#heard;
+      if (idle || (waits && now - this.#asked >= SILENCE)) return this.close();
+      // In a tab that nobody sees timers come once a minute: then silence means that nobody asked.
+      if (!waits) {
+        this.#asked = now;
+        this.#alive();
       }
+      this.send({ type: "ping" });
+      this.#tick();
     });
   }
-}
-
-/** A pipe that is a WebSocket. */
-export function dialing(url: string, Socket: typeof WebSocket): () => Pipe {
-  return () => {
-    const socket = new Socket(url.replace(/^http/, "ws"), "penstock.v1+json");
-    let closed = false;
-    const close = (code: number) => {
-      if (!closed) pipe.onclose(code);
-      closed = true;
-    };
-    const pipe: Pipe = {
-      send: (text) => socket.readyState === 1 && socket.send(text),
-      close: () => {
-        socket.close();
-        close(1000); // the other side may be dead, and its goodbye never come
-      },
-      onopen: () => {},
-      onmessage: () => {},
-      onclose: () => {},
-    };
-    socket.onopen = () => !closed && pipe.onopen();
-    socket.onmessage = (event) => !closed && pipe.onmessage(event.data as string);
-    socket.onclose = (event) => close(event.code);
-    return pipe;
-  };
 }
