@@ -20,6 +20,8 @@ export const REFUSED = 4401;
 /** What was carried here is carried by somebody else from now on: ask again, at once. */
 export const MOVED = 4900;
 
+/** Milliseconds that a handshake may take. */
+const OPENING = 10_000;
 /** Milliseconds before its end that a token is replaced, and which part of a short one's time that is at most. */
 const MARGIN = 60_000;
 const PART = 5;
@@ -53,7 +55,9 @@ export function dialing(api: Api, Socket: typeof WebSocket, clock: Clock): Dial 
       if (token) one.send(JSON.stringify({ type: "auth", token }));
     };
     const one = pipe((text) => socket.readyState === 1 && socket.send(text), leave);
+    forget = clock.after(OPENING, leave);
     socket.onopen = () => {
+      forget();
       say(refused).then(() => closed || one.onopen(), leave);
     };
     socket.onmessage = ({ data }) => {
@@ -69,6 +73,8 @@ export function dialing(api: Api, Socket: typeof WebSocket, clock: Clock): Dial 
       one.onmessage(data as string);
     };
     socket.onclose = ({ code }) => close(code);
+    // Node.js 20 leaves it at this where the handshake fails; elsewhere a close with its code follows.
+    socket.onerror = () => socket.readyState === 0 && close(1006);
     return one;
   };
 }

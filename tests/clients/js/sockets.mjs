@@ -6,7 +6,7 @@ import { Penstock } from "../../../clients/js/dist/index.js";
 const jobs = JSON.parse(process.argv[2]);
 const results = await Promise.all(
   jobs.map(async ({ url, key, text }) => {
-    const penstock = new Penstock({ url, transport: "websocket", backoff: { first: 50 }, silence: 5_000 });
+    const penstock = new Penstock({ url, transport: "websocket", backoff: { first: 50 } });
     const request = { model: "demo-echo", messages: [{ role: "user", content: text }] };
     const stream = penstock.start(request, { idempotencyKey: key });
     let got = "";
