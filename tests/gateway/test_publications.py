@@ -4,14 +4,8 @@ import asyncio
 
 import pytest
 
-from penstock.gateway.publications import (
-    Fork,
-    Publications,
-    PublicationSettings,
-    StreamClosed,
-    Wanted,
-    check_path,
-)
+from penstock.gateway.publication import Fork, StreamClosed, Wanted, check_path
+from penstock.gateway.publications import Publications, PublicationSettings
 from penstock.gateway.writers import COMPLETE_EVERY, Producer
 from penstock.streams.embedded import EmbeddedSettings, EmbeddedStore
 from penstock.streams.memory import MemoryStore

@@ -14,12 +14,20 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 import msgspec
 import structlog
 
 from penstock.gateway.pieces import beginning, media_type, mode_of
+from penstock.gateway.publication import (
+    Appended,
+    Config,
+    Publication,
+    StreamClosed,
+    Wanted,
+    content_type_mismatch,
+)
 from penstock.gateway.writers import Producer, Writers
 from penstock.streams.parcels import MORE, ByteStream, Mark, Part, Piece, Trimmed, decode_parcel
 from penstock.streams.store import Store, StoreFailure, StreamInfo
@@ -37,7 +45,6 @@ OWNER: Final = "\x1fpublications"
 FOREVER: Final = 1e12
 """Seconds of retention in the store: when they go is decided here."""
 
-MAX_PATH: Final = 512
 MAX_FORK_DEPTH: Final = 16
 ROOM_PATIENCE: Final = 30.0
 """Seconds that an append waits for the store to keep up."""
@@ -58,122 +65,6 @@ class PublicationSettings(msgspec.Struct, frozen=True):
     max_streams_per_owner: int = 2_000
     retention: float = 30 * 86_400.0
     at_rest: AtRest | Literal[""] = ""
-
-
-class Fork(msgspec.Struct, frozen=True):
-    """What a publication was forked from, as its creator said it: None for what was not said."""
-
-    path: str
-    offset: Mark | None = None
-    sub_offset: int = 0
-
-
-class Wanted(msgspec.Struct, frozen=True):
-    """What a publication is to be. ``content_type`` is empty for that of what it is forked from.
-
-    ``ttl``: seconds without a read or a write after which it goes; ``expires_at``: Unix seconds at which
-    it does.
-    """
-
-    content_type: str
-    closed: bool = False
-    ttl: int | None = None
-    expires_at: float | None = None
-    fork: Fork | None = None
-
-
-class Config(msgspec.Struct, frozen=True):
-    """What is stored of a publication beside its content. ``ttl`` and ``expires_at`` may be inherited."""
-
-    owner: str
-    path: str
-    wanted: Wanted
-    content_type: str
-    ttl: int | None = None
-    expires_at: float | None = None
-    source: str = ""
-    parts: tuple[Part, ...] = ()
-    inherited: int = 0
-
-    @property
-    def sources(self) -> Sequence[str]:
-        """The streams that must not go before this one, the nearest first."""
-        nearest = (self.source,) if self.source else ()
-        return list(dict.fromkeys((*nearest, *(part.stream for part in reversed(self.parts)))))
-
-
-class StreamClosed(ClientError):
-    """What was appended came too late."""
-
-    def __init__(self, mark: Mark, epoch: int) -> None:
-        """409, with where the stream ends."""
-        super().__init__("The stream is closed.", code="stream_closed", status=409)
-        self.mark = mark
-        self.epoch = epoch
-
-
-class Appended(NamedTuple):
-    """What became of an append. ``seq``: the last number of its producer that is there."""
-
-    mark: Mark
-    closed: bool
-    duplicate: bool = False
-    seq: int | None = None
-
-
-class Publication:
-    """One of them. ``stream`` is None until somebody wants it."""
-
-    __slots__ = (
-        "closed",
-        "config",
-        "created_at",
-        "deleted",
-        "digest",
-        "forks",
-        "id",
-        "loading",
-        "readers",
-        "size",
-        "stream",
-        "used_at",
-        "writers",
-    )
-
-    def __init__(self, id: str, config: Config, now: float) -> None:
-        """``now`` is Unix time."""
-        self.id = id
-        self.config = config
-        self.stream: ByteStream | None = None
-        self.writers = Writers()
-        self.closed = False
-        self.created_at = now
-        self.digest = ""
-        self.deleted = False
-        self.forks = 0
-        self.readers = 0
-        self.used_at = now
-        self.size = 0
-        self.loading: asyncio.Future[None] | None = None
-
-    def __repr__(self) -> str:
-        """Say which; no content."""
-        return f"<Publication {self.id} {self.stream!r}>"
-
-    @property
-    def open(self) -> ByteStream:
-        """The stream, which is there for whom `Publications.find` gave this."""
-        assert self.stream is not None
-        return self.stream
-
-    def attach(self) -> Callable[[], None]:
-        """Count a reader, while which it does not go by disuse; call the result once when it leaves."""
-        self.readers += 1
-
-        def left() -> None:
-            self.readers -= 1
-
-        return left
 
 
 class Publications:
@@ -224,9 +115,9 @@ class Publications:
         self._some.set()
         # One that is deleted gave its path away in the store, but keeps it here while it has forks.
         publication.deleted = not info.idempotency_key or info.status not in (None, "completed")
-        known = self._by_path.get(_key(config))
+        known = self._by_path.get(config.key)
         if known is None or known.deleted:
-            self._by_path[_key(config)] = publication
+            self._by_path[config.key] = publication
 
     async def run(self) -> None:
         """Erase what is due, until cancelled."""
@@ -532,7 +423,7 @@ class Publications:
 
         Raises `ClientError` 410 when it is deleted already, and `StorageError`.
         """
-        async with self._alone(_key(publication.config)):
+        async with self._alone(publication.config.key):
             if publication.deleted or publication.id not in self._by_id:
                 raise ClientError("The stream is gone.", code="stream_gone", status=410)
             await self._remove(publication, "cancelled")
@@ -560,8 +451,8 @@ class Publications:
         self._size -= publication.size
         if not self._by_id:
             self._some.clear()
-        if self._by_path.get(_key(publication.config)) is publication:
-            del self._by_path[_key(publication.config)]
+        if self._by_path.get(publication.config.key) is publication:
+            del self._by_path[publication.config.key]
         self._count_fork(publication.config, -1)
 
     def _count_fork(self, config: Config, change: int) -> None:
@@ -621,34 +512,6 @@ class Publications:
         if self._size + more > settings.max_bytes:
             message = "All streams together have as many bytes as they may. Delete some first."
             raise ClientError(message, code="stream_full", status=413)
-
-
-def check_path(path: str) -> str:
-    """Return ``path`` if a publication can be there; raises `ClientError` 400 `invalid_path`."""
-    names = path.split("/")
-    if (
-        not path.isprintable()
-        or len(path.encode("utf-8", "replace")) > MAX_PATH
-        or any(name in ("", ".", "..") for name in names)
-        or names[0].startswith("__")
-    ):
-        raise ClientError(
-            f"A path has names divided by slashes, {MAX_PATH} bytes in all, of printable characters; "
-            "none is empty, '.' or '..', and the first does not begin with '__'.",
-            code="invalid_path",
-            param="path",
-        )
-    return path
-
-
-def content_type_mismatch(wanted: str) -> ClientError:
-    """Return the error for content of another kind than the stream's."""
-    message = f"The Content-Type of this stream is '{wanted[:100]}'."
-    return ClientError(message, code="content_type_mismatch", status=409, param="Content-Type")
-
-
-def _key(config: Config) -> tuple[str, str]:
-    return (config.owner, config.path)
 
 
 def _deleted() -> ClientError:

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from penstock.gateway.pieces import media_type, mode_of, pieces_of
-from penstock.gateway.publications import (
+from penstock.gateway.publication import (
     MAX_PATH,
     Fork,
     Publication,
