@@ -11,6 +11,8 @@ from contextlib import suppress
 import httpx
 import pytest
 
+from penstock.cli.exits import Failure
+from penstock.cli.publish import size_of
 from penstock.cli.publishing import BATCH, any_bytes, whole_lines
 from tests.clients.gateway import PATIENCE, wait_for
 
@@ -81,6 +83,33 @@ def test_a_file_comes_out_as_it_went_in(run, at, path, tmp_path):
     assert (tmp_path / "out.bin").read_bytes() == data
     again = run("publish", "--file", "big.bin", path, **at)
     assert again.returncode == 1
+
+
+def test_of_a_log_that_never_ends_the_newest_lines_are_kept(run, at, path, gateway):
+    lines = "".join(f"line {n:06d} {'x' * 200}\n" for n in range(6_000))
+    said = run("publish", path, "--keep", "100K", stdin=lines, **at)
+    assert (said.returncode, said.stderr) == (0, "")
+    wait_for(lambda: len(content(gateway, path)) < len(lines))
+    kept = run("read", path, "--no-follow", **at).stdout
+    assert lines.endswith(kept)
+    assert 100 * 1024 <= len(kept) < len(lines)
+    old = run("read", path, "--no-follow", "--from", f"{1:016d}_{1:016d}", **at)
+    assert (old.stdout, old.stderr) == (kept, "penstock: what came before this is gone.\n")
+    run("publish", path, "--close", stdin="the end\n", **at)
+    assert run("read", path, **at).stdout == f"{kept}the end\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("1", 1), ("500k", 500 << 10), ("50M", 50 << 20), ("2GiB", 2 << 30), ("7b", 7)]
+)
+def test_sizes_are_read_as_people_write_them(text, size):
+    assert size_of(text) == size
+
+
+@pytest.mark.parametrize("text", ["0", "x", "-1", "1.5M", "M", "1T"])
+def test_what_is_no_size_is_said(text):
+    with pytest.raises(Failure, match="number of bytes"):
+        size_of(text)
 
 
 def test_a_file_of_which_a_part_is_there_is_gone_on_with(run, at, path, tmp_path, gateway):

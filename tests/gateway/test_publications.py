@@ -6,14 +6,15 @@ import pytest
 
 from penstock.gateway.publication import Fork, StreamClosed, Wanted, check_path
 from penstock.gateway.publications import Publications, PublicationSettings
+from penstock.gateway.trimming import SLACK, entries_gone
 from penstock.gateway.writers import COMPLETE_EVERY, Producer
 from penstock.streams.embedded import EmbeddedSettings, EmbeddedStore
 from penstock.streams.memory import MemoryStore
-from penstock.streams.parcels import MAX_PARCEL, Mark, Piece, decode_parcel
+from penstock.streams.parcels import MAX_PARCEL, Mark, Piece, Trimmed, decode_parcel
 from penstock.streams.store import StoreFailure
 from penstock.types.errors import ClientError, GatewayError, StorageError
 from penstock.types.principals import Principal
-from tests.streams.storing import Clock
+from tests.streams.storing import Clock, eventually
 
 ME = Principal("me")
 TEXT = Wanted("text/plain")
@@ -276,3 +277,102 @@ def test_paths_that_cannot_be_are_refused(path):
 @pytest.mark.parametrize("path", ["a", "logs/app", "größe/日本", "a b", "...", "a/__b"])
 def test_paths_that_can_be(path):
     assert check_path(path) == path
+
+
+# --- keeping the newest bytes --------------------------------------------------------------------------
+
+
+async def filled(house, path, count, size=10_000, **more):
+    """Append so many numbered pieces, by a producer."""
+    for number in range(count):
+        piece = b"%06d " % number + bytes(size - 7)
+        await house.append(path, piece, producer=Producer("writer", 0, number), **more)
+
+
+async def kept(house, path):
+    """Return the number of the first piece there is, and the bytes from it on."""
+    publication = await house.publications.find(ME, path)
+    stream = publication.open
+    entries = await stream.read(await entries_gone(stream), 1)
+    parcel = decode_parcel(entries[0].line)
+    return int(parcel.content[:6]), stream.tail.bytes - (parcel.end - len(parcel.content))
+
+
+async def sealed(house):
+    if isinstance(house.store, EmbeddedStore):
+        await eventually(lambda: house.store.statistics().unsealed_bytes < 70_000)
+
+
+async def test_an_endless_stream_keeps_its_newest_bytes(make):
+    keep = 200_000
+    async with House(make) as house:
+        publication = await house.create("log", wanted=Wanted("text/plain", keep=keep))
+        for number in range(400):
+            piece = b"%06d " % number + bytes(9_993)
+            await house.append("log", piece, producer=Producer("writer", 0, number))
+            if number % 50 == 49:
+                await sealed(house)
+                await house.publications.sweep()
+        first, held = await kept(house, "log")
+        assert 340 <= first <= 380
+        assert keep <= held <= keep + 2 * SLACK
+        assert publication.size == held
+        assert publication.open.tail == Mark(400, 4_000_000)
+        assert (await house.store.catalogue.find(publication.id)).bytes < 1.2 * held
+
+
+async def test_what_is_gone_is_said_to_who_asks_for_it(make):
+    async with House(make) as house:
+        publication = await house.create("log", wanted=Wanted("text/plain", keep=100_000))
+        await filled(house, "log", 100)
+        await sealed(house)
+        await house.publications.sweep()
+        first, _ = await kept(house, "log")
+        assert first > 0
+        for after in (0, first - 1):
+            with pytest.raises(Trimmed) as gone:
+                await publication.open.read(after)
+            assert gone.value.earliest == first + 1
+        assert (await publication.open.read(first))[0].seq == first + 1
+
+
+async def test_of_a_trimmed_stream_writers_are_known_after_a_restart(on_disk):
+    async with House(on_disk) as house:
+        await house.create("log", wanted=Wanted("text/plain", keep=1))
+        await filled(house, "log", 3 * COMPLETE_EVERY)
+        await sealed(house)
+        await house.publications.sweep()
+        await house.restart()
+        last = 3 * COMPLETE_EVERY - 1
+        again = await house.append("log", b"x", producer=Producer("writer", 0, last))
+        assert again.duplicate
+        assert (
+            await house.append("log", b"x", producer=Producer("writer", 0, last + 1))
+        ).mark.entries == last + 2
+        publication = await house.publications.find(ME, "log")
+        assert publication.config.wanted.keep == 1
+
+
+async def test_the_bound_of_a_stream_is_that_of_what_it_keeps(make):
+    async with House(make, max_stream_bytes=1_000_000) as house:
+        await house.create("log", wanted=Wanted("text/plain", keep=100_000))
+        for _ in range(5):
+            await house.append("log", *(bytes(100_000) for _ in range(5)))
+            await sealed(house)
+            await house.publications.sweep()
+        assert (await house.publications.find(ME, "log")).open.tail.bytes == 2_500_000
+
+
+async def test_what_others_begin_with_is_not_trimmed_and_forks_keep_all(make):
+    async with House(make) as house:
+        await house.create("log", wanted=Wanted("text/plain", keep=1))
+        await filled(house, "log", 100)
+        await house.create("fork", wanted=Wanted("", fork=Fork("log")))
+        await sealed(house)
+        await house.publications.sweep()
+        assert (await kept(house, "log"))[0] == 0
+        refused = house.publications.create(ME, "other", Wanted("", fork=Fork("log"), keep=1), ())
+        assert await house.refused(refused) == "invalid_fork"
+        await house.publications.erase(await house.publications.find(ME, "fork"))
+        await house.publications.sweep()
+        assert (await kept(house, "log"))[0] > 0

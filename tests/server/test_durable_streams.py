@@ -315,3 +315,62 @@ async def test_a_generation_is_followed_live(gateway):
     await gateway.client.post(f"/v1/streams/{stream}/cancel")
     *_, (_, data, _), _ = await reading
     assert json.loads(data)[0]["status"] == "cancelled"
+
+
+# --- keeping the newest bytes ----------------------------------------------------------------------------
+
+
+async def trimmed(gateway, headers=TEXT, piece=lambda n: b"line %06d\n" % n * 1_000):
+    """Publish more than is kept; return the offsets after each append."""
+    await made(gateway, headers=headers, **{"stream-keep-bytes": "100000"})
+    offsets = []
+    for number in range(60):
+        response = await appended(gateway, piece(number), headers=headers)
+        offsets.append(response.headers["stream-next-offset"])
+    await gateway.system.gateway.publications.sweep()
+    return offsets
+
+
+async def test_a_stream_that_keeps_its_newest_bytes_is_read_from_where_it_begins(gateway):
+    offsets = await trimmed(gateway)
+    url = "/v1/stream/logs/app"
+    whole = await gateway.client.get(url)
+    first = int(whole.text.split()[1])
+    assert 40 < first < 60
+    assert whole.text == "".join(f"line {n:06d}\n" * 1_000 for n in range(first, 60))
+    assert whole.headers["stream-next-offset"] == offsets[-1]
+    page = await gateway.client.get(url, params={"offset": "-1"})
+    assert page.content == whole.content
+    known = await gateway.client.head(url)
+    assert known.headers["stream-keep-bytes"] == "100000"
+    (listed,) = (await gateway.client.get("/v1/stream")).json()["data"]
+    assert listed["bytes"] == len(whole.content)
+
+
+async def test_an_offset_whose_bytes_are_gone_is_told_so(gateway):
+    offsets = await trimmed(gateway)
+    for live in ("", "&live=long-poll", "&live=sse"):
+        gone = await gateway.client.get(f"/v1/stream/logs/app?offset={offsets[3]}{live}")
+        assert code(gone) == (410, "offset_gone")
+    await closed(gateway)
+    (gap, *rest) = await events(gateway, query=f"offset={offsets[0]}", **{"last-event-id": offsets[3]})
+    said = json.loads(gap[1])
+    assert (gap[0], said["requested"]) == ("gap", offsets[3])
+    assert said["earliest"] == gap[2] == offsets[offsets.index(gap[2])]
+    data = "".join(f"{data}" for event, data, _ in rest if event == "data")
+    assert data == (await gateway.client.get("/v1/stream/logs/app")).text
+
+
+async def test_of_a_message_whose_beginning_is_gone_nothing_is_shown(gateway):
+    large = lambda n: json.dumps({"n": n, "x": "y" * 300_000}).encode()  # noqa: E731
+    await trimmed(gateway, JSON, large)
+    found = (await gateway.client.get("/v1/stream/logs/app", params={"offset": "-1"})).json()
+    assert found[0]["n"] > 40
+    assert [message["n"] for message in found] == list(range(found[0]["n"], found[-1]["n"] + 1))
+
+
+@pytest.mark.parametrize("keep", ["0", "-1", "x", "01"])
+async def test_what_is_to_be_kept_is_a_number_of_bytes(gateway, keep):
+    refused = await gateway.client.put("/v1/stream/a", headers={**TEXT, "stream-keep-bytes": keep})
+    assert code(refused) == (400, "invalid_value")
+    assert refused.json()["error"]["param"] == "Stream-Keep-Bytes"

@@ -10,6 +10,7 @@ import pytest
 
 from penstock.streams.embedded import EmbeddedSettings, EmbeddedStore
 from penstock.streams.memory import MemorySettings, MemoryStore
+from penstock.streams.sealer import SEGMENT_BYTES
 from penstock.streams.store import ENTRY, TERMINAL, Catalogue, Journal, KeyTaken, Record, Store, StreamInfo
 from penstock.types.errors import StorageError
 from tests.streams.storing import Clock, Pen, data_of, ending, eventually, new_info, read_all
@@ -486,3 +487,49 @@ async def test_a_key_can_be_given_back_for_a_stream_that_nobody_writes(bench: Be
     assert found is not None
     assert (found.idempotency_key, found.status) == ("", "completed")
     assert (await data_of(bench.journal, pen.id))[0] == b"a"
+
+
+# --- trimming ---------------------------------------------------------------------------------
+
+
+async def test_a_trimmed_stream_begins_later_and_is_written_on(bench):
+    pen = await Pen.create(bench.journal)
+    for _ in range(6):
+        await pen.write(*(bytes(1_000) for _ in range(256)))
+    await all_sealed(bench)
+    info = await bench.catalogue.find(pen.id)
+    freed = await bench.journal.trim(pen.id, 600)
+    assert 600_000 - SEGMENT_BYTES < freed <= 600_000  # whole segments, where there are segments
+    await bench.settle()
+    if bench.reopens:
+        pen = await Pen.reopen(bench.journal, bench.orphans[0])
+    found = await bench.catalogue.find(pen.id)
+    assert (found.tail, found.bytes) == (info.tail, info.bytes - freed)
+    first = freed // 1_000 + 1
+    records = await read_all(bench.journal, pen.id)
+    assert [record.seq for record in records] == list(range(first, 6 * 256 + 1))
+    assert (await bench.journal.read(pen.id, first + 5, 1))[0].seq == first + 6
+    await pen.write(b"more")
+    await pen.end()
+    assert (await read_all(bench.journal, pen.id, 6 * 256))[0].data == b"more"
+    await all_sealed(bench)
+    assert await bench.journal.trim(pen.id, pen.seq) > 0
+    assert await bench.journal.trim(pen.id, pen.seq) == 0
+    assert await bench.journal.trim("s_nobody", 1) == 0
+
+
+async def test_of_a_stream_that_is_trimmed_up_to_its_end_what_comes_next_is_found(bench):
+    pen = await Pen.create(bench.journal)
+    await pen.write(*(bytes(1_000) for _ in range(256)))
+    await all_sealed(bench)
+    assert await bench.journal.trim(pen.id, 256) == 256_000
+    assert await bench.journal.read(pen.id, 0, 10) == []
+    await pen.write(b"next")
+    assert list(await bench.journal.read(pen.id, 0, 10)) == [Record(257, ENTRY, b"next")]
+    assert (await bench.catalogue.find(pen.id)).bytes == 4
+
+
+async def all_sealed(bench: Bench) -> None:
+    """Wait until everything is in the catalogue, where there is one."""
+    if not isinstance(bench.store, MemoryStore):
+        await eventually(lambda: bench.store.statistics().unsealed_bytes == 0)

@@ -60,7 +60,7 @@ async def fetch(connection: Connection, path: str, start: str, output: Path | No
     if on_terminal and kind != "application/json" and not kind.startswith("text/"):
         hint = f"Write it to a file with --output, or into a pipe: penstock read {path} | …"
         raise Failure(f"{path} is {kind}, which a terminal cannot show.", code=exits.USAGE, hint=hint)
-    digest, at_tail, closed = hashlib.sha256(), False, False
+    digest, size, at_tail, closed = hashlib.sha256(), 0, False, False
     try:
         with ExitStack() as stack:
             advance: Callable[[int], None] = _nothing
@@ -71,8 +71,11 @@ async def fetch(connection: Connection, path: str, start: str, output: Path | No
                 write = _to_terminal() if on_terminal else _to_pipe
             async with aclosing(pages(connection, path, offset, tell_lost)) as coming:
                 async for page in coming:
+                    if page.gap:
+                        print("penstock: what came before this is gone.", file=sys.stderr)
                     if page.content:
                         digest.update(page.content)
+                        size += len(page.content)
                         write(_lines(page.content) if kind == "application/json" else page.content)
                         advance(len(page.content))
                     offset, at_tail, closed = page.offset, page.at_tail, page.closed
@@ -88,13 +91,17 @@ async def fetch(connection: Connection, path: str, start: str, output: Path | No
         print(f"\npenstock: stopped reading. Read on with: {again}", file=sys.stderr)
         raise
     if closed and start in ("", "start") and kind != "application/json":
-        _check(await about(connection, path), digest.digest())
+        _check(await about(connection, path), size, digest.digest())
     return exits.OK
 
 
-def _check(known: About, digest: bytes) -> None:
-    """Hold what came against what the writer said of it, if it said anything."""
-    if known.digest and known.digest != f"sha-256=:{base64.b64encode(digest).decode()}:":
+def _check(known: About, size: int, digest: bytes) -> None:
+    """Hold what came against what the writer said of it, if it said anything, and if all of it is there."""
+    if (
+        known.digest
+        and size == known.size
+        and known.digest != f"sha-256=:{base64.b64encode(digest).decode()}:"
+    ):
         message = "what came is not what its writer says it wrote: the SHA-256 differs."
         raise Failure(message, code=exits.FAILED)
 

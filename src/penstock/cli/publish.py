@@ -5,11 +5,12 @@ import base64
 import hashlib
 import mimetypes
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, NamedTuple
 
 import typer
 from rich.console import Console
@@ -43,6 +44,14 @@ from penstock.client.connection import Connection, Lost, Refused, Unreachable
 TEXT = "text/plain; charset=utf-8"
 BYTES = "application/octet-stream"
 JSON = "application/json"
+_SIZE = re.compile(r"([0-9]{1,15})([KMG]?)(?:i?B)?", re.IGNORECASE)
+
+
+class Kept(NamedTuple):
+    """How long what is published stays, in seconds, and how much of it, in bytes."""
+
+    ttl: int | None
+    keep: int | None
 
 
 def publish(
@@ -85,6 +94,14 @@ def publish(
             help="Let the stream go when it was neither read nor written for so long.",
         ),
     ] = None,
+    keep: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZE",
+            show_default=False,
+            help="Keep the newest bytes only, so many: 50M, 2G. For logs that never end.",
+        ),
+    ] = "",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a file of which a part is there already.")
     ] = False,
@@ -99,7 +116,7 @@ def publish(
     than text is sent as it is.
 
     \b
-    tail -f app.log | penstock publish logs/app
+    tail -f app.log | penstock publish logs/app --keep 50M
     make 2>&1 | penstock publish builds/42 --close
     penstock publish --file big.bin files/big
     penstock read logs/app
@@ -110,14 +127,23 @@ def publish(
     """
     if resume and file is None:
         raise Failure("--resume is for a file.", code=exits.USAGE)
+    how = Kept(ttl, size_of(keep) if keep else None)
 
     async def work(connection: Connection) -> int:
         if file is None:
-            return await _publish_input(connection, path, content_type or TEXT, ttl, close=bool(close))
+            return await _publish_input(connection, path, content_type or TEXT, how, close=bool(close))
         kind = content_type or _kind_of(file)
-        return await _publish_file(connection, path, file, kind, ttl, close=close is not False, resume=resume)
+        return await _publish_file(connection, path, file, kind, how, close=close is not False, resume=resume)
 
     raise typer.Exit(run(address(url, key), patience, work))
+
+
+def size_of(text: str) -> int:
+    """Return a number of bytes: ``1048576``, ``50M``, ``2G``, ``64KiB``. Raises `Failure`."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None or not int(found[1]):
+        raise Failure("--keep takes a number of bytes above 0, such as 500K, 50M or 2G.", code=exits.USAGE)
+    return int(found[1]) << 10 * " KMG".index(found[2].upper() or " ")
 
 
 def _kind_of(file: Path) -> str:
@@ -146,13 +172,13 @@ async def _there(connection: Connection, path: str) -> About | None:
 
 
 async def _publish_input(
-    connection: Connection, path: str, content_type: str, ttl: int | None, *, close: bool
+    connection: Connection, path: str, content_type: str, how: Kept, *, close: bool
 ) -> int:
     found = await _there(connection, path)
     kind = found.content_type if found else content_type
     publisher = Publisher(connection, path, kind, tell_lost)
     if found is None:
-        await publisher.create(ttl)
+        await publisher.create(*how)
     messages = kind.split(";")[0].strip().lower() == JSON
     cut = whole_lines if messages or kind.lower().startswith("text/") else any_bytes
     batches = Batches(Source(sys.stdin.fileno()), cut)
@@ -187,7 +213,7 @@ async def _publish_file(
     path: str,
     file: Path,
     content_type: str,
-    ttl: int | None,
+    how: Kept,
     *,
     close: bool,
     resume: bool,
@@ -202,7 +228,7 @@ async def _publish_file(
             raise Failure(f"{path} has more bytes than the file.", code=exits.FAILED)
         publisher = Publisher(connection, path, found.content_type if found else content_type, tell_lost)
         if found is None:
-            await publisher.create(ttl)
+            await publisher.create(*how)
         digest = hashlib.sha256()
         text = content_type.startswith("text/")
         with progress(file.name, size) as advance:

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, Protocol
 from urllib.parse import quote
 
 from penstock.client.connection import Connection, Lost, Refused
-from penstock.wire.durable_streams import CLOSED, CURSOR, NEXT_OFFSET, TTL, UP_TO_DATE
+from penstock.wire.durable_streams import CLOSED, CURSOR, KEEP, NEXT_OFFSET, TTL, UP_TO_DATE
 
 BATCH: Final = 1 << 20
 """Bytes that are sent at once, and that wait to be sent, about."""
@@ -75,11 +75,13 @@ class Publisher:
         self._producer = f"penstock-{secrets.token_hex(8)}"
         self._seq = 0
 
-    async def create(self, ttl: int | None = None) -> None:
+    async def create(self, ttl: int | None = None, keep: int | None = None) -> None:
         """Make the publication. Raises `Refused` when there is one that is not as this one is to be."""
         headers = {"content-type": self._content_type}
         if ttl is not None:
             headers[TTL] = str(ttl)
+        if keep is not None:
+            headers[KEEP] = str(keep)
         await self._connection.ask("PUT", self._url, headers=headers, on_lost=self._on_lost, insist=True)
 
     async def append(self, content: bytes) -> None:
@@ -200,12 +202,16 @@ class Batches:
 
 
 class Page(NamedTuple):
-    """Content, and where it ends. ``closed``: nothing follows; ``at_tail``: nothing follows yet."""
+    """Content, and where it ends. ``closed``: nothing follows; ``at_tail``: nothing follows yet.
+
+    ``gap``: what was to be read before it is gone.
+    """
 
     content: bytes
     offset: str
     at_tail: bool
     closed: bool
+    gap: bool = False
 
 
 async def pages(
@@ -215,16 +221,23 @@ async def pages(
 
     Raises `Refused`, `Unreachable`.
     """
-    url, cursor = address_of_path(path), ""
+    url, cursor, gap = address_of_path(path), "", False
     while True:
         query = {"offset": offset, "live": "long-poll", **_token(connection)}
         if cursor:
             query["cursor"] = cursor
-        reply = await connection.ask("GET", url, query=query, on_lost=on_lost, insist=True)
+        try:
+            reply = await connection.ask("GET", url, query=query, on_lost=on_lost, insist=True)
+        except Refused as refused:
+            if refused.code != "offset_gone" or gap:
+                raise
+            offset, gap = "-1", True  # the earliest there is
+            continue
         offset = reply.headers.get(NEXT_OFFSET, offset)
         cursor = reply.headers.get(CURSOR, "")
         at_tail = UP_TO_DATE in reply.headers
-        page = Page(reply.body, offset, at_tail, reply.headers.get(CLOSED) == "true")
+        page = Page(reply.body, offset, at_tail, reply.headers.get(CLOSED) == "true", gap)
+        gap = False
         yield page
         if page.closed:
             return

@@ -28,7 +28,7 @@ class Wanted(msgspec.Struct, frozen=True):
     """What a publication is to be. ``content_type`` is empty for that of what it is forked from.
 
     ``ttl``: seconds without a read or a write after which it goes; ``expires_at``: Unix seconds at which
-    it does.
+    it does. ``keep``: bytes that it keeps, the newest ones; all if it is None.
     """
 
     content_type: str
@@ -36,6 +36,7 @@ class Wanted(msgspec.Struct, frozen=True):
     ttl: int | None = None
     expires_at: float | None = None
     fork: Fork | None = None
+    keep: int | None = None
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -83,10 +84,15 @@ class Appended(NamedTuple):
 
 
 class Publication:
-    """One of them. ``stream`` is None until somebody wants it."""
+    """One of them. ``stream`` is None until somebody wants it.
+
+    ``complete``: where the last of its entries begins whose note says all there is to know of its writers,
+    if it was written by this process.
+    """
 
     __slots__ = (
         "closed",
+        "complete",
         "config",
         "created_at",
         "deleted",
@@ -108,6 +114,7 @@ class Publication:
         self.stream: ByteStream | None = None
         self.writers = Writers()
         self.closed = False
+        self.complete: Mark | None = None
         self.created_at = now
         self.digest = ""
         self.deleted = False

@@ -28,6 +28,7 @@ from penstock.gateway.publication import (
     Wanted,
     content_type_mismatch,
 )
+from penstock.gateway.trimming import bytes_gone, horizon, slack, too_many
 from penstock.gateway.writers import Producer, Writers
 from penstock.streams.parcels import MORE, ByteStream, Mark, Part, Piece, Trimmed, decode_parcel
 from penstock.streams.store import Store, StoreFailure, StreamInfo
@@ -133,6 +134,31 @@ class Publications:
                 await self._remove(publication, "expired")
             except PenstockError as error:
                 log.info("publication_not_erased", stream=publication.id, error=repr(error))
+        for publication in [p for p in self._by_id.values() if self._has_too_much(p)]:
+            try:
+                await self._trim(publication)
+            except PenstockError as error:
+                log.info("publication_not_trimmed", stream=publication.id, error=repr(error))
+
+    def _has_too_much(self, publication: Publication) -> bool:
+        keep = publication.config.wanted.keep
+        if keep is None or publication.deleted or publication.forks:  # forks begin with what is there
+            return False
+        return too_many(publication.size, keep) and (publication.closed or publication.complete is not None)
+
+    async def _trim(self, publication: Publication) -> None:
+        """Let the oldest bytes go, in whole groups of entries, as the store has them."""
+        keep, stream = publication.config.wanted.keep, await self._warm(publication)
+        if keep is None or publication.forks:
+            return
+        upto = await horizon(stream, keep)
+        if stream.is_open:  # what is known of its writers must be found again
+            upto = min(upto, publication.complete.entries if publication.complete else 0)
+        if upto <= 0 or not await self._store.journal.trim(stream.id, upto):
+            return
+        size = stream.end - await bytes_gone(stream)
+        self._size += size - publication.size
+        publication.size = size
 
     def leave(self) -> None:
         """Take no more appends, and let the readers go, who come back to whoever is here then."""
@@ -212,6 +238,8 @@ class Publications:
         if wanted.fork is None:
             content_type = wanted.content_type or "application/octet-stream"
             return Config(principal.id, path, wanted, content_type, wanted.ttl, wanted.expires_at), ()
+        if wanted.keep is not None:
+            raise _bad_fork("A fork keeps all it has: Stream-Keep-Bytes is for streams of their own.")
         source = self._by_path.get((principal.id, wanted.fork.path))
         if source is not None and source.deleted:
             raise _deleted()
@@ -379,7 +407,9 @@ class Publications:
             raise StreamClosed(stream.tail, stream.info.epoch)
         writers.check(producer, stream_seq)
         size = sum(len(piece.content) for piece in pieces)
-        self._refuse_when_large(stream.end, size)
+        self._refuse_when_large(
+            stream.end if publication.config.wanted.keep is None else publication.size, size
+        )
         note = ""
         if pieces:
             mark = self._write(publication, pieces, producer, stream_seq)
@@ -395,7 +425,14 @@ class Publications:
     def _write(
         self, publication: Publication, pieces: Sequence[Piece], producer: Producer | None, stream_seq: str
     ) -> Mark:
+        keep, here = publication.config.wanted.keep, Mark(publication.open.appended, publication.open.end)
+        since = here.bytes - publication.complete.bytes if publication.complete is not None else 0
+        if keep is not None and since >= slack(keep):
+            # Nothing goes from a complete note on: so there has to be one among the newest bytes.
+            publication.writers.want_complete()
         complete = publication.writers.wants_complete
+        if complete:
+            publication.complete = here
         note = publication.writers.accept(producer, stream_seq, len(pieces))
         size = sum(len(piece.content) for piece in pieces)
         publication.size += size

@@ -80,6 +80,10 @@ class Writers:
         """Whether the next note is to be complete."""
         return self._since_complete >= COMPLETE_EVERY
 
+    def want_complete(self) -> None:
+        """Let the next note be complete, however few there were since the last one."""
+        self._since_complete = COMPLETE_EVERY
+
     def duplicate_of(self, producer: Producer) -> int | None:
         """Return the last number that is there of ``producer``, if what it sends is there already.
 

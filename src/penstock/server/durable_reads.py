@@ -121,10 +121,10 @@ async def first_entry(view: View, start: Offset) -> tuple[Offset, Trimmed | None
         return start, None
     trimmed: Trimmed | None = None
     try:
-        entries = await view.stream.read(start.entries, 1)
+        entries: Sequence[Entry] = await view.stream.read(start.entries, 1)
     except Trimmed as gone:
         trimmed = gone
-        entries = await view.stream.read(gone.earliest - 1, 1)
+        entries = await _first_whole(view, gone.earliest - 1)
     if not entries:
         raise ClientError("The stream is gone.", code="stream_gone", status=410)
     flags, end, content = content_of(entries[0])
@@ -134,6 +134,17 @@ async def first_entry(view: View, start: Offset) -> tuple[Offset, Trimmed | None
         if trimmed is None and (begins.bytes != start.bytes or (view.mode == "json" and not flags & FIRST)):
             raise _no_offset()
     return begins, trimmed
+
+
+async def _first_whole(view: View, after: int) -> Sequence[Entry]:
+    """Return entries after ``after``, from one on that begins something: of a message that goes over
+    several parcels, the first ones may be gone."""
+    while entries := await view.stream.read(after):
+        for index, entry in enumerate(entries):
+            if view.mode != "json" or content_of(entry)[0] & FIRST:
+                return entries[index:]
+            after = entry.seq
+    return ()
 
 
 async def read_page(view: View, start: Offset, limit: int = PAGE) -> Page:

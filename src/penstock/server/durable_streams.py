@@ -66,6 +66,7 @@ EXPOSED: Final = (
     "Stream-Closed",
     "Stream-TTL",
     "Stream-Expires-At",
+    "Stream-Keep-Bytes",
     "Stream-SSE-Data-Encoding",
     "Producer-Epoch",
     "Producer-Seq",
@@ -174,7 +175,18 @@ def _wanted(headers: Mapping[str, str]) -> Wanted:
         ttl=None if ttl is None else parse_number(ttl, "Stream-TTL"),
         expires_at=None if expires_at is None else wire.parse_time(expires_at, "Stream-Expires-At"),
         fork=_fork(headers, forked),
+        keep=_keep(headers),
     )
+
+
+def _keep(headers: Mapping[str, str]) -> int | None:
+    if (given := headers.get(wire.KEEP)) is None:
+        return None
+    keep = parse_number(given, "Stream-Keep-Bytes")
+    if not keep:
+        message = "Stream-Keep-Bytes is 1 or more; leave it out to keep everything."
+        raise ClientError(message, code="invalid_value", param="Stream-Keep-Bytes")
+    return keep
 
 
 def _fork(headers: Mapping[str, str], forked: str) -> Fork | None:
@@ -290,6 +302,8 @@ async def read_publication(request: Request) -> Answer:
         headers[wire.TTL] = str(publication.config.ttl)
     if publication.config.expires_at is not None:
         headers[wire.EXPIRES_AT] = wire.render_time(publication.config.expires_at)
+    if publication.config.wanted.keep is not None:
+        headers[wire.KEEP] = str(publication.config.wanted.keep)
     headers["etag"] = wire.etag(view.stream.id, wire.START, view.tail, closed=view.closed)
     return Response(headers=headers)
 

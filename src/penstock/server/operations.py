@@ -222,6 +222,13 @@ PARAMETERS: Final[Mapping[str, Json]] = {
         "Stream-Expires-At", "When the stream goes.", type="string", format="date-time"
     ),
     "Stream-Closed": _header("Stream-Closed", "`true`: nothing will follow."),
+    "Stream-Keep-Bytes": _header(
+        "Stream-Keep-Bytes",
+        "Keep so many bytes, the newest ones, and let older ones go: for logs that never end.",
+        type="integer",
+        minimum=1,
+        maximum=10**15,
+    ),
     "Stream-Forked-From": _header(
         "Stream-Forked-From", "The path of a stream, `/v1/stream/…`, with whose content this one begins."
     ),
@@ -732,7 +739,7 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
         "To be filled and read by whoever makes it. Its `Content-Type` is the content's: "
         "`application/json` makes it one of messages.",
         (
-            *("Stream-TTL", "Stream-Expires-At", "Stream-Closed"),
+            *("Stream-TTL", "Stream-Expires-At", "Stream-Keep-Bytes", "Stream-Closed"),
             *("Stream-Forked-From", "Stream-Fork-Offset", "Stream-Fork-Sub-Offset"),
         ),
         takes_content=True,

@@ -15,7 +15,7 @@ from zlib import crc32
 
 import msgspec
 
-from penstock.streams.journal import decode_records, encode_records
+from penstock.streams.journal import decode_records, encode_records, records_overhead
 from penstock.streams.store import Record, StreamInfo
 
 READ_BYTES: Final = 256 * 1024
@@ -290,6 +290,37 @@ def _erase(connection: sqlite3.Connection, stream: str, remember: float) -> None
     if row:
         connection.execute("UPDATE facts SET streams = streams - 1, bytes = bytes - ?", row)
     connection.execute("INSERT OR REPLACE INTO tombstones VALUES (?, ?)", (stream, remember))
+
+
+class Trimmed(NamedTuple):
+    """How many bytes of records went, and what is left."""
+
+    bytes: int
+    totals: Totals
+
+
+def trim(connection: sqlite3.Connection, stream: str, upto: int) -> Trimmed:
+    """Erase segments, `ERASE_BYTES` of them about, that have no record beyond ``upto``. The oldest first.
+
+    None erased means that nothing is left to do. Raises `sqlite3.Error`.
+    """
+    with Transaction(connection):
+        rows = connection.execute(
+            "SELECT first_seq, last_seq, length(data) FROM segments"
+            " WHERE stream = ? AND last_seq <= ? ORDER BY first_seq",
+            (stream, upto),
+        )
+        last = freed = 0
+        for first, last, size in rows:
+            freed += size - _CHECK.size - records_overhead(last - first + 1)
+            if freed >= ERASE_BYTES:
+                break
+        rows.close()
+        if last:
+            connection.execute("DELETE FROM segments WHERE stream = ? AND last_seq <= ?", (stream, last))
+            connection.execute("UPDATE streams SET bytes = bytes - ? WHERE id = ?", (freed, stream))
+            connection.execute("UPDATE facts SET bytes = bytes - ?", (freed,))
+    return Trimmed(freed, totals(connection))
 
 
 def erase_some(

@@ -318,9 +318,26 @@ class EmbeddedStore:
         log = self._live.get(stream)
         if log is not None and after >= log.sealed:
             return log.read(after, limit, READ_BYTES)
-        if stream in self._gone:
-            return ()
-        return await self._db.read(catalogue.read, stream, after, limit)
+        while stream not in self._gone:
+            sealed = log.sealed if log is not None else 0
+            records = await self._db.read(catalogue.read, stream, after, limit)
+            if records or log is None:
+                return records
+            if log.sealed == sealed:  # all that was sealed is trimmed
+                return log.read(sealed, limit, READ_BYTES)
+        return ()
+
+    async def trim(self, stream: str, upto: int) -> int:
+        """Forget records up to ``upto``, in whole segments, and return how many bytes they had.
+
+        What is not sealed yet stays. Raises `StorageError`.
+        """
+        self._require_open()
+        size = 0
+        while freed := await self._sealer.trim(stream, upto):
+            size += freed
+            self._require_open()
+        return size
 
     # --- the catalogue ------------------------------------------------------------------------
 

@@ -115,6 +115,11 @@ def encode_records(kinds: bytes | bytearray, data: Sequence[bytes]) -> bytes:
     return b"".join((_COUNT.pack(count), kinds, lengths.pack(*map(len, data)), *data))
 
 
+def records_overhead(count: int) -> int:
+    """Return how many bytes more than their data so many records take as `encode_records` stores them."""
+    return _COUNT.size + 5 * count
+
+
 def encode_body(prefix: bytes, first: int, kinds: bytearray, data: Sequence[bytes]) -> bytes:
     """Return the body of a `RECORDS` frame. One record, the usual case, is packed in one go."""
     if len(data) == 1:

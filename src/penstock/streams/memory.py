@@ -61,6 +61,7 @@ class MemoryLog:
         self.on_commit = on_commit
         self.uncommitted = 0
         self.records: list[Record] = []
+        self.trimmed = 0  # how many records there were before these
         self.pending: list[Record] = []
         self.bytes = 0
         self.status: Status | None = None
@@ -101,13 +102,27 @@ class MemoryLog:
         """Give the log to another writer; what the one before had not committed is dropped."""
         self.pending, self.uncommitted = [], 0
         self.on_commit = on_commit
-        self._next = len(self.records) + 1
+        self._next = self.tail + 1
+
+    def trim(self, upto: int) -> int:
+        """Forget records up to ``upto``; return their bytes."""
+        count = max(0, min(upto, self.tail) - self.trimmed)
+        size = sum(len(record.data) for record in self.records[:count])
+        del self.records[:count]
+        self.trimmed += count
+        self.bytes -= size
+        return size
+
+    @property
+    def tail(self) -> int:
+        """The seq of the last record."""
+        return self.trimmed + len(self.records)
 
     def current(self) -> StreamInfo:
         """Return what the catalogue shall say of the stream."""
         return msgspec.structs.replace(
             self.info,
-            tail=len(self.records),
+            tail=self.tail,
             bytes=self.bytes,
             status=self.status,
             closed_at=self.closed_at,
@@ -240,12 +255,21 @@ class MemoryStore:
         self._require_open()
         if (log := self._streams.get(stream)) is None:
             return ()
-        size = 0
-        for count, record in enumerate(log.records[after : after + limit]):
+        size, start = 0, max(0, after - log.trimmed)
+        for count, record in enumerate(log.records[start : start + limit]):
             size += len(record.data)
             if size > READ_BYTES and count:
-                return log.records[after : after + count]
-        return log.records[after : after + limit]
+                return log.records[start : start + count]
+        return log.records[start : start + limit]
+
+    async def trim(self, stream: str, upto: int) -> int:
+        """Forget records up to ``upto``; return how many bytes they had."""
+        self._require_open()
+        if (log := self._streams.get(stream)) is None:
+            return 0
+        size = log.trim(upto)
+        self._bytes -= size
+        return size
 
     # --- the catalogue ------------------------------------------------------------------------
 
@@ -336,7 +360,7 @@ class MemoryStore:
             if log.status:
                 self._closed[log.info.id] = None
                 heapq.heappush(self._expiry, (now + log.info.retention, log.info.id))
-            notices.append((log.on_commit, len(log.records)))
+            notices.append((log.on_commit, log.tail))
         self._evict()
         for on_commit, upto in notices:
             on_commit(upto, None)

@@ -25,6 +25,7 @@ from penstock.streams.committer import Committer, tell
 from penstock.streams.database import Database
 from penstock.streams.journal import JournalWriter, journal_path
 from penstock.streams.log import StreamLog
+from penstock.types.errors import StorageError
 
 GATHER: Final = 0.02
 """Seconds that a transaction waits for company."""
@@ -87,7 +88,7 @@ class Sealer:
         self._pinned: Counter[int] = Counter()
         self._oldest = writer.number + 1  # the oldest journal file there is
         self._begun: dict[int, float] = {}  # when each file was begun
-        self._running: asyncio.Future[Totals] | None = None
+        self._running: asyncio.Future[Any] | None = None  # a transaction
         self._clearing: asyncio.Future[bool] | None = None
         self._noted = writer.number
         self._timer: asyncio.TimerHandle | None = None
@@ -169,6 +170,32 @@ class Sealer:
         if self._scrubbing:
             self._let_go()
 
+    async def trim(self, stream: str, upto: int) -> int:
+        """Erase a first part of what is sealed of a stream, in turn with what is being sealed, and return
+        how many bytes that had; 0 when there is no more to erase. Raises `StorageError`."""
+        while self._running is not None:
+            await self.progress()
+        self._stop_timer()
+        trimming = self._running = self._db.write(catalogue.trim, stream, upto)
+        trimming.add_done_callback(lambda done: self._trimmed(done, stream))
+        await _end_of(trimming)
+        if trimming.exception() is not None:
+            raise StorageError
+        return int(trimming.result().bytes)
+
+    def _trimmed(self, done: asyncio.Future[catalogue.Trimmed], stream: str) -> None:
+        self._running = None
+        self._loop.call_soon(self._wake)
+        if (error := done.exception()) is not None:
+            self.failures += 1
+            tell("warning", "trimming_failed", error=str(error))
+        else:
+            freed, self.held = done.result()
+            if (log := self._live.get(stream)) is not None:
+                log.sealed_bytes -= freed
+        if self._wanted or self._erasures:
+            self._start_later(0.0)
+
     def _unpin(self, pins: Sequence[tuple[int, int]]) -> None:
         for file, _ in pins:
             self._pinned[file] -= 1
@@ -194,8 +221,8 @@ class Sealer:
         sealings = self._take()
         erasures, self._erasures = self._erasures[:MAX_CHANGES], self._erasures[MAX_CHANGES:]
         changes = [sealing.seal for sealing in sealings] + [erasure.erase for erasure in erasures]
-        self._running = self._db.write(catalogue.write, changes)
-        self._running.add_done_callback(lambda done: self._done(done, sealings, erasures))
+        running = self._running = self._db.write(catalogue.write, changes)
+        running.add_done_callback(lambda done: self._done(done, sealings, erasures))
 
     def _take(self) -> Sequence[_Sealing]:
         taken: list[_Sealing] = []

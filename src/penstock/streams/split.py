@@ -80,6 +80,10 @@ class SplitStore:
         """Return committed records after ``after``."""
         return await self._journal(stream).read(stream, after, limit)
 
+    async def trim(self, stream: str, upto: int) -> int:
+        """Forget records up to ``upto``."""
+        return await self._journal(stream).trim(stream, upto)
+
     # --- the catalogue ------------------------------------------------------------------------
 
     async def find(self, stream: str) -> StreamInfo | None:

@@ -143,7 +143,15 @@ class Journal(Protocol):
     async def read(self, stream: str, after: int, limit: int) -> Sequence[Record]:
         """Return up to ``limit`` (and about 256 KiB of) committed records with ``seq > after``.
 
+        A stream that was trimmed begins later: the first record returned may be beyond ``after`` + 1.
         Raises `StorageError`; an unknown stream has no records.
+        """
+        ...
+
+    async def trim(self, stream: str, upto: int) -> int:
+        """Forget records up to ``upto`` for good; return how many bytes they had.
+
+        Records may be kept in groups, and only whole groups go: so some may stay. Raises `StorageError`.
         """
         ...
 

@@ -25,6 +25,9 @@ CLOSED: Final = "stream-closed"
 CURSOR: Final = "stream-cursor"
 TTL: Final = "stream-ttl"
 EXPIRES_AT: Final = "stream-expires-at"
+KEEP: Final = "stream-keep-bytes"
+"""Not in the protocol: how many bytes a stream keeps, the newest ones."""
+
 ENCODING: Final = "stream-sse-data-encoding"
 
 CURSOR_EPOCH: Final = datetime(2024, 10, 9, tzinfo=UTC).timestamp()
