@@ -22,6 +22,7 @@ from websockets.exceptions import InvalidStatus
 import penstock
 from penstock import Config, Penstock
 from penstock.server.app import Outermost
+from penstock.server.context import ServerSettings
 from penstock.types.errors import ClientError, StorageError
 from penstock.types.events import Closed, TextDelta
 from tests.faults.process import PATIENCE, accepts, eventually, free_port
@@ -383,6 +384,8 @@ async def test_resume_that_must_wait_gets_an_empty_stream_where_no_connection_ca
     resuming = {"Last-Event-ID": "x", "Accept": "text/event-stream"}
 
     class Nobody:
+        settings = ServerSettings()
+
         async def identify(self, scope):
             pass
 

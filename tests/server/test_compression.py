@@ -44,6 +44,7 @@ async def test_what_is_long_enough_is_compressed(size):
         {"content-type": "application/x-ndjson"},
         {"content-type": "image/png"},
         {"content-encoding": "br"},
+        {"etag": '"of these bytes"'},
         {"method": "POST"},
         {"status": 206},
         {"pieces": 2},
@@ -71,8 +72,8 @@ async def test_a_copy_of_a_page_is_good_for_both_forms(gateway):
     squeezed = await gateway.client.get("/", headers={"accept-encoding": "gzip"})
     assert plain.text == squeezed.text
     assert squeezed.headers["content-encoding"] == "gzip"
-    assert squeezed.headers["etag"] == "W/" + plain.headers["etag"]
-    for tag in (plain.headers["etag"], squeezed.headers["etag"]):
+    assert squeezed.headers["etag"] == plain.headers["etag"]
+    for tag in (plain.headers["etag"], plain.headers["etag"].removeprefix("W/")):
         again = await gateway.client.get("/", headers={"accept-encoding": "gzip", "if-none-match": tag})
         assert again.status_code == 304
 

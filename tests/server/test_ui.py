@@ -32,7 +32,7 @@ async def test_the_page_allows_scripts_and_styles_of_our_own_only(gateway):
 @pytest.mark.parametrize("form", ["{}", "W/{}", '"other", {}', "*"])
 async def test_a_copy_that_is_still_good_is_not_sent_again(gateway, path, form):
     first = await gateway.client.get(path)
-    headers = {"if-none-match": form.format(first.headers["etag"])}
+    headers = {"if-none-match": form.format(first.headers["etag"].removeprefix("W/"))}
     again = await gateway.client.get(path, headers=headers)
     assert (again.status_code, again.content) == (304, b"")
     assert again.headers["etag"] == first.headers["etag"]

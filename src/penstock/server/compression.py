@@ -41,7 +41,7 @@ class Compression:
 
     def around(self, scope: Scope, send: Send) -> Send:
         """Return a ``send`` that compresses where the client takes it; ``send`` itself where it does not."""
-        if scope["method"] != "GET" or not _takes_gzip(scope):
+        if scope["method"] not in ("GET", "HEAD") or not _takes_gzip(scope):
             return send
         start: Message | None = None
 
@@ -80,15 +80,13 @@ class Compression:
                 self._kept[tag] = squeezed
                 while len(self._kept) > KEPT:
                     self._kept.popitem(last=False)
-        kept = [pair for pair in headers if pair[0] not in (b"content-length", b"etag", b"vary")]
+        kept = [pair for pair in headers if pair[0] not in (b"content-length", b"vary")]
         vary = b", ".join([value for name, value in headers if name == b"vary"] + [b"accept-encoding"])
         kept += [
             (b"content-length", b"%d" % len(squeezed)),
             (b"content-encoding", b"gzip"),
             (b"vary", vary),
         ]
-        if tag:  # other bytes under one name are the same only weakly (RFC 9110, section 8.8.1)
-            kept.append((b"etag", tag if tag.startswith(b"W/") else b"W/" + tag))
         return {**head, "headers": kept}, squeezed
 
 
@@ -104,6 +102,8 @@ def _may_be(start: Message) -> bool:
     found = {}
     for name, value in start["headers"]:
         found[bytes(name)] = value
+    if not found.get(b"etag", b"W/").startswith(b"W/"):  # a strong one is of these very bytes
+        return False
     if b"content-encoding" in found or int(found.get(b"content-length", b"0")) < MIN_BYTES:
         return False
     return _TYPES.match(found.get(b"content-type", b"")) is not None

@@ -23,7 +23,7 @@ MEDIA_TYPES: Final = {
 
 
 class File(msgspec.Struct, frozen=True):
-    """One file as it is served; ``etag`` is strong, quotes included."""
+    """One file as it is served; ``etag`` is weak, since it is served with gzip as well."""
 
     body: bytes
     media_type: str
@@ -42,6 +42,6 @@ def _read(folder: Traversable, prefix: str) -> list[tuple[str, File]]:
             found += _read(entry, f"{prefix}{entry.name}/")
         elif media_type := MEDIA_TYPES.get(entry.name.rpartition(".")[2]):
             body = entry.read_bytes()
-            etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+            etag = f'W/"{hashlib.sha256(body).hexdigest()[:32]}"'
             found.append((prefix + entry.name, File(body, media_type, etag)))
     return found

@@ -1,7 +1,7 @@
 """The chat page at ``/`` and its parts under ``/ui/``: plain files, shipped in the package.
 
 Served from memory (`penstock.server.files`). Parts keep their names when they change, so a browser asks
-each time whether its copy is still good (a strong ETag) and mostly hears 304.
+each time whether its copy is still good (an ETag) and mostly hears 304.
 """
 
 from typing import Final
@@ -64,6 +64,6 @@ def serve(request: Request, file: File, *, policy: str) -> Response:
         "x-content-type-options": "nosniff",
     }
     known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
-    if file.etag in known or known == ["*"]:
+    if file.etag.removeprefix("W/") in known or known == ["*"]:
         return Response(status_code=304, headers=headers)
     return Response(file.body, headers={**headers, "content-type": file.media_type})
