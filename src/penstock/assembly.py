@@ -28,7 +28,7 @@ from penstock.config import (
 )
 from penstock.gateway.balance import Balance
 from penstock.gateway.counting import Counter
-from penstock.gateway.gateway import Gateway, GatewaySettings
+from penstock.gateway.gateway import Companion, Gateway, GatewaySettings
 from penstock.gateway.health import HealthSettings
 from penstock.gateway.presets import Parameters, Preset, Variable
 from penstock.gateway.publications import PublicationSettings
@@ -70,7 +70,7 @@ from penstock.streams.split import SplitStore
 from penstock.streams.store import Store
 from penstock.telemetry.logs import LogSettings
 from penstock.telemetry.observers import Observers
-from penstock.telemetry_assembly import exposition, measuring
+from penstock.telemetry_assembly import alerting, exposition, measuring
 from penstock.types.buckets import Buckets
 from penstock.types.calls import on_disconnect
 from penstock.types.errors import ClientError
@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from penstock.ledger.keys import KeyDesk
     from penstock.ledger.ledger import Ledger
     from penstock.policies.moderator import Moderator
+    from penstock.telemetry.alert_targets import AppriseTarget
 
 DEMO = "demo"
 
@@ -139,10 +140,18 @@ def assemble(
     prices = _prices(config)
     accounting = Accounting(prices, budgets, ledger, lambda model: _first_target(routing, model))
     measures = measuring(config, routing.rule)
-    watching: list[Observer] = [*observers, *([measures.metrics] if measures else [])]
+    alerts = alerting(config, alert_targets(config), budgets.purses, lambda: gateway.store.healthy)
+    watching: list[Observer] = [
+        *observers,
+        *([measures.metrics] if measures else []),
+        *([alerts] if alerts else []),
+    ]
     observe = Observers(watching, prices.cost) if watching else None
     books, filters = _filters(config, observe)
     moderators = _moderators(config, observe)
+    companions: list[Companion] = [ledger, ring, *books, *moderators]
+    companions += [measures.lag] if measures else []
+    companions += [alerts] if alerts else []
     gateway = Gateway(
         _store(config, measures.commits if measures else None),
         providers,
@@ -152,7 +161,7 @@ def assemble(
         # Moderators cost time and money, so who is over a limit does not get to them.
         policy=Chain([Access(time.time), *filters, limits, *moderators, accounting]),
         review=lambda call: next(filter(None, (one.review(call) for one in moderators)), None),
-        companions=(ledger, ring, *books, *moderators, *([measures.lag] if measures else [])),
+        companions=companions,
         on_orphan=accounting.settle_orphan,
         observe=observe,
     )
@@ -191,6 +200,21 @@ def assemble(
     listen = config.listen
     app = build_app(context, origins=listen.allowed_origins, credentials=listen.allow_credentials)
     return System(app, context, gateway)
+
+
+def alert_targets(config: Config) -> "Mapping[str, AppriseTarget]":
+    """Return where alerts are sent. Raises `BadConfig`."""
+    if not config.alerts.send:
+        return {}
+    try:
+        from penstock.telemetry.alert_targets import BadTarget, targets_of
+    except ImportError:
+        what = "sending messages takes an optional part: pip install 'penstock[alerts]'"
+        raise BadConfig([Problem("alerts.send", what)]) from None
+    try:
+        return targets_of(config.alerts.send)
+    except BadTarget as bad:
+        raise BadConfig([Problem(f"alerts.send.{bad.name}", bad.what)]) from None
 
 
 def _recorder(seconds: float) -> Recording:

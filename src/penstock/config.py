@@ -30,6 +30,7 @@ from penstock.server.encryption import BadTls, TlsSettings, load
 from penstock.server.guard import is_loopback, is_origin
 from penstock.server.origins import EVERY, compile_origins
 from penstock.server.proxies import parse_network
+from penstock.telemetry.alert_rules import When
 from penstock.types.calls import on_disconnect
 from penstock.types.errors import ClientError, GatewayError
 from penstock.types.keys import NAME
@@ -61,6 +62,8 @@ _APIS: Final[Mapping[str, tuple[str, ...]]] = {
 _GO_DURATION: Final = re.compile(r"-?(\d{1,9}|(\d{1,9}(\.\d{1,9})?(ns|us|ms|s|m|h))+)")
 _SECRET_NAMES: Final = frozenset({"key", "api_key", "api_keys", "secret", "password", "token"})
 """Settings whose values are told nobody."""
+
+_HOST: Final = re.compile(r"(?i)[\w-]+(\.[\w-]+)*\.([a-z]{2,24}|[0-9]{1,3})")
 
 _HARMLESS_HEADER: Final = re.compile(
     r"(?i)accept.*|content-.*|user-agent|.*version|.*beta|.*title|referer|.*region"
@@ -441,6 +444,32 @@ class TelemetryConfig(Settings, frozen=True):
     metrics: MetricsConfig = MetricsConfig()
 
 
+class AlertRuleConfig(Settings, frozen=True):
+    """When people are told (`penstock.telemetry.alert_rules.AlertRule`); ``above`` is None for the usual."""
+
+    when: When
+    above: float | None = None
+    window: float = 300.0
+    percentile: float = 95.0
+    least: int = 20
+    models: tuple[str, ...] = ("*",)
+    after: float = 60.0
+    repeat: float = 4 * 3600.0
+    to: tuple[str, ...] = ()
+
+
+class AlertsConfig(Settings, frozen=True):
+    """Who is told that something is wrong, as URLs of Apprise, and of what; without rules, of everything that
+    has a threshold that suits everybody."""
+
+    send: dict[str, str] = {}
+    rules: dict[str, AlertRuleConfig] = {}
+
+    def __repr__(self) -> str:
+        """Without the addresses, which hold secrets."""
+        return f"AlertsConfig({sorted(self.send)}, {sorted(self.rules)})"
+
+
 class LogConfig(Settings, frozen=True):
     """What is told, and how (`penstock.telemetry.logs.LogSettings`). ``access``: a line for each request."""
 
@@ -477,6 +506,7 @@ class Config(Settings, frozen=True):
     moderators: dict[str, ModeratorConfig] = {}
     telemetry: TelemetryConfig = TelemetryConfig()
     log: LogConfig = LogConfig()
+    alerts: AlertsConfig = AlertsConfig()
 
     def key(self, name: str) -> KeyConfig:
         """Return what is said of a key, however short it was written."""
@@ -522,6 +552,9 @@ def secrets_of(config: Config) -> list[str]:
         for name, value in provider.headers.items():
             if not _HARMLESS_HEADER.fullmatch(name):
                 found += [value, *value.split()]
+    for url in config.alerts.send.values():
+        # Which part of such an address is the secret differs by service; hosts and addresses are none.
+        found += [url, *(one for one in re.split(r"[/:@?&=+,]", url) if not _HOST.fullmatch(one))]
     return [secret for secret in found if secret]
 
 
@@ -814,6 +847,7 @@ def _problems(config: Config) -> Iterator[Problem]:
         if not 0 <= budget.usd < 1e9:
             yield Problem(f"budgets[{number}].usd", "write US dollars, 0 or more")
     yield from _bad_filters(config.filters)
+    yield from _bad_alerts(config.alerts)
     yield from _bad_moderators(config.moderators)
     known = set(config.providers) | ({"demo"} if config.demo else set())
     for name, provider in config.providers.items():
@@ -970,6 +1004,40 @@ def _bad_issuer(where: str, name: str, issuer: IssuerConfig) -> Iterator[Problem
     if not issuer.issuer and not issuer.audience:
         what = "say whom tokens must be from (issuer) or for (audience): otherwise those of others are good"
         yield Problem(where, what)
+
+
+MAX_ALERTS: Final = 50
+"""Rules, and half as many whom to tell: each has a thread."""
+
+
+def _bad_alerts(alerts: AlertsConfig) -> Iterator[Problem]:
+    if len(alerts.send) > MAX_ALERTS // 2 or len(alerts.rules) > MAX_ALERTS:
+        yield Problem("alerts", f"at most {MAX_ALERTS // 2} to send to, and {MAX_ALERTS} rules")
+    if alerts.rules and not alerts.send:
+        yield Problem("alerts.send", "say where to: {ops: 'mailto://…'}")
+    for name, rule in alerts.rules.items():
+        at = f"alerts.rules.{name}"
+        if not NAME.fullmatch(name):
+            yield Problem(at, "name it in up to 64 letters, digits and . _ @ : -")
+        if rule.above is not None and not 0 <= rule.above < 1e6:
+            yield Problem(
+                f"{at}.above", "write a number, 0 or more: a share (0.1 is 10 %), seconds, how many"
+            )
+        if rule.above is not None and rule.above >= 1 and rule.when in ("error_rate", "stall_rate", "disk"):
+            yield Problem(f"{at}.above", "this is a share, which is never above 1: 0.1 is 10 %")
+        if not 10 <= rule.window <= 86_400:
+            yield Problem(f"{at}.window", "write a number of seconds, 10 to 86400")
+        if not 0 < rule.percentile <= 100:
+            yield Problem(f"{at}.percentile", "write a number above 0, at most 100")
+        if rule.least < 1:
+            yield Problem(f"{at}.least", "write a number of answers, 1 or more")
+        for part in ("after", "repeat"):
+            if not 0 <= getattr(rule, part) <= 30 * 86_400:
+                yield Problem(f"{at}.{part}", "write a number of seconds, 0 or more")
+        for number, one in enumerate(rule.to):
+            if one not in alerts.send:
+                what = f"there is no '{one}' in alerts.send; there are: {', '.join(sorted(alerts.send))}"
+                yield Problem(f"{at}.to[{number}]", what)
 
 
 def _bad_filters(filters: Mapping[str, FilterConfig]) -> Iterator[Problem]:

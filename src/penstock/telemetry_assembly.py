@@ -4,16 +4,18 @@ What has a current value is read here, at each scrape, from the parts that have 
 the connections, the readers. Nobody keeps it twice.
 """
 
+import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
+import msgspec
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 import penstock
-from penstock.config import Config
+from penstock.config import AlertRuleConfig, Config
 from penstock.gateway.gateway import Gateway
 from penstock.policies.limits import Limits
 from penstock.server.context import Context
@@ -21,14 +23,58 @@ from penstock.streams.embedded import EmbeddedStore
 from penstock.streams.memory import MemoryStore
 from penstock.streams.split import SplitStore
 from penstock.streams.store import Store
+from penstock.telemetry.alert_rules import THRESHOLDS, AlertRule, When
+from penstock.telemetry.alert_sending import Messengers, Target
+from penstock.telemetry.alerts import Alerts
 from penstock.telemetry.exposition import Exposition
 from penstock.telemetry.lag import LoopLag
 from penstock.telemetry.metrics import Metrics
 from penstock.telemetry.series import histogram
 from penstock.types.buckets import COMMIT_BOUNDS, Buckets
+from penstock.types.usage import Purse
 from penstock.upstream.pool import Pool
 
 BREAKER = {"closed": 0, "half_open": 1, "open": 2}
+
+
+def alerting(
+    config: Config,
+    targets: Mapping[str, Target],
+    purses: Callable[[], list[Purse]],
+    healthy: Callable[[], bool],
+) -> Alerts | None:
+    """Return who looks after the rules; None where nobody is to be told."""
+    if not targets:
+        return None
+    in_memory = config.store.kind == "memory"
+
+    def disk_used() -> float | None:
+        if in_memory:
+            return None
+        usage = shutil.disk_usage(config.store.path)
+        return 1 - usage.free / usage.total
+
+    return Alerts(
+        alert_rules(config),
+        Messengers(targets),
+        purses=purses,
+        disk_used=disk_used,
+        healthy=healthy,
+        host=platform.node(),
+        clock=time.monotonic,
+    )
+
+
+def alert_rules(config: Config) -> list[AlertRule]:
+    """Return the rules; those with a threshold that suits everybody where none are named."""
+    said = config.alerts.rules or {when: AlertRuleConfig(when) for when in get_args(When)}
+    rules = []
+    for name, one in said.items():
+        fields = msgspec.structs.asdict(one)
+        if one.above is None:
+            fields["above"] = THRESHOLDS[one.when]
+        rules.append(AlertRule(name, **fields))
+    return rules
 
 
 class Measuring(NamedTuple):

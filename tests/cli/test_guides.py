@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.clients.gateway import PATIENCE, serving
+from tests.telemetry.receivers import hook
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide"
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -84,3 +85,12 @@ def test_a_request_is_known_by_its_id_and_a_process_by_its_profile(follow, tmp_p
     assert '"profiles"' in (tmp_path / "profile.json").read_text()
     (line,) = [line for line in (tmp_path / "own" / "log.jsonl").read_text().splitlines() if "4711" in line]
     assert '"event":"request"' in line
+
+
+def test_alerts_arrive(follow, environ):
+    with hook() as web:
+        environ["ALERTS_URL"] = f"json://127.0.0.1:{web.server_port}/x"
+        lines = follow("alerts.md", {})
+    assert lines[0] == "ops: sent"
+    assert [line.split("\t")[0] for line in lines[1:]][:2] == ["error_rate", "stall_rate"]
+    assert len(web.got) == 1

@@ -30,6 +30,7 @@ PROVIDER_KEY = "planted-provider-key-0004"
 PROVIDER_HEADER = "planted-header-secret-0005"
 JWT_SECRET = "planted-jwt-secret-0006-0123456789abcdef"
 LEDGER_PASSWORD = "planted-ledger-password-0007"
+HOOK_SECRET = "planted-hook-secret-0008"
 PROMPT = "planted prompt: the fox is in the henhouse"
 ANSWER = "planted answer: send the dog"
 ARGUMENT = "planted argument: henhouse"
@@ -42,6 +43,7 @@ SECRETS = {
     "provider header": PROVIDER_HEADER,
     "JWT secret": JWT_SECRET,
     "ledger password": LEDGER_PASSWORD,
+    "hook secret": HOOK_SECRET,
 }
 QUESTION = "planted question: who is in the henhouse"
 WORDS = {"prompt": PROMPT, "question": QUESTION, "answer": ANSWER, "argument": ARGUMENT}
@@ -134,6 +136,10 @@ def settings(url: str) -> dict:
         },
         "models": {"*": [{"provider": "mirror", "tries": 1}]},
         "retry": {"base_delay": 0.01},
+        "alerts": {
+            "send": {"ops": f"json://127.0.0.1:1/{HOOK_SECRET}"},
+            "rules": {"errors": {"when": "error_rate", "least": 1, "window": 60, "after": 0}},
+        },
     }
 
 
@@ -245,6 +251,7 @@ def run(tmp_path_factory):
         try:
             gateway.start()
             answers, made = drive(gateway, MODELS)
+            wait_for(lambda: gateway.log("library"))  # Apprise says that it could not send
             gateway.restart()
             more, also = drive(gateway, MODELS[:1])
             gateway.stop()
@@ -294,7 +301,8 @@ def commands(folder, url: str) -> str:
 
 def test_the_log_has_no_secret_and_no_words(run):
     assert run["log"].count('"event":"request"') > 50
-    assert '"event":"library"' not in run["log"]
+    assert '"event":"alert_fires"' in run["log"]
+    assert '"event":"library"' in run["log"]
     assert found(run["log"], SECRETS | WORDS | run["made"]) == []
 
 
