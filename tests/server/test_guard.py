@@ -58,7 +58,7 @@ SPENDING = {
         for method in ("generateContent", "streamGenerateContent", "countTokens")
     ),
 }
-ADMIN = "/v1/admin/"
+ADMIN = ("/v1/admin/", "/metrics")
 
 
 def code_of(response):
