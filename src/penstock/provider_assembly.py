@@ -12,6 +12,7 @@ import msgspec
 from penstock.config import BadConfig, Problem, ProviderConfig, read_secret
 from penstock.providers.anthropic import AnthropicProvider, AnthropicSettings
 from penstock.providers.azure import AzureProvider, AzureSettings
+from penstock.providers.cohere import CohereProvider
 from penstock.providers.compatible import CompatibleProvider, CompatibleSettings
 from penstock.providers.endpoint import EndpointSettings
 from penstock.providers.gemini import GeminiProvider
@@ -72,6 +73,8 @@ def _reached(
             return AnthropicProvider(name, AnthropicSettings(**plain, preferences=limits), pool)
         case "azure":
             return AzureProvider(name, AzureSettings(**plain, api_version=config.api_version), pool)
+        case "cohere":
+            return CohereProvider(name, EndpointSettings(**plain), pool)
         case "gemini":
             return GeminiProvider(name, EndpointSettings(**plain), pool)
         case "ollama":

@@ -31,7 +31,7 @@ from penstock.wire.openai_responses import OPENAI_RESPONSES, ResponsesEncoder
 from tests.vectors import load
 from tests.wire.decoding import expected, run
 
-PROVIDERS = ("openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama")
+PROVIDERS = ("openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama", "cohere")
 FACES: tuple[Face, ...] = (
     OPENAI_CHAT,
     OPENAI_RESPONSES,

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from penstock.providers.anthropic import BASE_URL as ANTHROPIC_URL
+from penstock.providers.cohere import BASE_URL as COHERE_URL
 from penstock.providers.gemini import BASE_URL as GEMINI_URL
 from penstock.providers.openai import BASE_URL as OPENAI_URL
 from penstock.providers.profiles import PROFILES
@@ -39,6 +40,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "openai": Kind("OpenAI", OPENAI_URL, ("OPENAI_API_KEY",), ("gpt-*", "chatgpt-*", "o1*", "o3*", "o4*")),
     "anthropic": Kind("Anthropic", ANTHROPIC_URL, ("ANTHROPIC_API_KEY",), ("claude-*",)),
     "gemini": Kind("Google Gemini", GEMINI_URL, ("GEMINI_API_KEY",), ("gemini-*", "gemma-*")),
+    "cohere": Kind("Cohere", COHERE_URL, ("CO_API_KEY", "COHERE_API_KEY"), ("command-*", "c4ai-*")),
     **{name: Kind(made.title, made.base_url, made.keys, made.models) for name, made in PROFILES.items()},
     "azure": Kind("Azure OpenAI"),
     "ollama": Kind("Ollama"),

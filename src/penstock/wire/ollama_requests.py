@@ -27,6 +27,7 @@ from penstock.types.requests import (
     Tool,
     ToolCall,
 )
+from penstock.wire.wishes import calling, thoughts
 
 NAME: Final = "ollama"
 """The dialect's name in events, logs and settings."""
@@ -188,7 +189,7 @@ def _messages(messages: Sequence[Message]) -> Iterator[Extra]:
         path = f"messages[{number}]"
         role = "system" if message.role == "developer" else message.role
         out: Extra = {"role": role, **_content(message, path)}
-        if thinking := _thinking(message):
+        if thinking := thoughts(message):
             out["thinking"] = thinking
         if message.tool_calls:
             calls = enumerate(message.tool_calls)
@@ -225,16 +226,6 @@ def _content(message: Message, path: str) -> Extra:
     return out
 
 
-def _thinking(message: Message) -> str:
-    """Return the reasoning of an earlier answer, which OpenAI chat has no field for: clients send it back
-    under the name it came by. Models that think between tool calls want it."""
-    extra = message.extra or {}
-    for name in ("reasoning_content", "reasoning", "thinking"):
-        if message.role == "assistant" and isinstance(text := extra.get(name), str):
-            return text
-    return ""
-
-
 def _call(call: ToolCall, index: int, path: str) -> Extra:
     if call.kind != "function":
         raise _refuse("Ollama knows calls of functions only.", f"{path}.type")
@@ -258,34 +249,11 @@ def _tools(request: GenerationRequest) -> list[Extra]:
     one; that some tool must be called cannot be said, and is left to the model as Ollama's own
     OpenAI-compatible route does.
     """
-    wanted = _choice(request.tool_choice)
-    tools = [
-        _tool(tool, f"tools[{number}]")
-        for number, tool in enumerate(request.tools)
-        if wanted is None or tool.name in wanted
-    ]
-    if wanted and not tools:
-        raise _refuse("'tool_choice' names a tool that is not among 'tools'.", "tool_choice")
-    return tools
+    wanted = calling(request, "Ollama")
+    return [] if wanted.never else [_tool(tool) for tool in wanted.tools]
 
 
-def _choice(choice: Any) -> set[str] | None:
-    """Return the names of the tools that ``tool_choice`` lets be called; None for any."""
-    match choice:
-        case None | "auto" | "required" | "any":
-            return None
-        case "none":
-            return set()
-        case {"function": {"name": str(name)}} | {"name": str(name)}:
-            return {name}
-        case {"allowed_tools": {"tools": list(tools)}}:
-            return {name for tool in tools for name in (_choice(tool) or ())}
-    raise _refuse("'tool_choice' must be none, auto, required or the name of a function.", "tool_choice")
-
-
-def _tool(tool: Tool, path: str) -> Extra:
-    if tool.kind != "function":
-        raise _refuse("Ollama knows tools of type function only.", f"{path}.type")
+def _tool(tool: Tool) -> Extra:
     parameters = tool.parameters or {"type": "object", "properties": {}}
     return {
         "type": "function",
