@@ -23,7 +23,7 @@ WORKERS ?= auto
 # Lives that `make torture` ends with SIGKILL.
 KILLS ?= 200
 
-.PHONY: docs-cli docs-compat help serve check test coverage test-live torture autobahn soak bench bench-fan-out bench-policies bench-outage bench-sockets bench-files docs js tools vendor pictures dist container clean
+.PHONY: docs-cli docs-compat help serve check test coverage test-live torture autobahn fuzz soak bench bench-fan-out bench-policies bench-outage bench-sockets bench-files docs js tools vendor pictures dist container clean
 
 help:  ## List what people type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -59,6 +59,9 @@ torture: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp $(CLIENT)/node_modul
 
 autobahn: $(VENV)/.stamp-dev  ## Autobahn's fuzzing client against our WebSocket parts (wants a Python 2.7)
 	$(BIN)/python -m tests.conformance.autobahn $(ARGS)
+
+fuzz: $(VENV)/.stamp-dev  ## Look for input that breaks a parser, for an hour (ARGS="--minutes 600")
+	$(BIN)/python -W ignore -m tests.fuzz $(ARGS)
 
 soak: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp $(CLIENT)/node_modules/.stamp  ## Ten minutes of a silent model behind nginx, with the defaults
 	PENSTOCK_SILENCE=300 $(BIN)/pytest tests/clients/torture/test_silence.py $(ARGS)

@@ -40,7 +40,8 @@ from penstock.types.requests import GenerationRequest
 from penstock.wire.anthropic_messages_decoder import MessagesDecoder
 from penstock.wire.anthropic_messages_requests import NAME, parse_request, render_request
 from penstock.wire.arguments import Arguments
-from penstock.wire.dialect import Answer, Frame
+from penstock.wire.decoding import as_count, as_text
+from penstock.wire.dialect import Answer, Frame, is_event_name
 from penstock.wire.native import error_body
 from penstock.wire.provider_errors import error_response
 from penstock.wire.sse import HEARTBEAT
@@ -69,6 +70,16 @@ _REASONS: Final[Mapping[FinishReason, str]] = {
 }
 _OWN_REASONS: Final = frozenset(("stop_sequence", "model_context_window_exceeded", "pause_turn"))
 """Stop reasons of Anthropic's that say more than the canonical one does."""
+
+_COUNTED: Final = frozenset(("cache_read_input_tokens", "cache_creation_input_tokens"))
+
+
+_PIECES: Final[Mapping[str, str]] = {
+    "text_delta": "text",
+    "thinking_delta": "thinking",
+    "input_json_delta": "partial_json",
+}
+"""Where the piece stands in a delta, by its type."""
 
 
 class Layout:
@@ -141,8 +152,8 @@ class Layout:
         self._started = True
         extra = event.extra or {}
         usage = extra.get("message_usage") or {}
-        cached = usage.get("cache_read_input_tokens") or 0
-        written = usage.get("cache_creation_input_tokens") or 0
+        cached = as_count(usage.get("cache_read_input_tokens"))
+        written = as_count(usage.get("cache_creation_input_tokens"))
         message: Extra = {
             **(extra.get("message") or {}),
             "id": dialect_id(PREFIX, self._answer.stream),
@@ -157,7 +168,7 @@ class Layout:
                 "cache_creation_input_tokens": written,
                 "cache_read_input_tokens": cached,
                 "output_tokens": 0,
-                **usage,
+                **{name: value for name, value in usage.items() if name not in _COUNTED},
             },
         }
         steps.append({"type": "message_start", "message": message})
@@ -258,14 +269,21 @@ class Layout:
         match data:
             case {"type": "content_block_start", "index": int(index), "content_block": dict()}:
                 self._take(("kept", index), event, steps)
-            case {"type": "content_block_stop" | "content_block_delta", "index": int(index)}:
+            case {"type": "content_block_delta", "index": int(index), "delta": dict(delta)}:
+                if not _is_sound(delta):
+                    return
                 if ("kept", index) in (self.open, *self._waiting):
                     self._take(("kept", index), event, steps)
-                elif self.open is not None and data["type"] == "content_block_delta":
+                elif self.open is not None:
                     steps.append({**data, "index": self._index})
+            case {"type": "content_block_stop", "index": int(index)}:
+                if ("kept", index) in (self.open, *self._waiting):
+                    self._take(("kept", index), event, steps)
             case {"type": "message_start" | "message_delta" | "message_stop"}:
                 pass
-            case {"type": str()}:
+            case {"type": "content_block_start" | "content_block_delta" | "content_block_stop"}:
+                pass  # of no block, or of none that a client could read
+            case {"type": str(kind)} if is_event_name(kind):
                 if not self._started:
                     self._start(Started(), steps)
                 steps.append(data)
@@ -327,6 +345,14 @@ def _key(event: AnyEvent) -> Key | None:
         case ToolCallDelta(call=call, kind=kind):
             return ("custom" if kind == "custom" else "call", call)
     return None
+
+
+def _is_sound(delta: Extra) -> bool:
+    """Say whether a client can read a provider's delta: one of a known kind has a text where it belongs."""
+    match delta:
+        case {"type": str(kind)}:
+            return kind not in _PIECES or isinstance(delta.get(_PIECES[kind]), str)
+    return False
 
 
 def _inside(text: str) -> str:
@@ -393,8 +419,6 @@ class MessagesEncoder:
 
 # --- render_answer ---------------------------------------------------------------------------------
 
-_JOINED: Final[Mapping[str, str]] = {"text_delta": "text", "thinking_delta": "thinking"}
-
 
 class _Folded:
     """A message that is put together from steps, as a client does."""
@@ -420,12 +444,11 @@ class _Folded:
 
     def _add_delta(self, block: Extra, delta: Extra) -> None:
         match delta:
-            case {"type": "text_delta" | "thinking_delta" as kind}:
-                self._pieces.append(delta[_JOINED[kind]])
-            case {"type": "input_json_delta", "partial_json": piece}:
-                self._pieces.append(piece)
+            case {"type": "text_delta" | "thinking_delta" | "input_json_delta" as kind}:
+                self._pieces.append(delta[_PIECES[kind]])
             case {"type": "citations_delta", "citation": citation}:
-                block["citations"] = [*(block.get("citations") or ()), citation]
+                before = block.get("citations")
+                block["citations"] = [*(before if isinstance(before, list) else ()), citation]
             case _:  # a signature replaces the one before
                 block.update((name, value) for name, value in delta.items() if name != "type")
 
@@ -433,7 +456,7 @@ class _Folded:
         said, self._pieces = "".join(self._pieces), []
         match block.get("type"):
             case "text" | "thinking" as kind:
-                block[kind] += said
+                block[kind] = as_text(block.get(kind)) + said
             case _ if said:
                 block["input"] = _read_input(said)
 

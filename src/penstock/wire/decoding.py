@@ -62,6 +62,19 @@ def as_objects(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
+def token_logprobs(logprobs: Any) -> list[dict[str, Any]]:
+    """Return what is said of each token of a text (`TextDelta.logprobs`), and of its alternatives, as far as
+    it is in the form that OpenAI gave it: providers differ."""
+    found = as_objects(logprobs.get("content")) if isinstance(logprobs, dict) else []
+    return [
+        {**token, "top_logprobs": [one for one in as_objects(top) if isinstance(one.get("token"), str)]}
+        if (top := token.get("top_logprobs"))
+        else token
+        for token in found
+        if isinstance(token.get("token"), str)
+    ]
+
+
 class Frames(Protocol):
     """A framing: cuts a body into frames, each a name (``b""`` for none), its data, and maybe more."""
 

@@ -13,14 +13,23 @@ become bytes (SSE, NDJSON, WebSocket) is decided elsewhere. An encoder is a pure
 log: fed the same entries, it gives the same frames.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from penstock.types.errors import PenstockError, UpstreamError
 from penstock.types.events import AnyEvent
 from penstock.types.requests import GenerationRequest
 
 Frame: TypeAlias = tuple[bytes, bytes]
+
+_EVENT_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+
+
+def is_event_name(text: str) -> bool:
+    """Say whether ``text``, which a provider said, can be an event's name: a line end in it would begin a
+    field of the provider's choice."""
+    return _EVENT_NAME.fullmatch(text) is not None
 
 
 class Answer(NamedTuple):

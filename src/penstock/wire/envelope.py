@@ -227,8 +227,14 @@ def decode_server(text: bytes) -> ServerMessage | None:
     """
     try:
         message: ServerMessage = _decode_server(text)
+    except RecursionError:
+        raise ValueError("The message is nested too deeply.") from None
     except msgspec.ValidationError:
-        if _decode_name(text).type in _SERVER_TYPES:
+        try:
+            named = _decode_name(text).type
+        except RecursionError:
+            raise ValueError("The message is nested too deeply.") from None
+        if not isinstance(named, str) or named in _SERVER_TYPES:
             raise
         return None
     return message

@@ -37,6 +37,7 @@ from penstock.types.events import (
 from penstock.types.positions import dialect_id
 from penstock.types.requests import GenerationRequest
 from penstock.wire.arguments import Calls, WholeCall
+from penstock.wire.decoding import token_logprobs
 from penstock.wire.dialect import Answer, Frame
 from penstock.wire.gemini_decoder import GenerateContentDecoder
 from penstock.wire.gemini_requests import NAME, parse_request, render_request
@@ -171,7 +172,7 @@ def _chunk(event: Any, part: Extra, *, own_part: bool = True) -> Extra:
     if own_part:
         part = {**part, **(extra.get("part") or {})}
     candidate: Extra = {"content": {"parts": [part], "role": "model"}, "index": event.index}
-    if found := (getattr(event, "logprobs", None) or {}).get("content"):
+    if found := token_logprobs(getattr(event, "logprobs", None)):
         candidate["logprobsResult"] = _logprobs(found)
     candidate |= extra.get("candidate") or {}
     return {"candidates": [candidate], **(extra.get("response") or {})}
@@ -179,7 +180,7 @@ def _chunk(event: Any, part: Extra, *, own_part: bool = True) -> Extra:
 
 def _logprobs(tokens: Sequence[Extra]) -> Extra:
     def told(token: Extra) -> Extra:
-        return {"token": token.get("token"), "logProbability": token.get("logprob")}
+        return {"token": token["token"], "logProbability": token.get("logprob")}
 
     chosen = [told(token) for token in tokens]
     top = [{"candidates": [told(other) for other in token.get("top_logprobs") or ()]} for token in tokens]
@@ -304,10 +305,10 @@ def _add(chunks: Iterable[Extra], candidates: dict[int, Extra], rest: Extra) -> 
 def _add_part(parts: list[Extra], part: Extra) -> None:
     """Text goes on where the last part is plain text of its kind; what is empty says nothing."""
     last = parts[-1] if parts else {}
-    plain = part.keys() <= {"text", "thought"} and "text" in part
+    plain = part.keys() <= {"text", "thought"} and isinstance(part.get("text"), str)
     if plain and not part["text"]:
         return
-    if plain and last.keys() == part.keys():
+    if plain and last.keys() == part.keys() and isinstance(last["text"], str):
         last["text"] += part["text"]
     else:
         parts.append(dict(part))

@@ -9,7 +9,6 @@ Source: api/types.go of github.com/ollama/ollama, version 0.17.
 """
 
 import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
@@ -224,7 +223,7 @@ def _media_type(data: str, path: str) -> str:
     """Return what kind of image begins like this; Ollama's clients do not say."""
     try:
         start = base64.b64decode(data[:32], validate=True)
-    except binascii.Error:
+    except ValueError:  # `binascii.Error` is one, and so is what is no ASCII
         raise refused("An image must be in base64.", path) from None
     return next((kind for magic, kind in _MAGIC if start.startswith(magic)), "image/jpeg")
 

@@ -33,6 +33,7 @@ from penstock.types.events import (
 )
 from penstock.types.requests import GenerationRequest
 from penstock.wire.arguments import Calls, WholeCall
+from penstock.wire.decoding import token_logprobs
 from penstock.wire.dialect import Answer, Frame
 from penstock.wire.ollama import DEFAULTS, NAME, OllamaDecoder, parse_error, render_request
 from penstock.wire.ollama_asked import parse_request
@@ -69,7 +70,7 @@ class Layout:
         out: list[Extra] = []
         match event:
             case TextDelta(index=0, delta=delta) | RefusalDelta(index=0, delta=delta):
-                tokens = (getattr(event, "logprobs", None) or {}).get("content")
+                tokens: Any = token_logprobs(getattr(event, "logprobs", None))
                 if delta or event.extra or tokens:
                     out.append(self._line(event, content=delta, **({"logprobs": tokens} if tokens else {})))
             case ReasoningDelta(index=0, delta=delta) if delta and self._thoughts:

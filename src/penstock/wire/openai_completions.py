@@ -28,6 +28,7 @@ from penstock.types.events import (
 from penstock.types.positions import dialect_id
 from penstock.types.requests import GenerationRequest, Message
 from penstock.wire.bodies import convert, missing, read_object, refused, unknown
+from penstock.wire.decoding import token_logprobs
 from penstock.wire.dialect import Answer, Frame
 from penstock.wire.openai_chat import DONE, OPENAI_CHAT, closing_error, render_usage
 from penstock.wire.openai_chat_requests import MAX_CHOICES
@@ -132,19 +133,19 @@ class _Places:
         self._offsets: dict[int, int] = {}
 
     def logprobs(self, event: TextDelta) -> Extra | None:
-        found = (event.logprobs or {}).get("content") if isinstance(event.logprobs, dict) else None
+        found = token_logprobs(event.logprobs)
         if not found:
             self._offsets[event.index] = self._offsets.get(event.index, 0) + len(event.delta)
             return None
         out: Extra = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
         for token in found:
             at = self._offsets.get(event.index, 0)
-            out["tokens"].append(token.get("token"))
+            out["tokens"].append(token["token"])
             out["token_logprobs"].append(token.get("logprob"))
             top = token.get("top_logprobs") or ()
-            out["top_logprobs"].append({other.get("token"): other.get("logprob") for other in top})
+            out["top_logprobs"].append({other["token"]: other.get("logprob") for other in top})
             out["text_offset"].append(at)
-            self._offsets[event.index] = at + len(token.get("token") or "")
+            self._offsets[event.index] = at + len(token["token"])
         return out
 
 

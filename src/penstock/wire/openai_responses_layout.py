@@ -27,7 +27,8 @@ from penstock.types.events import (
 )
 from penstock.types.positions import dialect_id
 from penstock.wire.arguments import Arguments
-from penstock.wire.dialect import Answer
+from penstock.wire.decoding import token_logprobs
+from penstock.wire.dialect import Answer, is_event_name
 from penstock.wire.openai_chat import call_id
 from penstock.wire.openai_chat_requests import NAME as OPENAI_CHAT
 from penstock.wire.openai_responses_requests import NAME
@@ -324,9 +325,8 @@ class Layout:
         part.pieces.append(delta)
         fields = {**self._place(item, part), "delta": delta}
         if part_kind == "output_text":
-            found = event.logprobs.get("content") if isinstance(event.logprobs, dict) else None
-            fields["logprobs"] = found or []
-            part.logprobs += found or []
+            fields["logprobs"] = found = token_logprobs(event.logprobs)
+            part.logprobs += found
         self._step(steps, f"{_TEXT_STEPS[part_kind]}.delta", **fields)
 
     def _think(self, event: ReasoningDelta, steps: list[Step]) -> None:
@@ -382,6 +382,8 @@ class Layout:
                     self._added(item, steps)
                 item.value = value
                 self._end(item, steps)
+            case {"type": str(kind)} if not is_event_name(kind):
+                pass
             case {"type": str(kind), "output_index": int(at)}:
                 if (found := self._kept(at)) is not None:
                     fields = {
