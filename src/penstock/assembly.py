@@ -43,6 +43,7 @@ from penstock.policies.browser_tokens import MAX_TTL, BrowserTokens
 from penstock.policies.budget import Budget, Budgets
 from penstock.policies.chain import Chain
 from penstock.policies.content_filter import ContentFilter, Scope
+from penstock.policies.content_log import ContentLog
 from penstock.policies.identities import Identities, TokensOfOthers
 from penstock.policies.jwt_settings import IssuerSettings
 from penstock.policies.limits import DAY, Limit, Limits
@@ -149,6 +150,7 @@ def assemble(
     observe = Observers(watching, prices.cost) if watching else None
     books, filters = _filters(config, observe)
     moderators = _moderators(config, observe)
+    telling = [ContentLog()] if config.log.content else []
     companions: list[Companion] = [ledger, ring, *books, *moderators]
     companions += [measures.lag] if measures else []
     companions += [alerts] if alerts else []
@@ -159,7 +161,7 @@ def assemble(
         settings,
         # Accounting is the last: it is asked for its filter with the very call that it admitted.
         # Moderators cost time and money, so who is over a limit does not get to them.
-        policy=Chain([Access(time.time), *filters, limits, *moderators, accounting]),
+        policy=Chain([Access(time.time), *filters, limits, *moderators, *telling, accounting]),
         review=lambda call: next(filter(None, (one.review(call) for one in moderators)), None),
         companions=companions,
         on_orphan=accounting.settle_orphan,

@@ -471,11 +471,13 @@ class AlertsConfig(Settings, frozen=True):
 
 
 class LogConfig(Settings, frozen=True):
-    """What is told, and how (`penstock.telemetry.logs.LogSettings`). ``access``: a line for each request."""
+    """What is told, and how (`penstock.telemetry.logs.LogSettings`). ``access``: a line for each request;
+    ``content``: what was asked and answered too."""
 
     format: Literal["auto", "json", "console"] = "auto"
     level: Literal["debug", "info", "warning", "error"] = "info"
     access: bool = True
+    content: bool = False
 
 
 class Config(Settings, frozen=True):
