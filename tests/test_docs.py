@@ -191,7 +191,11 @@ def test_every_setting_is_documented_under_its_part():
         "log": config.LogConfig,
         "alerts": config.AlertsConfig,
     }
-    within = {"filters": config.RuleConfig, "alerts": config.AlertRuleConfig}
+    within = {
+        "telemetry": config.OtelConfig,
+        "filters": config.RuleConfig,
+        "alerts": config.AlertRuleConfig,
+    }
     assert parts.keys() == kinds.keys()
     for name, kind in kinds.items():
         fields = [*kind.__struct_fields__, *(within[name].__struct_fields__ if name in within else ())]

@@ -8,12 +8,14 @@ called before the loop runs.
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 from starlette.types import ASGIApp
 
+from penstock import __version__
 from penstock.config import (
     BadConfig,
     Config,
@@ -47,9 +49,11 @@ from penstock.policies.content_log import ContentLog
 from penstock.policies.identities import Identities, TokensOfOthers
 from penstock.policies.jwt_settings import IssuerSettings
 from penstock.policies.limits import DAY, Limit, Limits
+from penstock.policies.policy import Policy
 from penstock.policies.prices import Price, Prices
 from penstock.policies.review import ReviewSettings
 from penstock.policies.rulebook import Rulebook, RuleSettings
+from penstock.policies.transcripts import Transcripts
 from penstock.provider_assembly import build_provider
 from penstock.providers.http import parse_base_url
 from penstock.providers.kinds import KINDS
@@ -71,13 +75,13 @@ from penstock.streams.split import SplitStore
 from penstock.streams.store import Store
 from penstock.telemetry.logs import LogSettings
 from penstock.telemetry.observers import Observers
-from penstock.telemetry_assembly import alerting, exposition, measuring
+from penstock.telemetry_assembly import alerting, exposition, measuring, places
 from penstock.types.buckets import Buckets
 from penstock.types.calls import on_disconnect
 from penstock.types.errors import ClientError
 from penstock.types.keys import KeyRecord, hash_key
 from penstock.types.principals import Grant
-from penstock.types.signals import Observer
+from penstock.types.signals import AttemptBegan, Observer
 from penstock.types.timers import THINKING, USUAL, Timers
 from penstock.types.usage import USD
 from penstock.upstream.pool import Pool
@@ -142,10 +146,12 @@ def assemble(
     accounting = Accounting(prices, budgets, ledger, lambda model: _first_target(routing, model))
     measures = measuring(config, routing.rule)
     alerts = alerting(config, alert_targets(config), budgets.purses, lambda: gateway.store.healthy)
+    traces = _traces(config)
     watching: list[Observer] = [
         *observers,
         *([measures.metrics] if measures else []),
         *([alerts] if alerts else []),
+        *traces.observers,
     ]
     observe = Observers(watching, prices.cost) if watching else None
     books, filters = _filters(config, observe)
@@ -154,6 +160,7 @@ def assemble(
     companions: list[Companion] = [ledger, ring, *books, *moderators]
     companions += [measures.lag] if measures else []
     companions += [alerts] if alerts else []
+    companions += traces.companions
     gateway = Gateway(
         _store(config, measures.commits if measures else None),
         providers,
@@ -161,11 +168,15 @@ def assemble(
         settings,
         # Accounting is the last: it is asked for its filter with the very call that it admitted.
         # Moderators cost time and money, so who is over a limit does not get to them.
-        policy=Chain([Access(time.time), *filters, limits, *moderators, *telling, accounting]),
+        # Traces have what filters have let through.
+        policy=Chain(
+            [Access(time.time), *filters, limits, *moderators, *telling, *traces.policies, accounting]
+        ),
         review=lambda call: next(filter(None, (one.review(call) for one in moderators)), None),
         companions=companions,
         on_orphan=accounting.settle_orphan,
         observe=observe,
+        parent_of=traces.parent_of,
     )
     tokens = BrowserTokens(lambda: gateway.store.secret, time.time)
     context = Context(
@@ -217,6 +228,39 @@ def alert_targets(config: Config) -> "Mapping[str, AppriseTarget]":
         return targets_of(config.alerts.send)
     except BadTarget as bad:
         raise BadConfig([Problem(f"alerts.send.{bad.name}", bad.what)]) from None
+
+
+class Traces(NamedTuple):
+    """What exporting traces adds to the system."""
+
+    observers: tuple[Observer, ...] = ()
+    policies: tuple[Policy, ...] = ()
+    companions: tuple[Companion, ...] = ()
+    parent_of: Callable[[AttemptBegan], str] | None = None
+
+
+def _traces(config: Config) -> Traces:
+    said = config.telemetry.otel
+    if not said.enabled:
+        return Traces()
+    try:
+        from penstock.telemetry.otel import Otel, OtelSettings
+        from penstock.telemetry.tracing import Tracing
+    except ImportError:
+        what = "this wants OpenTelemetry, which is not installed: pip install 'penstock[otel]'"
+        raise BadConfig([Problem("telemetry.otel.enabled", what)]) from None
+    otel = Otel(OtelSettings(said.endpoint, said.headers, said.sample, said.metrics), __version__)
+    transcripts = Transcripts() if said.content else None
+    noted = transcripts.of if transcripts is not None else None
+    tracing = Tracing(otel.tracer, otel.meter, places(config), transcripts=noted)
+
+    def parent_of(began: AttemptBegan) -> str:
+        told = any(fnmatchcase(began.provider, pattern) for pattern in said.propagate)
+        return tracing.parent_of(began) if told else ""
+
+    if transcripts is None:
+        return Traces((tracing,), (), (otel,), parent_of)
+    return Traces((transcripts, tracing), (transcripts,), (otel,), parent_of)
 
 
 def _recorder(seconds: float) -> Recording:

@@ -438,10 +438,28 @@ class MetricsConfig(Settings, frozen=True):
     by_key: bool = False
 
 
+class OtelConfig(Settings, frozen=True):
+    """Traces and metrics by OTLP. ``propagate``: providers that are sent the trace, as patterns; ``content``:
+    what is asked and answered stands in spans."""
+
+    enabled: bool = False
+    endpoint: str = ""
+    headers: dict[str, str] = {}
+    sample: float = 1.0
+    metrics: bool = True
+    propagate: tuple[str, ...] = ()
+    content: bool = False
+
+    def __repr__(self) -> str:
+        """Name the headers, which may hold credentials, and not what they say."""
+        return f"OtelConfig({self.enabled}, {self.endpoint!r}, headers={sorted(self.headers)})"
+
+
 class TelemetryConfig(Settings, frozen=True):
     """What operators see."""
 
     metrics: MetricsConfig = MetricsConfig()
+    otel: OtelConfig = OtelConfig()
 
 
 class AlertRuleConfig(Settings, frozen=True):
@@ -811,6 +829,11 @@ def _problems(config: Config) -> Iterator[Problem]:
             "money: set a key (--key, PENSTOCK_KEY or `keys:`), or `anonymous: false` where `penstock keys` "
             "makes them, or listen on 127.0.0.1",
         )
+    otel = config.telemetry.otel
+    if otel.endpoint and not otel.endpoint.startswith(("http://", "https://")):
+        yield Problem("telemetry.otel.endpoint", "write a collector's address: http://localhost:4318")
+    if not 0 <= otel.sample <= 1:
+        yield Problem("telemetry.otel.sample", "write a share, from 0 to 1")
     for name in config.routes.__struct_fields__:
         route: RouteConfig = getattr(config.routes, name)
         try:

@@ -9,7 +9,8 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import NamedTuple, get_args
+from typing import Final, NamedTuple, get_args
+from urllib.parse import urlsplit
 
 import msgspec
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
@@ -18,6 +19,7 @@ import penstock
 from penstock.config import AlertRuleConfig, Config
 from penstock.gateway.gateway import Gateway
 from penstock.policies.limits import Limits
+from penstock.providers.kinds import KINDS
 from penstock.server.context import Context
 from penstock.streams.embedded import EmbeddedStore
 from penstock.streams.memory import MemoryStore
@@ -29,12 +31,27 @@ from penstock.telemetry.alerts import Alerts
 from penstock.telemetry.exposition import Exposition
 from penstock.telemetry.lag import LoopLag
 from penstock.telemetry.metrics import Metrics
+from penstock.telemetry.places import Place
 from penstock.telemetry.series import histogram
 from penstock.types.buckets import COMMIT_BOUNDS, Buckets
 from penstock.types.usage import Purse
 from penstock.upstream.pool import Pool
 
+SYSTEMS = {
+    "azure": "azure.ai.openai",
+    "bedrock": "aws.bedrock",
+    "gemini": "gcp.gemini",
+    "mistral": "mistral_ai",
+    "moonshot": "moonshot_ai",
+    "vertex": "gcp.vertex_ai",
+    "xai": "x_ai",
+}
+"""Kinds of provider that OpenTelemetry's conventions call otherwise."""
+
 BREAKER = {"closed": 0, "half_open": 1, "open": 2}
+
+
+DEMO: Final = "demo"
 
 
 def alerting(
@@ -92,6 +109,17 @@ def measuring(config: Config, model_of: Callable[[str], str]) -> Measuring | Non
         return None
     keys = [*config.keys] if said.by_key else None
     return Measuring(Metrics(model_of, keys=keys), LoopLag(time.monotonic), Buckets(COMMIT_BOUNDS))
+
+
+def places(config: Config) -> dict[str, Place]:
+    """Return who each provider is in the conventions' words, and where."""
+    found = {DEMO: Place("penstock")}
+    for name, provider in config.providers.items():
+        kind = config.kind(name)
+        url = urlsplit(provider.base_url or (KINDS[kind].base_url if kind in KINDS else ""))
+        port = url.port or {"https": 443, "http": 80}.get(url.scheme, 0)
+        found[name] = Place(SYSTEMS.get(kind, kind), url.hostname or "", port)
+    return found
 
 
 def exposition(

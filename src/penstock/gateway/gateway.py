@@ -46,6 +46,7 @@ from penstock.types.positions import new_stream_id
 from penstock.types.principals import Principal
 from penstock.types.requests import GenerationRequest
 from penstock.types.signals import (
+    AttemptBegan,
     CallAccepted,
     CallRefused,
     Observer,
@@ -145,6 +146,7 @@ class Gateway:
         companions: Sequence[Companion] = (),
         on_orphan: Callable[[Bill, Outcome], None] = _unheard,
         observe: Observer | None = None,
+        parent_of: Callable[[AttemptBegan], str] | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -152,7 +154,8 @@ class Gateway:
         ``companions`` live as long as the gateway.
 
         ``on_orphan`` is told what a stream used that a process left open, ``observe`` what happens
-        (`penstock.types.signals`). ``clock`` measures spans, ``wall``
+        (`penstock.types.signals`); ``parent_of`` gives the W3C `traceparent` that an attempt sends, empty for
+        none. ``clock`` measures spans, ``wall``
         is Unix time; both in seconds.
         """
         self.store = store
@@ -168,6 +171,7 @@ class Gateway:
         self._streams: dict[str, Stream] = {}
         self._runs: dict[str, Run] = {}
         self._observe = observe
+        self._parent_of = parent_of
         self._on_orphan = on_orphan
         self._readers = 0
         self.gaps: dict[str, Buckets] = {}
@@ -470,7 +474,7 @@ class Gateway:
         signals = None
         if self._observe is not None:
             subject = subject_of(call, stream.id)
-            signals = Signals(subject, self._observe, self._gaps_of, self._clock)
+            signals = Signals(subject, self._observe, self._gaps_of, self._clock, self._parent_of)
             queued = meter.queued_ms if meter is not None else 0.0
             self._observe(CallAccepted(subject, queued, taken_up=left is not None))
         run = Run(

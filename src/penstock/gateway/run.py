@@ -410,8 +410,8 @@ class Run:
         self.stream.dropped = conversation.dropped
         self._racing.append(attempt)
         use = self._tally.begin(target, self.clock(), reason)
-        if self._signals is not None:
-            self._signals.began(use, self._attempts, reason)
+        if self._signals is not None and (parent := self._signals.began(use, self._attempts, reason)):
+            conversation.add_header("traceparent", parent)
         error = None
         try:
             error = record.error = await self._outcome_of(attempt, use)

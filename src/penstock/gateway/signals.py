@@ -27,7 +27,7 @@ from penstock.types.signals import (
 class Signals:
     """See the module's head."""
 
-    __slots__ = ("_began", "_clock", "_gaps", "_observe", "_shown", "_subject")
+    __slots__ = ("_began", "_clock", "_gaps", "_observe", "_parent_of", "_shown", "_subject")
 
     def __init__(
         self,
@@ -35,12 +35,15 @@ class Signals:
         observe: Observer,
         gaps: Callable[[str], Buckets],
         clock: Callable[[], float],
+        parent_of: Callable[[AttemptBegan], str] | None = None,
     ) -> None:
-        """``gaps`` gives where those of a target's answers are counted; ``clock`` is the run's."""
+        """``gaps`` gives where those of a target's answers are counted; ``clock`` is the run's; ``parent_of``
+        gives the `traceparent` that an attempt sends, empty for none."""
         self._subject = subject
         self._observe = observe
         self._gaps = gaps
         self._clock = clock
+        self._parent_of = parent_of
         self._began: dict[Use, AttemptBegan] = {}
         self._shown = False
 
@@ -48,12 +51,13 @@ class Signals:
         """Say of which stream."""
         return f"<Signals {self._subject.stream}, {len(self._began)} attempts going on>"
 
-    def began(self, use: Use, number: int, reason: Reason) -> None:
-        """The attempt ``number`` begins."""
+    def began(self, use: Use, number: int, reason: Reason) -> str:
+        """The attempt ``number`` begins; return the `traceparent` that it is to send, empty for none."""
         target = use.target
         signal = AttemptBegan(self._subject, number, reason, target.name, target.provider, target.model)
         self._began[use] = signal
         self._observe(signal)
+        return self._parent_of(signal) if self._parent_of is not None else ""
 
     def led(self, use: Use | None, timing: Timing) -> Buckets | None:
         """An attempt has its first output, which once is the answer's; return where gaps are counted now."""

@@ -138,6 +138,12 @@ class HttpSource:
 
     # Source
 
+    def add_header(self, name: str, value: str) -> None:
+        """Before `open`: send one more header; ``value`` must be fit for one."""
+        self._request = msgspec.structs.replace(
+            self._request, headers=(*self._request.headers, (name, value))
+        )
+
     def limit(self, connect: float | None, head: float | None) -> None:
         """Before `open`: replace the pool's own limits where one is given."""
         self._connect_timeout = connect

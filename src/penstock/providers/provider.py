@@ -106,6 +106,11 @@ class Conversation(NamedTuple):
         key: Credential | None = getattr(self.source, "key", None)
         return key
 
+    def add_header(self, name: str, value: str) -> None:
+        """Before it is opened: send one more header, if it is reached by HTTP at all."""
+        if (add := getattr(self.source, "add_header", None)) is not None:
+            add(name, value)
+
     @property
     def conceal(self) -> Callable[[str], str] | None:
         """What takes our secrets out of the provider's words, where it was sent some."""

@@ -25,6 +25,9 @@ HEADER: Final = b"x-request-id"
 MAX_PATH: Final = 200
 """Characters of a path, and of what names things, in a line."""
 
+_TRACE: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+"""A W3C `traceparent`, as whoever calls us sends it; others are as if there were none."""
+
 _ID: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,127}")
 """What an id of a client's may be; others are not taken over."""
 
@@ -57,12 +60,15 @@ class Exchange:
         "started",
         "status",
         "stream",
+        "trace",
     )
 
     def __init__(self, scope: Scope) -> None:
         """Begin with what its head says."""
         given = next((value for name, value in scope["headers"] if name == HEADER), b"")
         self.id = given.decode() if _ID.fullmatch(given) else new_request_id()
+        traced = next((value for name, value in scope["headers"] if name == b"traceparent"), b"")
+        self.trace = traced.decode() if _TRACE.fullmatch(traced) else ""
         self.started = time.perf_counter()
         self.method: str = scope.get("method", WEBSOCKET)
         # As it was sent: no line end and no control character can be in it.
@@ -148,6 +154,12 @@ def noted(call: Call) -> Call:
     if exchange is not None:
         exchange.dialect, exchange.model = call.request.dialect, call.request.model[:MAX_PATH]
     return call
+
+
+def current_trace() -> str:
+    """Return the W3C `traceparent` that came with the current request; empty without one."""
+    exchange = _CURRENT.get()
+    return exchange.trace if exchange is not None else ""
 
 
 def current_request_id() -> str:

@@ -21,7 +21,7 @@ from penstock.server.context import (
     require_json,
     sha256,
 )
-from penstock.server.exchanges import current_request_id, noted
+from penstock.server.exchanges import current_request_id, current_trace, noted
 from penstock.server.formats import (
     DIALECTS,
     NATIVE,
@@ -142,6 +142,7 @@ def native_call(
         route="streams",
         request=dialect.parse_request(bytes(asked.request)),
         request_id=current_request_id(),
+        trace=current_trace(),
         body_sha256=sha256(_encode(asked)),
         idempotency_key=idempotency_key(key),
         on_disconnect=on_disconnect(asked.on_disconnect or leaving, route.on_disconnect, "continue"),
@@ -232,6 +233,7 @@ async def simple_stream(request: Request) -> AnyResponse:
         route="stream",
         request=GenerationRequest(query.get("model", "") or ctx.default_model, tuple(messages), stream=True),
         request_id=current_request_id(),
+        trace=current_trace(),
         body_sha256=sha256(*(f"{k}={v}".encode() for k, v in asked)),
         idempotency_key=idempotency_key(query.get("key", "")),
         on_disconnect=on_disconnect(
@@ -353,6 +355,7 @@ def call_of(
         route=dialect,
         request=generation,
         request_id=current_request_id(),
+        trace=current_trace(),
         body_sha256=sha256(body),
         idempotency_key=idempotency_key(request.headers.get("idempotency-key", "")),
         on_disconnect=on_disconnect(

@@ -24,7 +24,7 @@ from penstock.server.context import (
     require_json,
     sha256,
 )
-from penstock.server.exchanges import current_request_id, noted
+from penstock.server.exchanges import current_request_id, current_trace, noted
 from penstock.server.formats import by_accept
 from penstock.server.generations import (
     AnyResponse,
@@ -107,6 +107,7 @@ def _call(
         route=ROUTE,
         request=preset.request(asked.content, asked.variables),
         request_id=current_request_id(),
+        trace=current_trace(),
         body_sha256=sha256(preset.name.encode(), _encode(asked)),
         idempotency_key=key,
         on_disconnect=on_disconnect(leaving, route.on_disconnect, "continue"),
