@@ -23,7 +23,7 @@ WORKERS ?= auto
 # Lives that `make torture` ends with SIGKILL.
 KILLS ?= 200
 
-.PHONY: docs-cli docs-compat help serve check test coverage test-live torture autobahn fuzz soak bench bench-fan-out bench-policies bench-outage bench-sockets bench-files docs js tools vendor pictures dist container clean
+.PHONY: docs-cli docs-compat help serve check test coverage test-live torture autobahn fuzz soak bench bench-fan-out bench-policies bench-outage bench-sockets bench-files bench-tail docs js tools vendor pictures dist container clean
 
 help:  ## List what people type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -83,6 +83,9 @@ bench-sockets: $(VENV)/.stamp-bench  ## Measure 10,000 idle WebSockets, and 2,00
 
 bench-files: $(VENV)/.stamp-bench  ## Measure a file of 1 GiB on its way through a publication
 	$(BIN)/python -m bench.files $(ARGS)
+
+bench-tail: $(VENV)/.stamp-bench  ## Measure a log of 10,000 lines a second on its way to 50 readers
+	$(BIN)/python -m bench.tail $(ARGS)
 
 docs: $(VENV)/.stamp-dev  ## Check the pages: links, code blocks, error codes, the import table
 	$(BIN)/pytest tests/test_docs.py tests/test_layers.py $(ARGS)
