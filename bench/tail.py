@@ -93,19 +93,23 @@ class Follower:
     def __init__(self, lag: Histogram) -> None:
         self.next = 0
         self._lag = lag
+        self._rest = b""
 
     def take(self, event: bytes) -> None:
         """Take an event's bytes; raises `BenchError` for a line that is not the next."""
-        if not event.startswith(b"event: data\n"):
+        if not event.startswith(b"event: data\ndata:"):
             return
-        count = event.count(b"\ndata:") - 1  # what ends with a line's end has an empty line behind it
-        first = event.index(b"\ndata:") + 6
-        last = event.rindex(b"\ndata:", 0, event.rindex(b"\ndata:")) + 6
-        begins, ends = int(event[first : first + NUMBER]), int(event[last : last + NUMBER])
-        if begins != self.next or ends != begins + count - 1:
+        content = event[17 : event.rindex(b"\nid: ")].replace(b"\ndata:", b"\n")
+        text = self._rest + content
+        end = text.rfind(b"\n") + 1
+        self._rest = text[end:]  # an entry ends where it is full, which may be within a line
+        if not end:
+            return
+        count, last = text.count(b"\n", 0, end), text.rfind(b"\n", 0, end - 1) + 1
+        begins, ends = int(text[:NUMBER]), int(text[last : last + NUMBER])
+        if begins != self.next or ends != begins + count - 1 or end != count * WIDTH:
             raise BenchError(f"line {self.next} was due, and {begins} to {ends} came, {count} lines")
-        stamp = event[first + NUMBER + 1 : first + NUMBER + 1 + STAMP]
-        self._lag.record(monotonic_ns() - int(stamp))
+        self._lag.record(monotonic_ns() - int(text[NUMBER + 1 : NUMBER + 1 + STAMP]))
         self.next = ends + 1
 
 

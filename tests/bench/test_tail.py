@@ -28,6 +28,13 @@ def test_a_reader_takes_events_one_behind_the_other():
     assert (follower.next, lag.total) == (4, 2)
 
 
+def test_a_line_may_go_over_two_events():
+    follower, text = Follower(Histogram()), line(0, 1) + line(1, 1)
+    for piece in (text[:130], text[130:], line(2, 1)[:-1], b"\n"):
+        follower.take(event(piece))
+    assert follower.next == 3
+
+
 @pytest.mark.parametrize("numbers", [[1], [0, 2], [0, 0], [0, 1, 3]])
 def test_a_line_that_is_missing_or_doubled_is_noticed(numbers):
     with pytest.raises(BenchError):

@@ -39,6 +39,13 @@ class Client:
             taken.append(await self.take())
         return taken
 
+    async def until_code(self, code):
+        """Return the next error, which is this one."""
+        while (message := await self.take())["type"] != "err":
+            pass
+        assert message["code"] == code
+        return message
+
     async def closed(self):
         """Wait for the end; return the close code, and what came before it."""
         taken = []

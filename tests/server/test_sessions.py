@@ -396,6 +396,136 @@ async def test_a_token_is_renewed_by_its_own_principal_only(locked):
         assert [m["code"] for m in told if m["type"] == "err"] == ["other_principal"]
 
 
+async def test_a_key_that_is_revoked_does_not_live_on_in_a_socket(monkeypatch):
+    """It follows a stream, and asks for nothing: its key is looked at all the same."""
+    monkeypatch.setattr("penstock.server.callers.RECHECK", 0.02)
+    settings = config(keys={"root": {"key": "the key of an administrator", "admin": True}})
+    admin = {"Authorization": "Bearer the key of an administrator"}
+    system = await asyncio.to_thread(assemble, settings, {})
+    async with running(system, settings) as gateway:
+        made = (await gateway.client.post("/v1/admin/keys", json={"name": "new"}, headers=admin)).json()
+        async with connected(gateway, token=made["key"]) as client:
+            await client.send("create", rid="1", **ask(WORDS, "demo-stall"))
+            await client.until("entry")
+            await gateway.client.delete(f"/v1/admin/keys/{made['id']}", headers=admin)
+            code, told = await client.closed()
+    assert code == 4401
+    assert [(m["code"], m["status"]) for m in told if m["type"] == "err"] == [("invalid_api_key", 401)]
+
+
+async def test_a_token_that_ends_closes_its_socket_in_mid_stream():
+    settings = config(keys={"app": "the key of an application"})
+    app = {"Authorization": "Bearer the key of an application"}
+    system = await asyncio.to_thread(assemble, settings, {})
+    async with running(system, settings) as gateway:
+        order = {"user": "alice", "ttl_s": 1}
+        token = (await gateway.client.post("/v1/tokens", json=order, headers=app)).json()["token"]
+        async with connected(gateway, token=token) as client:
+            await client.send("create", rid="1", **ask(WORDS, "demo-stall"))
+            code, told = await client.closed()
+    assert code == 4401
+    assert told[0]["type"] == "open"
+    assert [m["code"] for m in told if m["type"] == "err"] == ["expired_token"]
+
+
+async def test_a_link_reads_its_stream_without_a_key_and_nothing_else(locked, monkeypatch):
+    system, settings = locked
+    soon = msgspec.structs.replace(system.context.settings, auth_timeout=1.5)
+    headers = {"Authorization": "Bearer the-first-key"}
+    async with running(system, settings) as gateway:
+        async with connected(gateway, token="the-first-key") as client:
+            await client.send("create", rid="1", **ask(WORDS))
+            whole = await client.until("end")
+            await client.send("create", rid="2", **ask(WORDS, "demo-stall"))
+            other = (await client.take())["stream"]
+        made, stalled = [
+            (await gateway.client.post(f"/v1/streams/{one}/links", json={}, headers=headers)).json()["token"]
+            for one in (whole[0]["stream"], other)
+        ]
+        async with connected(gateway) as client:
+            await client.send("read", rid="9", stream=other, token=stalled)
+            await client.until("entry")  # and that one goes on: so the socket stays
+            await client.send("read", rid="1", stream=whole[0]["stream"], token=made)
+            told = [m for m in await client.until("end", rid="1") if m["rid"] == "1"]
+            assert [m["d"] for m in told[1:]] == [m["d"] for m in whole[1:]]
+            await client.send("read", rid="2", stream=other, token=made)
+            assert (await client.until_code("invalid_link"))["rid"] == "2"
+            await client.send("credit", rid="9", bytes=1000)
+            await client.send("cancel", stream=whole[0]["stream"])
+            code, told = await client.closed()
+            assert (code, told[-1]["code"]) == (4401, "missing_api_key")
+        monkeypatch.setattr(system.context, "settings", soon)
+        async with connected(gateway) as client:  # who has read what the link gives has to go
+            await client.send("read", rid="1", stream=whole[0]["stream"], token=made)
+            code, told = await client.closed()
+            assert (code, told[-2]["type"], told[-1]["code"]) == (4401, "end", "missing_api_key")
+
+
+# --- dialects ----------------------------------------------------------------------------------------
+
+
+def events_of(body):
+    """The frames of a body of SSE, as ``(event, data, id)``."""
+    for frame in body.split("\n\n"):
+        fields = dict(line.partition(": ")[::2] for line in frame.split("\n") if ": " in line)
+        if "data" in fields:
+            yield fields.get("event", ""), fields["data"], fields.get("id", "")
+
+
+@pytest.mark.parametrize(
+    "dialect", ["openai_chat", "openai_responses", "openai_completions", "anthropic_messages", "ai_sdk"]
+)
+async def test_a_dialect_is_read_as_by_events_and_from_any_cursor_on(gateway, dialect):
+    async with connected(gateway) as client:
+        await client.send("create", rid="1", **ask(WORDS))
+        stream = (await client.until("end"))[0]["stream"]
+        body = (await gateway.client.get(f"/v1/streams/{stream}/events", params={"dialect": dialect})).text
+        wanted = list(events_of(body))
+        await client.send("read", rid="2", stream=stream, dialect=dialect)
+        opened, *told = await client.until("end")
+        assert opened["type"] == "open"
+        assert [(m["ev"], m["c"]) for m in told] == [(event, id_) for event, _, id_ in wanted]
+        for message, (_, data, _) in zip(told, wanted, strict=True):
+            assert message["d"] == (json.loads(data) if data[:1] == "{" else data)
+        for index, message in enumerate(told[:-1]):
+            if message["c"] == opened["c"]:  # the opening's own cursor is the start
+                continue
+            await client.send("read", rid="3", after=message["c"], dialect=dialect)
+            again = await client.until("end")
+            assert again[0]["c"] == message["c"]
+            assert [m["d"] for m in again[1:]] == [m["d"] for m in told[index + 1 :]]
+
+
+@pytest.mark.parametrize("dialect", ["gemini", "ollama", "text"])
+async def test_a_dialect_without_cursors_is_read_as_well(gateway, dialect):
+    async with connected(gateway) as client:
+        await client.send("create", rid="1", **ask(WORDS))
+        stream = (await client.until("end"))[0]["stream"]
+        await client.send("read", rid="2", stream=stream, dialect=dialect)
+        told = await client.until("end")
+    if dialect == "text":
+        assert "".join(m["d"] for m in told[1:-1]) == WORDS
+    else:
+        assert WORDS.split()[0] in json.dumps([m["d"] for m in told[1:]])
+
+
+@pytest.mark.parametrize("dialect", ["openai_chat", "anthropic_messages"])
+async def test_a_failure_is_an_end_in_a_dialect_too(gateway, dialect):
+    async with connected(gateway) as client:
+        await client.send("create", rid="1", **ask(WORDS, "demo-cut"))
+        stream = (await client.until("end"))[0]["stream"]
+        await client.send("read", rid="2", stream=stream, dialect=dialect)
+        assert "error" in (await client.until("end"))[-1]["d"]
+
+
+async def test_an_unknown_dialect_is_refused(gateway):
+    async with connected(gateway) as client:
+        await client.send("create", rid="1", **ask(WORDS))
+        stream = (await client.until("end"))[0]["stream"]
+        await client.send("read", rid="2", stream=stream, dialect="latin")
+        assert (await client.take())["code"] == "unknown_dialect"
+
+
 # --- bounds ------------------------------------------------------------------------------------------
 
 

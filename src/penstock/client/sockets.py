@@ -79,7 +79,7 @@ class Sockets:
 
     async def events(self, ask: Ask) -> AsyncGenerator[Received, None]:
         """See `Carrier`."""
-        if ask.dialect or self._address.token:
+        if ask.dialect:  # which is not rendered in the same bytes
             raise Unanswered
         async with self.reading(ask) as (socket, reader):
             yield await socket.first(reader)
@@ -93,7 +93,7 @@ class Sockets:
         reader = Reader(f"r{next(self._rids)}")
         socket.add(reader)
         try:
-            await socket.send(_message(reader.rid, ask))
+            await socket.send(_message(reader.rid, ask, self._address.token))
             yield socket, reader
         except Refused as refused:
             if not (refused.status == 401 and self._credential.renews and self._refusals < MAX_REFUSALS):
@@ -395,9 +395,9 @@ def _unfollowed(error: Exception) -> Exception:
     return error
 
 
-def _message(rid: str, ask: Ask) -> envelope.ClientMessage:
+def _message(rid: str, ask: Ask, token: str) -> envelope.ClientMessage:
     if ask.body is None:
-        return envelope.Read(rid, ask.stream, ask.after or 0)
+        return envelope.Read(rid, ask.stream, ask.after or 0, token=token)
     body: Mapping[str, Any] = ask.body
     return envelope.Create(
         rid,

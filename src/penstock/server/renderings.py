@@ -10,8 +10,10 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
+import msgspec
+
 from penstock.streams.stream import Stream
-from penstock.types.events import Closed, Entry, TextDelta, encode_line
+from penstock.types.events import AnyEvent, Closed, Entry, TextDelta, encode_line
 from penstock.wire import envelope, ndjson, sse
 from penstock.wire.dialect import Answer, EventEncoder, Frame
 
@@ -98,6 +100,78 @@ def envelopes(stream: Stream) -> Framing:
         return b"".join(envelope.line(b"%b%012d" % (epoch, seq), event, data) for event, data in frames)
 
     return frame
+
+
+class Enveloped:
+    """An encoder whose frames hold JSON, and say whether they are a stream's last. ``texts``: see `_json`."""
+
+    def __init__(self, encoder: EventEncoder, *, texts: bool) -> None:
+        """Around another one."""
+        self._encoder = encoder
+        self._texts = texts
+
+    def encode(self, event: AnyEvent, line: bytes) -> Sequence[Frame]:
+        """Return the frames of an entry; at least one of the terminal entry."""
+        ends = type(event) is Closed
+        frames = self._encoder.encode(event, line)
+        if ends and not frames:
+            return ((_LAST, b"null"),)
+        last = len(frames) - 1
+        return [
+            ((_LAST if ends and index == last else b"") + name, _json(data, texts=self._texts))
+            for index, (name, data) in enumerate(frames)
+        ]
+
+    def heartbeat(self) -> bytes:
+        """The socket has pings of its own."""
+        return b""
+
+
+_LAST: Final = b"\0"
+"""What the name of a stream's last frame begins with, between `Enveloped` and its framing."""
+
+
+def in_envelopes(format: Format) -> Format:
+    """Return ``format`` as messages of a WebSocket; as by SSE, the cursors within an entry have parts.
+
+    However the log ends, its end is a message.
+    """
+    texts, before = format.framing == "text", format.opening
+
+    def encoder(answer: Answer) -> EventEncoder:
+        return Enveloped(format.encoder(answer), texts=texts)
+
+    def framing(stream: Stream) -> Framing:
+        epoch = f"{stream.id}~{stream.info.epoch:04d}".encode()
+
+        def frame(seq: int, frames: Sequence[Frame]) -> bytes:
+            out = []
+            for part, (event, data) in enumerate(frames, 1):
+                whole = part == len(frames)
+                cursor = b"%b%012d" % (epoch, seq) if whole else b"%b%012d.%d" % (epoch, seq - 1, part)
+                ends = event.startswith(_LAST)
+                out.append(envelope.rendered_line(cursor, event.removeprefix(_LAST), data, ends=ends))
+            return b"".join(out)
+
+        return frame
+
+    def opening(answer: Answer) -> Sequence[Frame]:
+        return [(name, _json(data, texts=texts)) for name, data in before(answer)] if before else ()
+
+    return format._replace(
+        name=f"envelope:{format.name}",
+        framing="envelope",
+        encoder=encoder,
+        frame=framing,
+        opening=opening,
+        ends_cleanly=True,
+    )
+
+
+def _json(data: bytes, *, texts: bool) -> bytes:
+    """Return what a frame holds as JSON: what is none (a text, the ``[DONE]`` of some) as a string."""
+    is_json = not texts and data[:1] == b"{"
+    return data if is_json else msgspec.json.encode(data.decode("utf-8", "replace"))
 
 
 def plain_text(seq: int, frames: Sequence[Frame]) -> bytes:
@@ -219,7 +293,8 @@ class Rendering:
             if skip:
                 if skip < len(frames):
                     # Its ids still count from the entry's first frame, so frame first, then drop.
-                    out.append(_after(self._frame(seq, frames), skip))
+                    separator = b"\n" if self.format.framing == "envelope" else b"\n\n"
+                    out.append(_after(self._frame(seq, frames), skip, separator))
                     skip = 0
                     continue
                 skip = 0
@@ -249,8 +324,8 @@ class Rendering:
             reader.dropped()
 
 
-def _after(framed: bytes, skip: int) -> bytes:
-    return b"\n\n".join(framed.split(b"\n\n")[skip:])
+def _after(framed: bytes, skip: int, separator: bytes) -> bytes:
+    return separator.join(framed.split(separator)[skip:])
 
 
 class Renderings:

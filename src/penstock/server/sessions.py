@@ -8,30 +8,35 @@ socket (`penstock.server.channels`).
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
 import structlog
 from starlette.types import Receive, Scope, Send
 
+from penstock.server import callers
 from penstock.server.callers import Caller
 from penstock.server.channels import MAX_KEPT, Channel, Lane, known_rid
 from penstock.server.context import Context, sha256
 from penstock.server.downstream import ClientGone
 from penstock.server.errors import told
 from penstock.server.exchanges import current_request_id
-from penstock.server.formats import ENVELOPE
+from penstock.server.formats import ENVELOPE, by_query
 from penstock.server.generations import NativeCreate, native_call
 from penstock.server.guard import SUBPROTOCOLS
 from penstock.server.reads import Given, at_end, resolve
+from penstock.server.renderings import Format, in_envelopes
 from penstock.server.responses import Reader
 from penstock.server.sockets import Plain, Socket, direct, refuse
 from penstock.streams.stream import Stream
 from penstock.types.calls import Call
 from penstock.types.errors import ClientError, GatewayError, PenstockError, StorageError
-from penstock.types.positions import Cursor, Position, parse_cursor, stream_of
+from penstock.types.positions import START, Cursor, Position, parse_cursor, stream_of
+from penstock.types.principals import Principal
 from penstock.types.requests import GenerationRequest, Message
 from penstock.wire import envelope
+from penstock.wire.dialect import Answer
 from penstock.wire.envelope import SUBPROTOCOL, ClientMessage, ServerMessage
 
 log = structlog.get_logger(__name__)
@@ -93,6 +98,7 @@ class Session:
         "_early",
         "_group",
         "_leaving",
+        "_rechecking",
         "_socket",
         "_timer",
         "over",
@@ -111,8 +117,9 @@ class Session:
         self._early: list[ClientMessage] | None = None
         self._leaving = False
         self._timer: asyncio.TimerHandle | None = None
+        self._rechecking: asyncio.TimerHandle | None = None
         if caller.principal is None:
-            self._timer = loop.call_later(ctx.settings.auth_timeout, self._refuse_late)
+            self._wait_for_auth()
         else:
             self._admitted()
 
@@ -155,8 +162,9 @@ class Session:
         if self.over.done():
             return
         self.over.set_result(None)
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._rechecking):
+            if timer is not None:
+                timer.cancel()
         for channel in self._channels.values():
             self._stop(channel)
         self._channels.clear()
@@ -168,6 +176,18 @@ class Session:
         self._leaving = True
         self._tell(envelope.Goaway(RETRY_MS))
         self._leave_if_idle()
+
+    def _pause(self) -> None:
+        """One rid less is busy."""
+        self._leave_if_idle()
+        if not self._busy and self._caller.principal is None and not self.over.done():
+            self._wait_for_auth()
+
+    def _wait_for_auth(self) -> None:
+        """Whoever is here must say soon who that is."""
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._ctx.settings.auth_timeout, self._refuse_late)
 
     def _leave_if_idle(self) -> None:
         if self._leaving and not self._busy:
@@ -185,6 +205,13 @@ class Session:
                     self._tell(envelope.Pong())
                 case envelope.Auth():
                     self._authenticate(message)
+                case envelope.Detach():
+                    self._stop(known_rid(self._channels.pop(rid, None)))
+                    self._pause()
+                case envelope.Credit():
+                    known_rid(self._channels.get(rid)).grant(message.bytes)
+                case envelope.Read() if message.token:
+                    self._begin(self._new_channel(rid), self._read, message)
                 case _ if self._caller.principal is None:
                     self._refuse(_unknown())
                 case envelope.Create():
@@ -197,11 +224,6 @@ class Session:
                     self._input(message)
                 case envelope.Cancel():
                     self._cancel(message)
-                case envelope.Detach():
-                    self._stop(known_rid(self._channels.pop(rid, None)))
-                    self._leave_if_idle()
-                case envelope.Credit():
-                    known_rid(self._channels.get(rid)).grant(message.bytes)
         except PenstockError as error:
             self._fail(error, rid=rid, stream=getattr(message, "stream", ""))
 
@@ -220,6 +242,7 @@ class Session:
 
     def _begin(self, channel: Channel, act: Callable[..., Awaitable[None]], *given: Any) -> None:
         channel.task = self._group.create_task(self._run(channel, act, *given))
+        self._watch()
 
     def _stop(self, channel: Channel) -> None:
         """Let the channel follow nothing, from this call on."""
@@ -242,7 +265,7 @@ class Session:
             channel.task, channel.cancelled = None, False
             if channel.created is None and self._channels.get(channel.rid) is channel:
                 del self._channels[channel.rid]
-            self._leave_if_idle()
+            self._pause()
 
     # --- create, read, input ---------------------------------------------------------------------------
 
@@ -311,27 +334,46 @@ class Session:
         stream_id = stream_of(message.stream or cursor.stream)
         if not stream_id:
             raise ClientError("There is no such stream.", code="stream_not_found", status=404)
-        await self._check()
-        stream = await self._ctx.gateway.find(stream_id, self._caller.who)
+        if message.token:
+            principal = self._ctx.links.admit(message.token, stream_id, "read")
+            if self._caller.principal is None and self._timer is not None:  # for as long as it reads
+                self._timer.cancel()
+                self._timer = None
+        else:
+            await self._check()
+            principal = self._caller.who
+        stream = await self._ctx.gateway.find(stream_id, principal)
+        format = ENVELOPE
+        if message.dialect not in ("", "native"):
+            format = in_envelopes(by_query(message.dialect, "", stream.info.metadata))
         position = resolve(stream, Given(cursor, reconnects=True))
         if at_end(stream, position):
             self._tell(envelope.Nothing(channel.rid, stream.id, stream.state))
         else:
-            await self._follow(channel, stream, position)
+            await self._follow(channel, stream, position, principal, format)
 
-    async def _follow(self, channel: Channel, stream: Stream, position: Position) -> None:
+    async def _follow(
+        self,
+        channel: Channel,
+        stream: Stream,
+        position: Position,
+        principal: Principal | None = None,
+        format: Format = ENVELOPE,
+    ) -> None:
         """Send the stream from ``position`` on, to its end. Raises how that failed, and `ClientGone`."""
         ctx = self._ctx
-        left = ctx.gateway.attach_reader(stream, self._caller.who)
+        who = principal or self._caller.who
+        left = ctx.gateway.attach_reader(stream, who)
         channel.stream = stream.id
         channel.credit = envelope.FIRST_CREDIT
         lane = channel.lane = Lane(channel, self._socket, ctx.settings.send_timeout, self._frozen)
-        reader = Reader(stream, ENVELOPE, lane, ctx.renderings, position=position.entries)
-        seat = ctx.audience.enter(stream, self._caller.who, "websocket", lambda: reader.position)
+        part = position.part if format is not ENVELOPE else 0
+        reader = Reader(stream, format, lane, ctx.renderings, position=position.entries, skip=part)
+        seat = ctx.audience.enter(stream, who, "websocket", lambda: reader.position)
         try:
-            cursor = str(Cursor(stream.id, Position(stream.info.epoch, position.entries)))
+            cursor = str(Cursor(stream.id, Position(stream.info.epoch, position.entries, part)))
             self._tell(envelope.Open(channel.rid, stream.id, stream.state, stream.committed, cursor))
-            await reader.run(b"")
+            await reader.run(_opening(stream, format) if position == START else b"")
         finally:
             ctx.audience.leave(seat)
             left()
@@ -430,6 +472,19 @@ class Session:
             self._refuse(error)
             raise ClientGone from None
 
+    def _watch(self) -> None:
+        """Look at the credential now and then for as long as something is followed with it."""
+        if self._rechecking is None and self._caller.principal is not None and self._caller.takes_tokens:
+            loop = asyncio.get_running_loop()
+            self._rechecking = loop.call_later(callers.RECHECK, self._look_again)
+
+    def _look_again(self) -> None:
+        self._rechecking = None
+        if self._busy and not self.over.done():
+            self._watch()
+            with suppress(GatewayError):  # it is asked for so much that it is looked at anyway
+                self._ask(self._check)
+
     def _refuse(self, error: PenstockError) -> None:
         self._fail(error)
         self._socket.close(UNAUTHORIZED, error.code)
@@ -449,6 +504,16 @@ class Session:
         """The client took nothing for too long, of anything."""
         log.info("websocket_frozen", session=repr(self))
         self._socket.close(FROZEN, "nothing was taken for too long", LAST_WORD)
+
+
+def _opening(stream: Stream, format: Format) -> bytes:
+    """Return what stands before the first entry, where the format has something there."""
+    if format.opening is None:
+        return b""
+    answer = Answer(stream.id, int(stream.info.created_at), stream.info.model)
+    cursor = f"{stream.id}~{START}".encode()
+    frames = format.opening(answer)
+    return b"".join(envelope.rendered_line(cursor, event, data, ends=False) for event, data in frames)
 
 
 def _unknown() -> ClientError:

@@ -41,11 +41,17 @@ class Create(_Asked, frozen=True, tag="create"):
 
 
 class Read(_Asked, frozen=True, tag="read"):
-    """Follow a stream after a cursor; a full cursor names the stream as well."""
+    """Follow a stream after a cursor; a full cursor names the stream as well.
+
+    ``dialect``: as which its entries are rendered; native when empty. ``token``: of a signed link, which
+    does instead of whoever the socket's caller is.
+    """
 
     rid: Rid
     stream: str = ""
     after: str | int = 0
+    dialect: str = ""
+    token: str = ""
 
 
 class Input(_Asked, frozen=True, tag="input"):
@@ -269,3 +275,9 @@ def line(seq_cursor: bytes, event: bytes, data: bytes) -> bytes:
     """Return the rest of an `entry` or `end` message, which is the same for all readers, with an LF."""
     kind = b"end" if event in (b"done", b"fail") else b"entry"
     return b'"type":"%b","c":"%b","ev":"%b","d":%b}\n' % (kind, seq_cursor, event, data)
+
+
+def rendered_line(cursor: bytes, event: bytes, data: bytes, *, ends: bool) -> bytes:
+    """As `line`, of what a dialect makes of an entry. ``data`` is JSON."""
+    kind = b"end" if ends else b"entry"
+    return b'"type":"%b","c":"%b","ev":"%b","d":%b}\n' % (kind, cursor, event, data)
