@@ -16,10 +16,10 @@ def built(environ=None, **parts):
 def found(environ=None, **parts):
     """Return the address at which an Ollama is looked for, or None."""
     gateway = built(environ, **parts)
-    if not gateway._routing.found:
+    if not gateway.setup.routing.found:
         return None
-    assert gateway._routing.found == {"ollama"}
-    return repr(gateway._providers["ollama"]).split()[-1].rstrip(">")
+    assert gateway.setup.routing.found == {"ollama"}
+    return repr(gateway.setup.providers["ollama"]).split()[-1].rstrip(">")
 
 
 def test_an_ollama_that_nobody_configured_is_looked_for():
@@ -43,7 +43,7 @@ def test_an_ollama_that_the_configuration_has_is_not_looked_for(providers):
 
 def test_nobody_is_looked_for_when_that_is_turned_off_or_nobody_can_be():
     assert found(discover=False) is None
-    assert "ollama" not in built(discover=False)._providers
+    assert "ollama" not in built(discover=False).setup.providers
     assert found({"OLLAMA_HOST": "not an address"}) is None
 
 
@@ -54,7 +54,7 @@ def test_a_configured_ollama_is_where_it_says_or_where_the_environment_does():
     assert (
         with_environment(Config(providers=ollama), {}).providers["box"].base_url == "http://127.0.0.1:11434"
     )
-    assert isinstance(built(providers=ollama)._providers["box"], OllamaProvider)
+    assert isinstance(built(providers=ollama).setup.providers["box"], OllamaProvider)
     with pytest.raises(BadConfig, match="OLLAMA_HOST: expected"):
         with_environment(Config(providers=ollama), {"OLLAMA_HOST": "a b"})
 
@@ -71,18 +71,18 @@ def test_the_rest_goes_to_the_first_provider_unless_models_are_named():
         "one": ProviderConfig(base_url="http://one/v1"),
         "two": ProviderConfig(base_url="http://two/v1", list_models=False),
     }
-    routing = built(providers=providers)._routing
+    routing = built(providers=providers).setup.routing
     assert routing.route("whatever")[0].provider == "one"
     assert routing.route("two/it")[0].model == "it"
     assert routing.unlisted == {"two"}
-    named = built(providers=providers, models={"x": [TargetConfig("two", "y")]})._routing
+    named = built(providers=providers, models={"x": [TargetConfig("two", "y")]}).setup.routing
     assert named.rest is None
     assert named.default_model == "x"
 
 
 def test_an_upstream_of_the_command_line_takes_the_rest():
     config = upstream_config(Config(store=MEMORY), "http://127.0.0.1:9/v1", "", "")
-    routing = assemble(config, {}).gateway._routing
+    routing = assemble(config, {}).gateway.setup.routing
     assert routing.route("whatever")[0].provider == "upstream"
     assert routing.route("demo")[0].provider == "demo"
 
@@ -92,19 +92,19 @@ def test_claude_is_anthropics_where_nothing_is_said_of_models():
         "openai": ProviderConfig(base_url="http://box/v1"),
         "claude": ProviderConfig("anthropic", "http://claude"),
     }
-    routing = built(providers=providers)._routing
+    routing = built(providers=providers).setup.routing
     assert [target.provider for target in routing.route("claude-opus-5-5")] == ["claude"]
     assert [target.provider for target in routing.route("gpt-9")] == ["openai"]
     (target,) = routing.route("claude/claude-opus-5-5")
     assert (target.provider, target.model) == ("claude", "claude-opus-5-5")
-    said = built(providers=providers, models={"fast": [TargetConfig("claude", "claude-x")]})._routing
+    said = built(providers=providers, models={"fast": [TargetConfig("claude", "claude-x")]}).setup.routing
     assert not said.route_configured("claude-opus-5-5")
 
 
 def test_without_models_a_name_goes_to_who_made_it_and_the_rest_to_the_first():
     environ = {f"{name}_API_KEY": "a-key" for name in ("MISTRAL", "DEEPSEEK", "ANTHROPIC")}
     config = with_environment(Config(store=MEMORY, discover=False), environ)
-    routing = assemble(config, {}).gateway._routing
+    routing = assemble(config, {}).gateway.setup.routing
     asked = {name: routing.route(name)[0] for name in ("claude-x", "deepseek-chat", "mistral-large", "what")}
     assert {name: target.provider for name, target in asked.items()} == {
         "claude-x": "anthropic",
@@ -118,5 +118,5 @@ def test_without_models_a_name_goes_to_who_made_it_and_the_rest_to_the_first():
 def test_a_key_from_a_file_is_the_providers(tmp_path):
     (tmp_path / "key").write_text("sk-from-a-file\n")
     made = {"x": ProviderConfig(base_url="http://box/v1", api_key_file=str(tmp_path / "key"))}
-    provider = assemble(Config(store=MEMORY, providers=made, discover=False), {}).gateway._providers["x"]
+    provider = assemble(Config(store=MEMORY, providers=made, discover=False), {}).gateway.setup.providers["x"]
     assert provider._endpoint._any_key() == "sk-from-a-file"

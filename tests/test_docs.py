@@ -190,6 +190,7 @@ def test_every_setting_is_documented_under_its_part():
         "telemetry": config.MetricsConfig,
         "log": config.LogConfig,
         "alerts": config.AlertsConfig,
+        "reload": config.ReloadConfig,
     }
     within = {
         "telemetry": config.OtelConfig,

@@ -5,9 +5,10 @@ into a system that is ready to be entered (``async with system.gateway:``). It r
 called before the loop runs.
 """
 
+import asyncio
 import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,20 +25,19 @@ from penstock.config import (
     ProviderConfig,
     RouteConfig,
     TargetConfig,
-    TimersConfig,
     check,
     tls_settings,
 )
-from penstock.gateway.balance import Balance
 from penstock.gateway.counting import Counter
-from penstock.gateway.gateway import Companion, Gateway, GatewaySettings
+from penstock.gateway.gateway import Gateway, GatewaySettings
 from penstock.gateway.health import HealthSettings
 from penstock.gateway.presets import Parameters, Preset, Variable
 from penstock.gateway.publications import PublicationSettings
 from penstock.gateway.relay import Relay
 from penstock.gateway.rescue import RetrySettings
-from penstock.gateway.router import Pattern, Routing
+from penstock.gateway.router import Routing
 from penstock.gateway.run import RunSettings
+from penstock.gateway.setup import Companion, Setup
 from penstock.policies.access import Access
 from penstock.policies.accounting import Accounting
 from penstock.policies.api_keys import KeyRing
@@ -54,16 +54,15 @@ from penstock.policies.prices import Price, Prices
 from penstock.policies.review import ReviewSettings
 from penstock.policies.rulebook import Rulebook, RuleSettings
 from penstock.policies.transcripts import Transcripts
-from penstock.provider_assembly import build_provider
-from penstock.providers.http import parse_base_url
+from penstock.provider_assembly import Made, build_provider_again
 from penstock.providers.kinds import KINDS
-from penstock.providers.ollama_host import find_address
-from penstock.providers.provider import Provider, Target
-from penstock.providers.scripted import DESCRIPTIONS, ScriptedProvider
+from penstock.providers.provider import Provider
+from penstock.providers.scripted import ScriptedProvider
+from penstock.routing_assembly import DEMO, build_routing, find_ollama, first_target
 from penstock.server.app import build_app
-from penstock.server.context import Context, RouteSettings, ServerSettings
+from penstock.server.context import Context, Face, RouteSettings, ServerSettings
 from penstock.server.files import read_pages
-from penstock.server.guard import Guard, GuardSettings, is_loopback, normal_origin
+from penstock.server.guard import Guard, GuardSettings, normal_origin
 from penstock.server.http import HttpSettings
 from penstock.server.profiling import Recording
 from penstock.server.proxies import parse_network
@@ -78,11 +77,9 @@ from penstock.telemetry.observers import Observers
 from penstock.telemetry_assembly import alerting, exposition, measuring, places
 from penstock.types.buckets import Buckets
 from penstock.types.calls import on_disconnect
-from penstock.types.errors import ClientError
 from penstock.types.keys import KeyRecord, hash_key
 from penstock.types.principals import Grant
 from penstock.types.signals import AttemptBegan, Observer
-from penstock.types.timers import THINKING, USUAL, Timers
 from penstock.types.usage import USD
 from penstock.upstream.pool import Pool
 
@@ -94,10 +91,38 @@ if TYPE_CHECKING:
     from penstock.policies.moderator import Moderator
     from penstock.telemetry.alert_targets import AppriseTarget
 
-DEMO = "demo"
 
-OLLAMA = "ollama"
-"""The name of an Ollama that nobody configured."""
+class Parts(NamedTuple):
+    """What of a configuration can be replaced while the gateway runs; made by `build_parts`."""
+
+    config: Config
+    providers: Mapping[str, Made]
+    pools: Mapping[str, Pool]
+    setup: Setup
+    gateway: GatewaySettings
+    filters: Mapping[str, tuple[Rulebook, ContentFilter]]
+    moderators: "Mapping[str, Moderator]"
+    limits: Sequence[Limit]
+    budgets: Sequence[Budget]
+    prices: Prices
+    keys: Sequence[KeyRecord]
+    issuers: TokensOfOthers | None
+    face: Face
+
+
+class Lasting(NamedTuple):
+    """What stays as long as the process, whatever is reloaded: it counts, or holds what is at rest. ``pools``
+    are the connections to the present providers."""
+
+    limits: Limits
+    budgets: Budgets
+    accounting: Accounting
+    ledger: "Ledger"
+    ring: KeyRing
+    identities: Identities
+    pools: dict[str, Pool]
+    observe: Observer | None
+    tracing: Sequence[Policy]
 
 
 class System(NamedTuple):
@@ -106,6 +131,8 @@ class System(NamedTuple):
     app: ASGIApp
     context: Context
     gateway: Gateway
+    lasting: Lasting
+    parts: Parts
 
 
 def assemble(
@@ -115,17 +142,166 @@ def assemble(
     that the configuration has. Raises `BadConfig`."""
     if problems := check(config):
         raise BadConfig(problems)
-    pools: dict[str, Pool] = {}
-    providers = {
-        name: build_provider(name, config.kind(name), made, environ, pools)
-        for name, made in config.providers.items()
+    limits, budgets = Limits((), time.monotonic), Budgets((), time.time)
+    ledger, desk = _ledger(config, budgets, limits)
+    ring = KeyRing((), desk, clock=time.monotonic, wall=time.time)
+    accounting = Accounting(
+        Prices({}, {}), budgets, ledger, lambda model: first_target(gateway.setup.routing, model)
+    )
+    measures = measuring(config, lambda model: gateway.setup.routing.rule(model))
+    alerts = alerting(config, alert_targets(config), budgets.purses, lambda: gateway.store.healthy)
+    traces = _traces(config)
+    watching: list[Observer] = [
+        *observers,
+        *([measures.metrics] if measures else []),
+        *([alerts] if alerts else []),
+        *traces.observers,
+    ]
+    observe = Observers(watching, lambda *used: accounting.prices.cost(*used)) if watching else None
+    tokens = BrowserTokens(lambda: gateway.store.secret, time.time)
+    identities = Identities(ring, None, tokens)
+    lasting = Lasting(limits, budgets, accounting, ledger, ring, identities, {}, observe, traces.policies)
+    parts = build_parts(config, environ, lasting)
+    budgets.use(parts.budgets, {})
+    companions: list[Companion] = [ledger, ring]
+    companions += [measures.lag] if measures else []
+    companions += [alerts] if alerts else []
+    companions += traces.companions
+    gateway = Gateway(
+        _store(config, measures.commits if measures else None),
+        parts.setup.providers,
+        parts.setup.routing,
+        parts.gateway,
+        policy=parts.setup.policy,
+        review=parts.setup.review,
+        rule_companions=parts.setup.companions,
+        companions=companions,
+        on_orphan=accounting.settle_orphan,
+        observe=observe,
+        parent_of=traces.parent_of,
+    )
+    context = Context(
+        gateway,
+        parts.face.guard,
+        parts.face.settings,
+        pages=read_pages(),
+        counter=Counter(gateway),
+        relay=Relay(gateway),
+        desk=desk,
+        books=ledger,
+        purses=budgets.purses,
+        allowance=limits.allowance,
+        minter=tokens,
+        keys_changed=ring.refresh,
+        metrics_access=config.telemetry.metrics.access,
+        recorder=_recorder,
+    )
+    use_rules(parts, lasting)
+    context.use(parts.face)
+    if measures is not None:
+        context.metrics = exposition(measures, gateway, context, limits, lasting.pools, config).render
+    return System(build_app(context), context, gateway, lasting, parts)
+
+
+def build_parts(
+    config: Config, environ: Mapping[str, str], lasting: Lasting, before: Parts | None = None
+) -> Parts:
+    """Build what can be replaced; what is as in ``before`` is taken from there, with all that it knows.
+
+    Reads files, so it is called before the loop runs, or in a thread. Raises `BadConfig`.
+    """
+    made = {
+        name: build_provider_again(name, config, environ, before.providers.get(name) if before else None)
+        for name in config.providers
     }
+    providers: dict[str, Provider] = {name: one.provider for name, one in made.items()}
     if config.demo:
-        providers.setdefault(DEMO, ScriptedProvider())
-    found = _find_ollama(config, environ, pools)
-    routing = _routing(config, providers, found)
+        demo = before.setup.providers.get(DEMO) if before else None
+        providers.setdefault(DEMO, demo if isinstance(demo, ScriptedProvider) else ScriptedProvider())
+    pools = {name: pool for one in made.values() for name, pool in one.pools.items()}
+    found = find_ollama(config, environ, pools)
+    if before and found and before.setup.routing.found == frozenset(found):
+        found = {name: before.setup.providers[name] for name in found}
+        pools |= {name: before.pools[name] for name in found}
+    routing = build_routing(config, providers, found)
     providers |= found
-    settings = GatewaySettings(
+    filters = _filters(config, lasting.observe, before)
+    moderators = _moderators(config, lasting.observe, before)
+    reviewers = tuple(moderators.values())
+    # Accounting is the last: it is asked for its filter with the very call that it admitted.
+    # Moderators cost time and money, so who is over a limit does not get to them.
+    # Traces have what filters have let through.
+    policies: Sequence[Policy] = (
+        Access(time.time),
+        *(one for _, one in filters.values()),
+        lasting.limits,
+        *reviewers,
+        *([ContentLog()] if config.log.content else []),
+        *lasting.tracing,
+        lasting.accounting,
+    )
+    setup = Setup(
+        providers,
+        routing,
+        Chain(policies),
+        lambda call: next(filter(None, (one.review(call) for one in reviewers)), None),
+        (*(book for book, _ in filters.values()), *reviewers),
+    )
+    same_issuers = before is not None and before.config.jwt == config.jwt and not _key_files(config)
+    return Parts(
+        config,
+        made,
+        pools,
+        setup,
+        _gateway_settings(config),
+        filters,
+        moderators,
+        [Limit(**msgspec.structs.asdict(one)) for one in config.limits],
+        [Budget(one.by, round(one.usd * USD), one.period, one.match) for one in config.budgets],
+        _prices(config),
+        _keys(config),
+        before.issuers if before is not None and same_issuers else _issuers(config),
+        Face(
+            Guard(_guard(config), lasting.identities),
+            _server_settings(config),
+            routing.default_model,
+            {name: _preset(name, said, routing) for name, said in config.presets.items()},
+            config.listen.allowed_origins,
+            config.listen.allow_credentials,
+        ),
+    )
+
+
+def use_rules(parts: Parts, lasting: Lasting) -> None:
+    """Have what lasts follow ``parts``, but for budgets, which may have to know what was spent."""
+    lasting.limits.use(parts.limits)
+    lasting.accounting.prices = parts.prices
+    lasting.ring.use(parts.keys)
+    lasting.identities.use(parts.issuers)
+
+
+async def reassemble(system: System, config: Config, environ: Mapping[str, str], before: Parts) -> Parts:
+    """Have a running ``system``, which is as ``before``, go on by ``config``; return how it is now.
+
+    What is under way goes on as it began. Raises `PenstockError`, `BadConfig` among them; then everything is
+    as it was.
+    """
+    lasting, gateway = system.lasting, system.gateway
+    parts = await asyncio.to_thread(build_parts, config, environ, lasting, before)
+    spent: Mapping[float, Sequence[tuple[str, str, int]]] = {}
+    if starts := set(lasting.budgets.missing(parts.budgets)):
+        spent = await lasting.ledger.spent_since(starts)
+    await gateway.setups.open(parts.setup)
+    # From here on nothing waits: nobody sees half of it.
+    gateway.use(parts.setup, parts.gateway)
+    lasting.budgets.use(parts.budgets, spent)
+    use_rules(parts, lasting)
+    system.context.use(parts.face)
+    return parts
+
+
+def _gateway_settings(config: Config) -> GatewaySettings:
+    return GatewaySettings(
         retention=config.store.retention,
         max_open_streams=config.store.max_open_streams,
         join=config.join,
@@ -136,83 +312,21 @@ def assemble(
         health=HealthSettings(**msgspec.structs.asdict(config.breaker)),
         publications=_publications(config),
     )
-    budgets = Budgets(
-        [Budget(one.by, round(one.usd * USD), one.period, one.match) for one in config.budgets], time.time
+
+
+def _server_settings(config: Config) -> ServerSettings:
+    return ServerSettings(
+        max_body_bytes=config.listen.max_body_bytes,
+        commit_after=config.listen.commit_after,
+        heartbeat=config.listen.heartbeat,
+        send_timeout=config.listen.send_timeout,
+        max_rids=config.listen.max_rids,
+        max_append_bytes=config.publications.max_append_bytes,
+        long_poll=config.publications.long_poll,
+        trusted_proxies=tuple(map(parse_network, config.listen.trusted_proxies)),
+        access_log=config.log.access,
+        routes={name: _route(config, name) for name in config.routes.__struct_fields__},
     )
-    limits = Limits([Limit(**msgspec.structs.asdict(one)) for one in config.limits], time.monotonic)
-    ledger, desk = _ledger(config, budgets, limits)
-    ring = KeyRing(_keys(config), desk, clock=time.monotonic, wall=time.time)
-    prices = _prices(config)
-    accounting = Accounting(prices, budgets, ledger, lambda model: _first_target(routing, model))
-    measures = measuring(config, routing.rule)
-    alerts = alerting(config, alert_targets(config), budgets.purses, lambda: gateway.store.healthy)
-    traces = _traces(config)
-    watching: list[Observer] = [
-        *observers,
-        *([measures.metrics] if measures else []),
-        *([alerts] if alerts else []),
-        *traces.observers,
-    ]
-    observe = Observers(watching, prices.cost) if watching else None
-    books, filters = _filters(config, observe)
-    moderators = _moderators(config, observe)
-    telling = [ContentLog()] if config.log.content else []
-    companions: list[Companion] = [ledger, ring, *books, *moderators]
-    companions += [measures.lag] if measures else []
-    companions += [alerts] if alerts else []
-    companions += traces.companions
-    gateway = Gateway(
-        _store(config, measures.commits if measures else None),
-        providers,
-        routing,
-        settings,
-        # Accounting is the last: it is asked for its filter with the very call that it admitted.
-        # Moderators cost time and money, so who is over a limit does not get to them.
-        # Traces have what filters have let through.
-        policy=Chain(
-            [Access(time.time), *filters, limits, *moderators, *telling, *traces.policies, accounting]
-        ),
-        review=lambda call: next(filter(None, (one.review(call) for one in moderators)), None),
-        companions=companions,
-        on_orphan=accounting.settle_orphan,
-        observe=observe,
-        parent_of=traces.parent_of,
-    )
-    tokens = BrowserTokens(lambda: gateway.store.secret, time.time)
-    context = Context(
-        gateway,
-        Guard(_guard(config), Identities(ring, _issuers(config), tokens)),
-        ServerSettings(
-            max_body_bytes=config.listen.max_body_bytes,
-            commit_after=config.listen.commit_after,
-            heartbeat=config.listen.heartbeat,
-            send_timeout=config.listen.send_timeout,
-            max_rids=config.listen.max_rids,
-            max_append_bytes=config.publications.max_append_bytes,
-            long_poll=config.publications.long_poll,
-            trusted_proxies=tuple(map(parse_network, config.listen.trusted_proxies)),
-            access_log=config.log.access,
-            routes={name: _route(config, name) for name in config.routes.__struct_fields__},
-        ),
-        default_model=routing.default_model,
-        pages=read_pages(),
-        counter=Counter(gateway, providers, routing),
-        presets={name: _preset(name, said, routing) for name, said in config.presets.items()},
-        relay=Relay(gateway, providers, routing),
-        desk=desk,
-        books=ledger,
-        purses=budgets.purses,
-        allowance=limits.allowance,
-        minter=tokens,
-        keys_changed=ring.refresh,
-        metrics_access=config.telemetry.metrics.access,
-        recorder=_recorder,
-    )
-    if measures is not None:
-        context.metrics = exposition(measures, gateway, context, limits, pools, config).render
-    listen = config.listen
-    app = build_app(context, origins=listen.allowed_origins, credentials=listen.allow_credentials)
-    return System(app, context, gateway)
 
 
 def alert_targets(config: Config) -> "Mapping[str, AppriseTarget]":
@@ -314,114 +428,6 @@ def _publications(config: Config) -> PublicationSettings:
     )
 
 
-def _find_ollama(
-    config: Config, environ: Mapping[str, str], pools: dict[str, Pool]
-) -> Mapping[str, Provider]:
-    """Return the Ollama that may run on this machine, now or later, unless the configuration has it."""
-    try:
-        address = find_address(environ.get("OLLAMA_HOST", ""))
-        place = _place(address)
-    except ValueError:  # it is Ollama's variable, and need not be right for a gateway without one
-        return {}
-    known = config.providers.values()
-    kinds = map(config.kind, config.providers)
-    if not config.discover or OLLAMA in config.providers or OLLAMA in kinds:
-        return {}
-    if any(_place(p.base_url) == place for p in known if p.base_url):
-        return {}
-    return {OLLAMA: build_provider(OLLAMA, "ollama", ProviderConfig(base_url=address), environ, pools)}
-
-
-def _place(url: str) -> tuple[str, int]:
-    origin, _ = parse_base_url(url)
-    return "localhost" if is_loopback(origin.host) else origin.host, origin.port
-
-
-def _routing(config: Config, providers: Mapping[str, Provider], found: Collection[str]) -> Routing:
-    models: dict[str, tuple[Target, ...]] = {}
-    patterns: list[Pattern] = []
-    balance: dict[str, Balance] = {}
-    usual = _timers(config.timers)
-    thinking = _timers(config.timers, usual=THINKING)
-
-    def anything(provider: str) -> Target:
-        return Target(provider, provider, "*", timers=usual, thinking=thinking)
-
-    for name in config.models:
-        said = config.model(name)
-        made = tuple(_target(config, target, said.timers) for target in said.targets)
-        if said.balance != "order":
-            balance[name] = said.balance
-        if "*" in name:
-            # `near/*` names a provider's models behind a prefix of the operator's choice.
-            patterns.append(Pattern(name, made, strip=name[:-1] if name.endswith("/*") else ""))
-        else:
-            models[name] = made
-    if isinstance(providers.get(DEMO), ScriptedProvider) and config.demo:
-        for name in DESCRIPTIONS:
-            own = Target(f"{DEMO}/{name}", DEMO, name, tries=1, continuation="prefill", timers=usual)
-            models.setdefault(name, (own,))
-    reached = [name for name in config.providers if config.kind(name) != "scripted"]
-    patterns.extend(Pattern(f"{name}/*", (anything(name),), strip=f"{name}/") for name in reached)
-    # Nothing said about models: who made one is often in its name, and what else is not known by name goes to
-    # the first real provider.
-    if not config.models:
-        for kind in dict.fromkeys(config.kind(name) for name in reached):
-            first = next(name for name in reached if config.kind(name) == kind)
-            patterns.extend(
-                Pattern(pattern, (anything(first),))
-                for pattern in KINDS[kind].models
-                if kind != "openai" or not config.providers[first].base_url or first == kind
-            )
-    rest = None
-    if reached and not config.models:
-        rest = Pattern("*", (anything(reached[0]),))
-    own_names = [name for name in config.providers if config.kind(name) == "ollama"]
-    named = next((name for name in config.models if "*" not in name), "")
-    default = config.default_model or named or (DEMO if config.demo else "")
-    return Routing(
-        models,
-        tuple(patterns),
-        default,
-        listed=(*own_names, *found),
-        found=frozenset(found),
-        rest=rest,
-        unlisted=frozenset(name for name, p in config.providers.items() if not p.list_models),
-        balance=balance,
-        hedged=frozenset(name for name in config.models if config.model(name).hedge),
-        veiled=frozenset(n for n in config.models if config.model(n).show_model == "asked"),
-        resumed=frozenset(n for n in config.models if config.model(n).on_restart == "continue"),
-        timers=usual,
-        thinking=thinking,
-    )
-
-
-def _target(config: Config, target: TargetConfig, of_model: TimersConfig) -> Target:
-    scripted = target.provider == DEMO or config.kind(target.provider) == "scripted"
-    return Target(
-        f"{target.provider}/{target.model}",
-        target.provider,
-        target.model,
-        context=target.context,
-        weight=target.weight,
-        tries=target.tries or int(scripted),  # what it was told to do it would do again
-        continuation=target.continuation or ("prefill" if scripted else "prompt"),
-        timers=_timers(config.timers, of_model, target.timers),
-        thinking=_timers(config.timers, of_model, target.timers, usual=THINKING),
-    )
-
-
-def _timers(*said: TimersConfig, usual: Timers = USUAL) -> Timers:
-    """Return the timers that are said last; ``usual`` are those that are said nowhere."""
-    given = {
-        name: value
-        for one in said
-        for name, value in msgspec.structs.asdict(one).items()
-        if value is not None
-    }
-    return msgspec.structs.replace(usual, **given)
-
-
 def _guard(config: Config) -> GuardSettings:
     listen = config.listen
     return GuardSettings((*listen.allowed_hosts, listen.host), listen.allowed_origins, config.anonymous)
@@ -460,21 +466,30 @@ def _issuers(config: Config) -> TokensOfOthers | None:
     return Issuers(made)
 
 
-def _filters(config: Config, observe: Observer | None) -> tuple[list[Rulebook], list[ContentFilter]]:
+def _key_files(config: Config) -> bool:
+    """Say whether public keys stand in files, which may have changed."""
+    return any(said.public_key_file for said in config.jwt.values())
+
+
+def _filters(
+    config: Config, observe: Observer | None, before: Parts | None
+) -> dict[str, tuple[Rulebook, ContentFilter]]:
     """Return the filters, and their rules as they are at any time."""
-    books, filters = [], []
+    made = {}
     for name, said in config.filters.items():
+        if before and before.config.filters.get(name) == said:
+            made[name] = before.filters[name]
+            continue
         book = Rulebook(name, [RuleSettings(**msgspec.structs.asdict(rule)) for rule in said.rules])
         fields = {field: getattr(said, field) for field in Scope.__struct_fields__}
-        books.append(book)
-        filters.append(ContentFilter(name, book.current, Scope(**fields), observe))
-    return books, filters
+        made[name] = book, ContentFilter(name, book.current, Scope(**fields), observe)
+    return made
 
 
-def _moderators(config: Config, observe: Observer | None) -> "list[Moderator]":
+def _moderators(config: Config, observe: Observer | None, before: Parts | None) -> "dict[str, Moderator]":
     """Return who outside is asked. They are reached as the environment says, by proxies or without."""
     if not config.moderators:
-        return []
+        return {}
     import httpx
 
     from penstock.policies.moderator import MAX_CONNECTIONS, Moderator, ModeratorSettings
@@ -482,12 +497,15 @@ def _moderators(config: Config, observe: Observer | None) -> "list[Moderator]":
     def http() -> httpx.AsyncClient:
         return httpx.AsyncClient(timeout=None, limits=httpx.Limits(max_connections=MAX_CONNECTIONS))
 
-    made = []
+    made = {}
     for name, said in config.moderators.items():
+        if before and before.config.moderators.get(name) == said:
+            made[name] = before.moderators[name]
+            continue
         fields = msgspec.structs.asdict(said)
         review = {field: fields.pop(field) for field in ReviewSettings.__struct_fields__ if field != "closed"}
         settings = ModeratorSettings(**fields, review=ReviewSettings(closed=said.fail == "closed", **review))
-        made.append(Moderator(name, settings, http, time.time, observe))
+        made[name] = Moderator(name, settings, http, time.time, observe)
     return made
 
 
@@ -541,14 +559,6 @@ def _preset(name: str, said: PresetConfig, routing: Routing) -> Preset:
         variables,
         Parameters(**msgspec.structs.asdict(said.parameters)),
     )
-
-
-def _first_target(routing: Routing, model: str) -> tuple[str, str] | None:
-    try:
-        target = routing.route(model)[0]
-    except ClientError:
-        return None
-    return target.provider, target.model
 
 
 def _store(config: Config, commits: Buckets | None) -> Store:

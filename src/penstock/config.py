@@ -421,6 +421,12 @@ class ModeratorConfig(Settings, frozen=True):
     max_held: int = 16_384
 
 
+class ReloadConfig(Settings, frozen=True):
+    """``watch``: seconds between looks at the files that were read; 0 for none."""
+
+    watch: float = 2.0
+
+
 class BudgetConfig(Settings, frozen=True):
     """What each key (by its principal's name) or team, or all together, may spend in a period."""
 
@@ -527,6 +533,7 @@ class Config(Settings, frozen=True):
     telemetry: TelemetryConfig = TelemetryConfig()
     log: LogConfig = LogConfig()
     alerts: AlertsConfig = AlertsConfig()
+    reload: ReloadConfig = ReloadConfig()
 
     def key(self, name: str) -> KeyConfig:
         """Return what is said of a key, however short it was written."""
@@ -817,6 +824,8 @@ def _problems(config: Config) -> Iterator[Problem]:
             load(tls_settings(config.listen.tls))
         except BadTls as bad:
             yield Problem(f"listen.tls.{bad.part}", bad.what)
+    if not (config.reload.watch == 0 or 0.1 <= config.reload.watch <= 3600):
+        yield Problem("reload.watch", "write a number of seconds from 0.1 to 3600, or 0 for never")
     publications = config.publications
     if not 1 <= publications.max_append_bytes <= 64 << 20:
         yield Problem("publications.max_append_bytes", "write a number of bytes, 1 to 64 MiB")

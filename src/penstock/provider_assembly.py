@@ -5,11 +5,12 @@ before the loop runs, or in a thread.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 
-from penstock.config import BadConfig, Problem, ProviderConfig, read_secret
+from penstock.config import BadConfig, Config, Problem, ProviderConfig, read_secret
 from penstock.providers.anthropic import AnthropicProvider, AnthropicSettings
 from penstock.providers.azure import AzureProvider, AzureSettings
 from penstock.providers.cohere import CohereProvider
@@ -26,6 +27,31 @@ from penstock.upstream.pool import Pool, PoolSettings
 from penstock.wire.anthropic_messages_requests import Preferences as AnthropicPreferences
 from penstock.wire.ollama import Preferences
 from penstock.wire.openai_chat_quirks import NO_QUIRKS
+
+
+class Made(NamedTuple):
+    """A provider, its connections, and what it was made from: its kind, its settings with the key that a file
+    held, and what it trusts."""
+
+    provider: Provider
+    pools: Mapping[str, Pool]
+    source: tuple[str, ProviderConfig, str]
+
+
+def build_provider_again(name: str, config: Config, environ: Mapping[str, str], before: Made | None) -> Made:
+    """Return the provider ``name`` of ``config``: the one of ``before`` if that was made from the same, with
+    its connections and what it knows of its keys. Raises `BadConfig`."""
+    said = config.providers[name]
+    try:
+        key = read_secret(said.api_key_file) if said.api_key_file else ""
+        trusted = Path(said.ca_file).read_text() if said.ca_file else ""
+    except (OSError, ValueError) as error:
+        raise BadConfig([Problem(f"providers.{name}", str(error))]) from None
+    source = (config.kind(name), msgspec.structs.replace(said, api_key=said.api_key + key), trusted)
+    if before is not None and before.source == source:
+        return before
+    pools: dict[str, Pool] = {}
+    return Made(build_provider(name, config.kind(name), said, environ, pools), pools, source)
 
 
 def build_provider(

@@ -135,6 +135,7 @@ def exposition(
         parts.metrics.families,
         lambda: of_gateway(gateway, limits),
         lambda: of_readers(context),
+        lambda: of_configuration(context),
         lambda: of_pools(pools),
         lambda: of_store(gateway.store),
         lambda: of_process(parts),
@@ -181,6 +182,18 @@ def of_readers(context: Context) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "penstock_readers_behind", "Readers that are behind.", sum(lag > 0 for lag in lags)
     )
+
+
+def of_configuration(context: Context) -> Iterator[Metric]:
+    """Yield how often the configuration was read again, where that can be."""
+    if context.reload is not None:
+        counts = context.reload.statistics()
+        reloads = CounterMetricFamily(
+            "penstock_config_reloads", "Times that the configuration was read again.", labels=["result"]
+        )
+        reloads.add_metric(["used"], counts.used)
+        reloads.add_metric(["refused"], counts.refused)
+        yield reloads
 
 
 def of_pools(pools: Mapping[str, Pool]) -> Iterator[Metric]:

@@ -50,20 +50,30 @@ class Gateway:
         """The base URL for SDKs."""
         return f"{self.url}/v1"
 
-    def start(self) -> None:
-        """Start a process and wait until it serves: at any free port the first time, then at the same one."""
+    def start(self, **how) -> None:
+        """Start a process and wait until it serves: at any free port the first time, then at the same one.
+        ``how`` is for `subprocess.Popen`."""
         assert self._process is None
         command = [sys.executable, "-m", "penstock", "serve", "--config", self._settings, *self._options]
         if self.port:
             command += ["--port", str(self.port)]
+        with self._greeting.open("wb") as out, self.log_file.open("ab") as err:
+            self._process = subprocess.Popen(command, env=self._inherited(), stdout=out, stderr=err, **how)
+        self.port = int(wait_for(self._greeted)[1])
+        wait_for(lambda: httpx.get(f"{self.url}/readyz").status_code == 200)
+
+    def command(self, *words: str) -> subprocess.CompletedProcess:
+        """Run another command of the program to its end, in the same surroundings."""
+        command = [sys.executable, "-m", "penstock", *words]
+        return subprocess.run(
+            command, env=self._inherited(), capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+
+    def _inherited(self) -> dict[str, str]:
         foreign = ("PENSTOCK_", "OPENAI_", "ANTHROPIC_")
         keys = ("_API_KEY", "_BASE_URL")  # with which providers would join
         inherited = {k: v for k, v in os.environ.items() if not (k.startswith(foreign) or k.endswith(keys))}
-        inherited |= self._environ
-        with self._greeting.open("wb") as out, self.log_file.open("ab") as err:
-            self._process = subprocess.Popen(command, env=inherited, stdout=out, stderr=err)
-        self.port = int(wait_for(self._greeted)[1])
-        wait_for(lambda: httpx.get(f"{self.url}/readyz").status_code == 200)
+        return inherited | self._environ
 
     def stop(self) -> None:
         """SIGTERM, which must end well; nothing is done after `kill`."""

@@ -27,7 +27,8 @@ def played(scene):
 def wild(house, **changes):
     """Let every name go to ``a``, or change the routing so."""
     star = Pattern("*", (Target("a", "a", "*"),))
-    house._routing = msgspec.structs.replace(house._routing, **(changes or {"patterns": (star,)}))
+    routing = msgspec.structs.replace(house.setup.routing, **(changes or {"patterns": (star,)}))
+    house.setups.current.setup = msgspec.structs.replace(house.setup, routing=routing)
 
 
 async def names(house):

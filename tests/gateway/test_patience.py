@@ -65,7 +65,7 @@ def test_what_is_said_nearest_counts_for_every_timer(timer):
     )
     gateway = assemble(config, {}).gateway
     for model, value in {"of the target": 33, "of the model": 22, "of all": 11}.items():
-        (target,) = gateway._routing.route(model)
+        (target,) = gateway.setup.routing.route(model)
         for timers in (target.timers, target.thinking):
             assert getattr(timers, timer) == value
             others = msgspec.structs.asdict(timers)

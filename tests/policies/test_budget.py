@@ -138,3 +138,21 @@ def test_many_that_grow_at_once_do_not_spend_more_than_there_is(wall):
                     stopped += 1
     assert stopped == 50
     assert budgets.held() <= 10_000 + 50 * HOLD_CHARACTERS
+
+
+def test_a_budget_with_another_limit_keeps_its_purses_and_a_new_one_hears_what_was_spent(wall):
+    month = day("2026-11-01")
+    budgets = Budgets([Budget("key", 100), Budget("team", 50)], wall)
+    (account,) = budgets.of(bill(), None, None)
+    hold = Hold([account], 40)
+    account.spent = 30
+    rules = [Budget("all", 500), Budget("key", 60)]
+    assert budgets.missing(rules) == [month]
+    budgets.use(rules, {month: [("app", "", 70)]})
+    everybody, mine = budgets.of(bill(), None, None)
+    assert (everybody.spent, everybody.limit) == (70, 500)
+    assert mine is account
+    assert (mine.limit, mine.empty) == (60, True)
+    hold.settle(10)
+    assert (mine.spent, mine.held, mine.empty) == (40, 0, False)
+    assert "$0.00 a month" in exceeded(mine).message

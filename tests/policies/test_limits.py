@@ -318,3 +318,40 @@ async def test_what_was_decided_tells_how_full_it_is_and_how_long_that_took(cloc
     (decided,) = waiting.result().decisions
     assert (decided.verdict, decided.waited_ms) == ("waited", 2000)
     waiting.result().settle(DONE)
+
+
+# --- other rules while calls go on ---------------------------------------------------------------------
+
+
+async def test_a_rule_with_another_limit_keeps_what_it_has_counted(clock):
+    limits = Limits([Limit(requests_per_minute=3), Limit("all", concurrent=5)], clock)
+    held = [await limits.admit(of()) for _ in range(2)]
+    limits.use([Limit("all", concurrent=2), Limit(requests_per_minute=9, tokens_per_day=10)])
+    assert (await refused(limits, of())).code == "concurrency_limit_exceeded"
+    for one in held:
+        one.settle(DONE)
+    assert limits.allowance(Principal("app")).requests.remaining == 7
+    limits.use([Limit(requests_per_minute=2)])
+    assert (await refused(limits, of())).code == "rate_limit_exceeded"
+    assert limits.running == 0
+
+
+async def test_who_waits_at_a_gate_that_is_taken_away_passes(clock):
+    limits = Limits([Limit(concurrent=1, queue=5)], clock)
+    held = await limits.admit(of())
+    waiting = asyncio.ensure_future(limits.admit(of()))
+    await turns()
+    limits.use([])
+    (await waiting).settle(DONE)
+    held.settle(DONE)
+    assert (limits.running, limits.waiting) == (0, 0)
+
+
+async def test_who_waits_passes_where_the_limit_was_raised(clock):
+    limits = Limits([Limit(concurrent=1, queue=5)], clock)
+    await limits.admit(of())
+    waiting = asyncio.ensure_future(limits.admit(of()))
+    await turns()
+    limits.use([Limit(concurrent=2, queue=5)])
+    await waiting
+    assert limits.running == 2

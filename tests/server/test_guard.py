@@ -50,6 +50,8 @@ SPENDING = {
     ("POST", "/v1/admin/keys"),
     ("POST", "/v1/admin/keys/{key}/rotate"),
     ("DELETE", "/v1/admin/keys/{key}"),
+    ("POST", "/v1/admin/profile"),
+    ("POST", "/v1/admin/reload"),
     ("DELETE", "/v1/responses/{stream}"),
     ("POST", "/v1/responses/{stream}/cancel"),
     *(

@@ -67,7 +67,7 @@ async def test_a_model_whose_name_would_break_a_header_breaks_none(gateway):
 
 @pytest.mark.parametrize("sdk", ["openai", "anthropic"])
 async def test_an_sdk_backs_off_by_itself_and_comes_through(gateway, monkeypatch, sdk):
-    limits = next(p for p in gateway.system.gateway._policy._policies if isinstance(p, Limits))
+    limits = next(p for p in gateway.system.gateway.setup.policy._policies if isinstance(p, Limits))
     limits.__init__([Limit(concurrent=1)], limits._clock)
     held = await limits.admit(call(principal=Principal("app")))
 
@@ -95,7 +95,7 @@ async def test_an_sdk_backs_off_by_itself_and_comes_through(gateway, monkeypatch
 
 
 async def test_streams_at_once_are_given_back_by_a_reader_that_leaves(gateway):
-    limits = next(p for p in gateway.system.gateway._policy._policies if isinstance(p, Limits))
+    limits = next(p for p in gateway.system.gateway.setup.policy._policies if isinstance(p, Limits))
     limits.__init__([Limit(concurrent=1)], limits._clock)
     body = {**CHAT, "model": "demo-slow-start", "stream": True}
     for _ in range(3):

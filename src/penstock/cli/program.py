@@ -47,6 +47,7 @@ COMMANDS: Final = MappingProxyType(
         "check-config": Listed(
             "penstock.cli.check_config:check_config", "Say what is wrong with a configuration."
         ),
+        "reload": Listed("penstock.cli.reload:reload", "Have a gateway read its configuration again."),
         "version": Listed("penstock.cli.version:version", "Print the version."),
     }
 )

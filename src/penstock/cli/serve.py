@@ -7,7 +7,11 @@ Nothing but that: what the configuration means is `penstock.config`'s, how a sys
 import asyncio
 import gc
 import os
+import signal
 import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import structlog
@@ -17,8 +21,9 @@ import uvloop
 from penstock import __version__
 from penstock.assembly import System, assemble, log_settings, serving
 from penstock.cli import exits
-from penstock.cli.configuration import ConfigFile, Options, complain, settled
-from penstock.config import BadConfig, Config, located, secrets_of
+from penstock.cli.configuration import DEFAULT_FILE, ConfigFile, Options, complain, settle, settled
+from penstock.config import BadConfig, Config, Draft, located, secrets_of
+from penstock.reloading import Reloader
 from penstock.server.serving import Server, listen
 from penstock.telemetry.logs import logging_to
 from penstock.telemetry.redaction import Redactor
@@ -74,12 +79,17 @@ def serve(
         allow_origin=tuple(allow_origin or ()),
     )
     draft = settled(config, os.environ, options)
+
+    def read() -> Draft:
+        return settle(config, os.environ, options)
+
     settings = draft.config
     # Other threads (the store's) hand the interpreter back sooner, so a token never waits 5 ms for it.
     sys.setswitchinterval(0.0005)
     try:
-        with logging_to(sys.stderr, log_settings(settings), Redactor(secrets_of(settings))):
-            _serve(settings)
+        redactor = Redactor(secrets_of(settings))
+        with logging_to(sys.stderr, log_settings(settings), redactor):
+            _serve(draft, read, config or Path(DEFAULT_FILE), redactor)
     except BadConfig as error:
         complain(located(error.problems, draft.origins))
         raise typer.Exit(exits.BAD_CONFIG) from None
@@ -93,12 +103,15 @@ def serve(
         raise typer.Exit(exits.UNAVAILABLE) from None
 
 
-def _serve(settings: Config) -> None:
+def _serve(draft: Draft, read: Callable[[], Draft], file: Path, redactor: Redactor) -> None:
     """Run the gateway; what nobody foresaw is logged. Raises `typer.Exit` and what `serve` tells of."""
     try:
-        system = assemble(settings)
+        system = assemble(draft.config)
+        reloader = Reloader(
+            system, read, os.environ, file, expect=lambda new: redactor.learn(secrets_of(new))
+        )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run_gateway(settings, system))
+            runner.run(run_gateway(draft.config, system, reloader, draft))
     except (PenstockError, OSError):
         raise
     except Exception as error:
@@ -106,8 +119,11 @@ def _serve(settings: Config) -> None:
         raise typer.Exit(exits.DEFECT) from None
 
 
-async def run_gateway(config: Config, system: System) -> None:
-    """Serve ``system`` until it is stopped by a signal."""
+async def run_gateway(
+    config: Config, system: System, reloader: Reloader | None = None, draft: Draft | None = None
+) -> None:
+    """Serve ``system`` until it is stopped by a signal. With ``reloader``, SIGHUP has the configuration read
+    again, which ``draft`` is now."""
     settings = serving(config)
     sockets = listen(settings)
     try:
@@ -119,10 +135,34 @@ async def run_gateway(config: Config, system: System) -> None:
             # A token leaves no cycles behind; collecting as often as the default does costs 5 % of the CPU
             # and, with many streams open, pauses of tens of milliseconds.
             gc.set_threshold(50_000, 50, 100)
-            await server.serve(lambda: _greet(config, sockets[0].getsockname()[1]))
+
+            def ready() -> None:
+                _greet(config, sockets[0].getsockname()[1])
+
+            if reloader is None or draft is None:
+                await server.serve(ready)
+                return
+            system.context.reload = reloader
+            async with asyncio.TaskGroup() as group:
+                reloading = group.create_task(reloader.run(draft))
+                hung_up = partial(_hung_up, server, reloader, had_terminal=sys.stdin.isatty())
+                asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up)
+                await server.serve(ready)
+                reloading.cancel()
     finally:
         for sock in sockets:
             sock.close()
+
+
+def _hung_up(server: Server, reloader: Reloader, *, had_terminal: bool) -> None:
+    """SIGHUP: from an operator it means reload; from a terminal that was closed, that nobody is there."""
+    if had_terminal:
+        try:
+            os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+        except OSError:
+            server.stop()
+            return
+    reloader.want()
 
 
 def _greet(config: Config, port: int) -> None:

@@ -4,12 +4,10 @@ Owns who is asked: the first target of the model, since it would answer. A provi
 asked; for any other the answer is an estimate, and says so. Nothing is stored, and no stream is made.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from penstock.gateway.gateway import Gateway
-from penstock.gateway.router import Routing
-from penstock.providers.provider import Provider
+from penstock.gateway.setup import Setup
 from penstock.types.errors import ClientError
 from penstock.types.estimates import estimate
 from penstock.types.requests import GenerationRequest
@@ -34,22 +32,24 @@ class CountsTokens(Protocol):
 class Counter:
     """See the module's head."""
 
-    def __init__(self, gateway: Gateway, providers: Mapping[str, Provider], routing: Routing) -> None:
-        """``gateway`` knows the names that only providers list."""
+    def __init__(self, gateway: Gateway) -> None:
+        """``gateway`` knows who answers, and the names that only providers list."""
         self._gateway = gateway
-        self._providers = providers
-        self._routing = routing
 
     async def count(self, request: GenerationRequest) -> Count:
         """Raises `ClientError` 404 `model_not_found`, and `UpstreamError` where a provider was asked."""
+        with self._gateway.setups.hold() as tenure:
+            return await self._count(request, tenure.setup)
+
+    async def _count(self, request: GenerationRequest, setup: Setup) -> Count:
         try:
-            target = self._routing.route(request.model)[0]
+            target = setup.routing.route(request.model)[0]
         except ClientError:
             listed = await self._gateway.models()
             if not any(request.model in (model.id, *model.aliases) for model in listed):
                 raise self._gateway.unknown_model(request.model) from None
             return Count(estimate(request), True)  # a name of an Ollama's, which cannot count
-        provider = self._providers[target.provider]
+        provider = setup.providers[target.provider]
         if isinstance(provider, CountsTokens):
             return Count(await provider.count_tokens(request, target.model), False)
         return Count(estimate(request), True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from fnmatch import fnmatchcase
 from types import TracebackType
-from typing import Protocol, Self, TypeAlias
+from typing import Self, TypeAlias
 
 import msgspec
 import structlog
@@ -25,6 +25,7 @@ from penstock.gateway.publications import OWNER, Publications, PublicationSettin
 from penstock.gateway.recovery import RESTARTED, UNSTORED, Orphans
 from penstock.gateway.router import ModelList, Routing
 from penstock.gateway.run import Account, Run, RunSettings
+from penstock.gateway.setup import Companion, Setup, Setups, Tenure
 from penstock.gateway.signals import Signals
 from penstock.gateway.takeover import RESTARTED as RESTART
 from penstock.gateway.takeover import Inherited, Step, completed, find_out, keep
@@ -66,9 +67,6 @@ NO_NEWS = 1.0
 
 TAKEN_AT_ONCE = 16
 """Logs that are read at the same time after a start, to go on with their streams."""
-
-PROVIDER_CLOSE = 2.0
-"""Seconds that a provider gets to close its connections when the gateway leaves."""
 
 
 class GatewaySettings(msgspec.Struct, frozen=True):
@@ -119,18 +117,6 @@ def _unheard(bill: Bill, outcome: Outcome) -> None:
     """Nobody accounts for anything."""
 
 
-class Companion(Protocol):
-    """What lives with the gateway: opened once the store is, closed when no run is left."""
-
-    async def open(self) -> None:
-        """Be ready. Raises `PenstockError` when that cannot be: then nothing starts."""
-        ...
-
-    async def aclose(self) -> None:
-        """Finish what is begun, and let go."""
-        ...
-
-
 class Gateway:
     """See the module's head."""
 
@@ -143,6 +129,7 @@ class Gateway:
         *,
         policy: Policy | None = None,
         review: Callable[[Call], Review | None] = lambda _: None,
+        rule_companions: Sequence[Companion] = (),
         companions: Sequence[Companion] = (),
         on_orphan: Callable[[Bill, Outcome], None] = _unheard,
         observe: Observer | None = None,
@@ -151,7 +138,7 @@ class Gateway:
         wall: Callable[[], float] = time.time,
     ) -> None:
         """``policy`` is asked before a stream is made; ``review`` gives what its answer waits for;
-        ``companions`` live as long as the gateway.
+        ``rule_companions`` live as long as those two, ``companions`` as long as the gateway.
 
         ``on_orphan`` is told what a stream used that a process left open, ``observe`` what happens
         (`penstock.types.signals`); ``parent_of`` gives the W3C `traceparent` that an attempt sends, empty for
@@ -160,10 +147,6 @@ class Gateway:
         """
         self.store = store
         self.settings = settings or GatewaySettings()
-        self._providers = providers
-        self._routing = routing
-        self._policy = policy or Chain()
-        self._review = review
         self._companions = companions
         self._around = AsyncExitStack()
         self._clock = clock
@@ -182,6 +165,8 @@ class Gateway:
         self._taking: list[asyncio.Task[None]] = []
         self._looking = asyncio.Semaphore(TAKEN_AT_ONCE)
         self._group = asyncio.TaskGroup()
+        setup = Setup(providers, routing, policy or Chain(), review, rule_companions)
+        self.setups = Setups(setup, self._group.create_task)
         self._unnamed: OrderedDict[Equal, tuple[float, Stream]] = OrderedDict()
         self._joinable: dict[Equal, Stream] = {}
         self.health = Health(self.settings.health, clock, observe)
@@ -209,6 +194,8 @@ class Gateway:
             for companion in self._companions:
                 await companion.open()
                 self._around.push_async_callback(companion.aclose)
+            await self.setups.open(self.setup)
+            self._around.push_async_callback(self.setups.aclose)
             with suppress(StorageError, TimeoutError):  # the disk may be full: then they are closed later
                 async with asyncio.timeout(self.settings.recovery_patience):
                     await self._orphans.close_all()
@@ -231,6 +218,7 @@ class Gateway:
     ) -> None:
         """Interrupt the runs that are left, wait for them, close providers and store."""
         self.draining = True
+        self.setups.stop()
         try:
             for task in self._taking:
                 task.cancel()
@@ -240,17 +228,30 @@ class Gateway:
                 closer.cancel()
             self._listings.close()
             await self._group.__aexit__(kind, error, trace)
-            for name, provider in self._providers.items():
-                try:
-                    async with asyncio.timeout(PROVIDER_CLOSE):
-                        await provider.aclose()
-                except TimeoutError:
-                    log.warning("provider_not_closed", provider=name)
         finally:
             try:
                 await self._around.aclose()
             finally:
                 await self.store.aclose()
+
+    @property
+    def setup(self) -> Setup:
+        """Who answers calls that come now, and by which rules."""
+        return self.setups.current.setup
+
+    @property
+    def _routing(self) -> Routing:
+        return self.setup.routing
+
+    def use(self, setup: Setup, settings: GatewaySettings) -> None:
+        """Answer by ``setup``, which is open, what comes from now on; what is under way keeps its own.
+
+        Of ``settings`` those of publications need another gateway.
+        """
+        self.settings = msgspec.structs.replace(settings, publications=self.settings.publications)
+        self.health.use(settings.health)
+        self._listings.use(setup.providers)
+        self.setups.use(setup)
 
     @property
     def open_streams(self) -> int:
@@ -309,7 +310,12 @@ class Gateway:
         elif equal is not None and await self._born(equal):
             return Started(equal, existing=True)
         self._refuse_when_full()
-        targets = self._routing.route(call.request.model, self._listings.known)
+        with self.setups.hold() as tenure:
+            return await self._start(call, meter, tenure, repeats=repeats)
+
+    async def _start(self, call: Call, meter: Meter, tenure: Tenure, *, repeats: bool) -> Started:
+        setup = tenure.setup
+        targets = setup.routing.route(call.request.model, self._listings.known)
         wall = self._wall()
         retention = self.settings.retention if call.ttl is None else call.ttl
         if call.at_rest == "none":
@@ -329,7 +335,7 @@ class Gateway:
             at_rest=call.at_rest,
             payer=payer_of(call),
         )
-        kept = keep(call) if self._routing.resumes(call.request.model) else ""
+        kept = keep(call) if setup.routing.resumes(call.request.model) else ""
         stream = Stream(info, self.store.journal)
         # An equal call may find the stream before this one goes on: it must get this very object, since a
         # second one would never hear of a commit.
@@ -344,12 +350,13 @@ class Gateway:
         try:
             # From here on equal calls find this one, so that of two that have to wait only one is let in.
             asked = self._clock()
-            admitted = await self._policy.admit(call)
+            admitted = await setup.policy.admit(call)
             meter.queued(self._clock() - asked)
             held.add(admitted.settle)
             self._refuse_when_full()  # it may have waited
-            targets = self._ordered(call, targets)
-            stream.info = info = msgspec.structs.replace(info, admitted=self._admitted(admitted, targets))
+            targets = self._ordered(call, targets, setup.routing)
+            kept_of = self._admitted(admitted, targets, setup.routing)
+            stream.info = info = msgspec.structs.replace(info, admitted=kept_of)
             stored = msgspec.structs.replace(info, kept=kept) if kept else info
             stream.attach(await self.store.journal.create(stored, stream.committed_to))
         except KeyTaken as taken:  # somebody was quicker between the look-up and the creation
@@ -362,13 +369,13 @@ class Gateway:
             raise
         finally:
             self._births.pop(stream.id).set_result(None)
-        self._launch(stream, admitted.call, targets, held, meter=meter, kept=kept != "")
+        self._launch(stream, admitted.call, targets, held, tenure, meter=meter, kept=kept != "")
         return Started(stream, existing=False)
 
-    def _ordered(self, call: Call, targets: Sequence[Target]) -> Sequence[Target]:
-        return ordered(targets, self._routing.balance.get(call.request.model, "order"), self.health)
+    def _ordered(self, call: Call, targets: Sequence[Target], routing: Routing) -> Sequence[Target]:
+        return ordered(targets, routing.balance.get(call.request.model, "order"), self.health)
 
-    def _admitted(self, admission: Admission, targets: Sequence[Target]) -> Admitted:
+    def _admitted(self, admission: Admission, targets: Sequence[Target], routing: Routing) -> Admitted:
         """Return what is kept of how a call was let in, and where it is to go."""
         call = admission.call
         names = tuple(target.name for target in targets)
@@ -376,9 +383,9 @@ class Gateway:
             call.request_id,
             admission.decisions,
             names,
-            self._routing.balance.get(call.request.model, "order"),
+            routing.balance.get(call.request.model, "order"),
             tuple(name for name in names if not self.health.of(name).available) if len(names) > 1 else (),
-            call.request.model in self._routing.hedged,
+            call.request.model in routing.hedged,
         )
 
     async def admit(self, call: Call) -> Admission:
@@ -387,7 +394,7 @@ class Gateway:
         Raises as they do, and `GatewayError` while the gateway takes no calls.
         """
         self._refuse_when_full()
-        return await self._policy.admit(call)
+        return await self.setup.policy.admit(call)
 
     def _joins(self, call: Call) -> bool:
         if call.join is not None:
@@ -438,13 +445,16 @@ class Gateway:
                 self._orphans.add(info.id, completed(inherited))
                 return
             if step is not Step.END:
-                admitted = await self._policy.admit(call)
-                held.add(admitted.settle)
-                await self._turnstile.turn()  # their providers get them one after the other
-                targets = self._ordered(call, self._routing.route(call.request.model, self._listings.known))
-                stream.append(Seam("", "resumed", RESTART))
-                self._streams[stream.id] = stream
-                self._launch(stream, admitted.call, targets, held, kept=True, left=inherited)
+                with self.setups.hold() as tenure:
+                    admitted = await tenure.setup.policy.admit(call)
+                    held.add(admitted.settle)
+                    await self._turnstile.turn()  # their providers get them one after the other
+                    routing = tenure.setup.routing
+                    targets = routing.route(call.request.model, self._listings.known)
+                    targets = self._ordered(call, targets, routing)
+                    stream.append(Seam("", "resumed", RESTART))
+                    self._streams[stream.id] = stream
+                    self._launch(stream, admitted.call, targets, held, tenure, kept=True, left=inherited)
                 self._runs[stream.id].attendance.start_alone()
                 log.info("taken_up", stream=info.id, step=step.name.lower(), entries=info.tail)
                 return
@@ -462,15 +472,18 @@ class Gateway:
         call: Call,
         targets: Sequence[Target],
         held: Settlement,
+        tenure: Tenure,
         *,
         meter: Meter | None = None,
         kept: bool = False,
         left: Inherited | None = None,
     ) -> None:
-        def prepare(request: GenerationRequest, target: Target) -> Conversation:
-            return self._providers[target.provider].converse(request, target.model)
+        setup = tenure.setup
 
-        hedges = call.request.model in self._routing.hedged
+        def prepare(request: GenerationRequest, target: Target) -> Conversation:
+            return setup.providers[target.provider].converse(request, target.model)
+
+        hedges = call.request.model in setup.routing.hedged
         signals = None
         if self._observe is not None:
             subject = subject_of(call, stream.id)
@@ -486,11 +499,11 @@ class Gateway:
             self.health,
             self._clock,
             hedges=hedges,
-            filter=self._policy.filter(call),
-            review=self._review(call),
+            filter=setup.policy.filter(call),
+            review=setup.review(call),
             settle=held.settle,
             turn=self._turnstile.turn,
-            asked_model=call.request.model if self._routing.veils(call.request.model) else "",
+            asked_model=call.request.model if setup.routing.veils(call.request.model) else "",
             meter=meter,
             kept=kept,
             left=left,
@@ -499,11 +512,13 @@ class Gateway:
         self._runs[stream.id] = run
         run.task = self._group.create_task(run.main())
         # Not in `main`: a task that is cancelled before its first step never runs its body.
-        run.task.add_done_callback(lambda _: self._settle(run, call))
+        leave = self.setups.take(tenure)
+        run.task.add_done_callback(lambda _: self._settle(run, call, leave))
 
-    def _settle(self, run: Run, call: Call) -> None:
+    def _settle(self, run: Run, call: Call, leave: Callable[[], None]) -> None:
         stream = run.stream
         run.release()
+        leave()
         self._runs.pop(stream.id, None)
         self._join_no_more(stream, call)
         if stream.is_open and not stream.lost:

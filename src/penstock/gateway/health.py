@@ -132,6 +132,10 @@ class TargetHealth:
         ranked = sorted(self._times)
         return ranked[min(int(share * len(ranked)), len(ranked) - 1)]
 
+    def use(self, settings: HealthSettings) -> None:
+        """Judge by ``settings`` from now on."""
+        self._settings = settings
+
     # --- retries -----------------------------------------------------------------------------
 
     @property
@@ -232,6 +236,12 @@ class Health:
         self._settings = settings
         self._clock = clock
         self._targets: dict[str, TargetHealth] = {}
+
+    def use(self, settings: HealthSettings) -> None:
+        """Judge by ``settings`` from now on; what is known is kept."""
+        self._settings = settings
+        for target in self._targets.values():
+            target.use(settings)
 
     def of(self, target: str) -> TargetHealth:
         """Return the record of the target with this name, which must be one that is configured."""

@@ -92,6 +92,11 @@ class Listings:
             await asyncio.wait(asked)
         return self.known
 
+    def use(self, providers: Mapping[str, Provider]) -> None:
+        """Ask ``providers`` from now on; of others than those that were asked so far nothing is known."""
+        before, self._providers = self._providers, providers
+        self._known = {n: one for n, one in self._known.items() if providers.get(n) is before.get(n)}
+
     def close(self) -> None:
         """Ask no more; questions under way are dropped."""
         self._closed = True
@@ -113,21 +118,25 @@ class Listings:
 
     async def _question(self, name: str) -> None:
         """Ask one provider. Raises nothing: an exception here would end the gateway."""
-        before = self._known.get(name)
+        before, provider = self._known.get(name), self._providers.get(name)
+        if provider is None:  # a reload took it away
+            return
         kept = before.list if before and not before.trouble else ModelList()
         try:
             async with asyncio.timeout(self._timeout):
-                answer = await self._providers[name].models()
-            self._known[name] = Listing(self._clock(), ModelList.of(answer))
+                answer = await provider.models()
+            known = Listing(self._clock(), ModelList.of(answer))
         except TimeoutError:
-            self._known[name] = Listing(self._clock(), kept, "timeout")
+            known = Listing(self._clock(), kept, "timeout")
         except PenstockError as error:
             kept = ModelList() if error.code in _UNREACHABLE else kept
-            self._known[name] = Listing(self._clock(), kept, error.code)
+            known = Listing(self._clock(), kept, error.code)
         except Exception as bug:  # in the gateway's group, a bug of one provider would end all runs
             log.error("models_crashed", provider=name, exc_info=bug)
-            self._known[name] = Listing(self._clock(), kept, "internal_error")
-        known = self._known[name]
+            known = Listing(self._clock(), kept, "internal_error")
+        if self._providers.get(name) is not provider:
+            return  # a reload came between
+        self._known[name] = known
         if known.trouble != (before.trouble if before else ""):
             event = "models_unavailable" if known.trouble else "models_available"
             log.info(event, provider=name, reason=known.trouble, models=len(known.list.models))

@@ -5,63 +5,69 @@ provider passes requests on; without a model the first provider that does. There
 no fallback, and what it cost is not known here.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 from penstock.gateway.gateway import Gateway
-from penstock.gateway.router import Routing
-from penstock.policies.policy import Admission
+from penstock.gateway.setup import Tenure
 from penstock.providers.passage import Errand, Passage, PassesOn
-from penstock.providers.provider import Provider, Target
+from penstock.providers.provider import Target
 from penstock.types.calls import Call
 from penstock.types.errors import ClientError
 from penstock.types.outcomes import UNSTARTED
 
-__all__ = ["ROUTE", "Errand", "Passage", "Relay"]
+__all__ = ["ROUTE", "Aim", "Errand", "Passage", "Relay"]
 
 ROUTE: Final = "relay"
 """What policies know these calls by."""
 
 
+class Aim(NamedTuple):
+    """Who answers a request that is passed on, by the setup of the moment in which it came."""
+
+    target: Target
+    provider: PassesOn
+    tenure: Tenure
+
+
 class Relay:
     """See the module's head."""
 
-    def __init__(self, gateway: Gateway, providers: Mapping[str, Provider], routing: Routing) -> None:
-        """``gateway`` asks the policies."""
+    def __init__(self, gateway: Gateway) -> None:
+        """``gateway`` knows who answers, and asks the policies."""
         self._gateway = gateway
-        self._providers = providers
-        self._routing = routing
 
-    def target(self, model: str) -> Target:
+    def aim(self, model: str) -> Aim:
         """Return who answers for ``model``; for ``""`` anybody who passes requests on.
 
         Raises `ClientError`: 404 `model_not_found`, 400 `unsupported_endpoint`.
         """
+        tenure = self._gateway.setups.current
+        providers = tenure.setup.providers
         if not model:
-            for name, provider in self._providers.items():
+            for name, provider in providers.items():
                 if isinstance(provider, PassesOn):
-                    return Target(name, name, "")
+                    return Aim(Target(name, name, ""), provider, tenure)
             raise _unsupported("No provider of this gateway has this endpoint.")
-        target = self._routing.route(model)[0]
-        if not isinstance(self._providers[target.provider], PassesOn):
+        target = tenure.setup.routing.route(model)[0]
+        provider = providers[target.provider]
+        if not isinstance(provider, PassesOn):
             raise _unsupported(f"The provider '{target.provider}' has no such endpoint for '{model[:100]}'.")
-        return target
+        return Aim(target, provider, tenure)
 
     @asynccontextmanager
-    async def admitted(self, call: Call) -> AsyncIterator[Admission]:
-        """Ask the policies for ``call``, and tell them when it is over. Raises as they do."""
-        admission = await self._gateway.admit(call)
-        try:
-            yield admission
-        finally:
-            admission.settle(UNSTARTED)  # no run: nothing is known of what it used
-
-    def passage(self, target: Target, errand: Errand) -> Passage:
-        """Return ``errand`` on its way to ``target``."""
-        provider = self._providers[target.provider]
-        assert isinstance(provider, PassesOn)
-        return provider.passage(errand)
+    async def passing(self, call: Call, aim: Aim, errand: Errand) -> AsyncIterator[Passage]:
+        """Ask the policies for ``call``; give ``errand`` on its way, and tell them when it is over. Raises as
+        they do."""
+        with self._gateway.setups.hold(aim.tenure):
+            admission = await self._gateway.admit(call)
+            passage = aim.provider.passage(errand)
+            try:
+                yield passage
+            finally:
+                passage.abort()
+                admission.settle(UNSTARTED)  # no run: nothing is known of what it used
 
 
 def _unsupported(message: str) -> ClientError:

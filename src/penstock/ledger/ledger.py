@@ -8,7 +8,7 @@ full, rows wait in memory, within a bound.
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ import structlog
 
 from penstock.ledger.database import Database, LedgerUnusable
 from penstock.ledger.spool import Spool, read_rows
-from penstock.ledger.usage import costs_of, insert_rows, summarize
+from penstock.ledger.usage import costs_of, insert_rows, spent_since, summarize
 from penstock.types.errors import PenstockError
 from penstock.types.usage import Question, Sum, UsageRow
 
@@ -172,6 +172,11 @@ class Ledger:
         await self.database.aclose()
 
     # --- questions -----------------------------------------------------------------------------
+
+    async def spent_since(self, starts: Iterable[float]) -> Mapping[float, list[tuple[str, str, int]]]:
+        """Return what was spent since each of ``starts``: principal, team, nano-dollars."""
+        await self.flush()
+        return {start: list(await self.database.call(spent_since, start)) for start in starts}
 
     async def summarize(self, question: Question) -> list[Sum]:
         """Return sums, of all that was settled until now."""

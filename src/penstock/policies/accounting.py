@@ -40,7 +40,10 @@ class Accounting:
         recorder: Recorder,
         target_of: Callable[[str], tuple[str, str] | None],
     ) -> None:
-        """``target_of``: provider and model that a model's calls go to first, for what they may cost."""
+        """``target_of``: provider and model that a model's calls go to first, for what they may cost.
+
+        ``prices`` may be replaced: calls are settled by those that they were admitted with.
+        """
         self.prices = prices
         self.budgets = budgets
         self._recorder = recorder
@@ -49,14 +52,14 @@ class Accounting:
 
     async def admit(self, call: Call) -> Admission:
         """Raises `ClientError` 402 `budget_exceeded`."""
-        bill, grant = bill_of(call), call.principal.grant
+        bill, grant, prices = bill_of(call), call.principal.grant, self.prices
         accounts = self.budgets.of(bill, grant.spend, grant.ends_at)
         if not accounts:
-            return Admission(call, lambda outcome: self._note(bill, outcome))
+            return Admission(call, lambda outcome: self._note(bill, prices, outcome))
         if (empty := first_empty(accounts)) is not None:
             raise exceeded(empty)
         target = self._target_of(call.request.model)
-        rates = self.prices.rates(*target) if target is not None else None
+        rates = prices.rates(*target) if target is not None else None
         input_cost = rates.input * call.input_tokens if rates is not None else 0.0
         hold = Hold(accounts, round(input_cost))
         if rates is not None:
@@ -64,7 +67,7 @@ class Accounting:
 
         def settle(outcome: Outcome) -> None:
             self._holds.pop(id(call), None)
-            self._pay(bill, outcome, hold)
+            self._pay(bill, prices, outcome, hold)
 
         left = "; ".join(
             f"${max(0, one.limit - one.spent - one.held) / USD:,.4f} left of {one.name}" for one in accounts
@@ -83,18 +86,18 @@ class Accounting:
     def settle_orphan(self, bill: Bill, outcome: Outcome) -> None:
         """Settle a stream that a crash left open: it was in no purse of this process."""
         hold = Hold(self.budgets.of(bill, None, None), 0)
-        cost = self._pay(bill, outcome, hold)
+        cost = self._pay(bill, self.prices, outcome, hold)
         if bill.payer.account:
             self.budgets.charge_token(bill.payer.account, cost)
 
-    def _note(self, bill: Bill, outcome: Outcome) -> None:
-        self._pay(bill, outcome, None)
+    def _note(self, bill: Bill, prices: Prices, outcome: Outcome) -> None:
+        self._pay(bill, prices, outcome, None)
 
-    def _pay(self, bill: Bill, outcome: Outcome, hold: Hold | None) -> int:
+    def _pay(self, bill: Bill, prices: Prices, outcome: Outcome, hold: Hold | None) -> int:
         """Write down and pay; return what it cost."""
         costs: list[int | None] = []
         if outcome.counts:
-            costs = [self.prices.cost(one.provider, one.model, one.usage) for one in outcome.attempts]
+            costs = [prices.cost(one.provider, one.model, one.usage) for one in outcome.attempts]
         cost = sum(each or 0 for each in costs)
         if hold is not None:
             hold.settle(cost)

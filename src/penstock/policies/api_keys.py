@@ -52,7 +52,8 @@ class KeyRing:
         wall: Callable[[], float],
     ) -> None:
         """``fixed`` are of the configuration, found by their hash."""
-        self._fixed: Mapping[str, KeyRecord] = {record.hashed: record for record in fixed}
+        self._fixed: Mapping[str, KeyRecord] = {}
+        self.use(fixed)
         self._source = source
         self._stored: Mapping[str, KeyRecord] = {}
         self._clock = clock
@@ -63,6 +64,10 @@ class KeyRing:
     def __repr__(self) -> str:
         """Count them."""
         return f"<KeyRing {len(self._fixed)} configured, {len(self._stored)} stored>"
+
+    def use(self, fixed: Sequence[KeyRecord]) -> None:
+        """Know ``fixed`` as those of the configuration from now on."""
+        self._fixed = {record.hashed: record for record in fixed}
 
     async def open(self) -> None:
         """Know the stored keys before anybody comes. Raises `PenstockError` when they cannot be read."""

@@ -146,6 +146,36 @@ class Budgets:
         """Return what is held in all purses for calls that go on."""
         return sum(one.held for one in (*self._accounts.values(), *self._tokens.values()))
 
+    def use(self, rules: Sequence[Budget], spent: Mapping[float, Iterable[tuple[str, str, int]]]) -> None:
+        """Pay by ``rules`` from now on. A rule that is the same but for its limit keeps its purses; for a new
+        one ``spent`` is as for `restore`, since `missing`."""
+        before = dict(enumerate(self.rules))
+        accounts, new = {}, []
+        for number, rule in enumerate(rules):
+            same = next((n for n, one in before.items() if _alike(one, rule)), None)
+            if same is None:
+                new.append(number)
+                continue
+            del before[same]
+            for (of, subject), account in self._accounts.items():
+                if of == same:
+                    account.limit, account.name = rule.limit, _name(rule, subject)
+                    accounts[number, subject] = account
+        self.rules, self._accounts = tuple(rules), accounts
+        self._restore(new, spent)
+
+    def missing(self, rules: Sequence[Budget]) -> list[float]:
+        """Return since when it must be known what was spent, for those of ``rules`` that are new."""
+        known = list(self.rules)
+        new = []
+        for rule in rules:
+            same = next((one for one in known if _alike(one, rule)), None)
+            if same is None:
+                new.append(period_start(rule.period, self._wall()))
+            else:
+                known.remove(same)
+        return new
+
     def starts(self) -> list[float]:
         """Return when the current period of each rule began."""
         return [period_start(rule.period, self._wall()) for rule in self.rules]
@@ -155,14 +185,18 @@ class Budgets:
     ) -> None:
         """Take over what was spent before this process began: principal, team and nano-dollars, since the
         `starts`; and by tokens, whose limits are known when they come."""
+        self._restore(range(len(self.rules)), spent)
+        for account, cost in tokens.items():
+            self.charge_token(account, cost)
+
+    def _restore(self, numbers: Iterable[int], spent: Mapping[float, Iterable[tuple[str, str, int]]]) -> None:
         now = self._wall()
-        for number, rule in enumerate(self.rules):
+        for number in numbers:
+            rule = self.rules[number]
             for owner, team, cost in spent.get(period_start(rule.period, now), ()):
                 subject = rule.subject(Bill(owner, "", "", Payer(team=team)))
                 if subject is not None:
                     self._account(number, subject).spent += cost
-        for account, cost in tokens.items():
-            self.charge_token(account, cost)
 
     def charge_token(self, account: str, cost: int) -> None:
         """A token spent ``cost`` in a life before this one."""
@@ -189,10 +223,7 @@ class Budgets:
         start = period_start(rule.period, now)
         account = self._accounts.get((number, subject))
         if account is None or account.start != start:
-            every = {"ever": "in all", "day": "a day"}.get(rule.period, f"a {rule.period}")
-            whose = "everybody" if rule.by == "all" else f"the {rule.by} '{subject}'"
-            name = f"{whose} (${rule.limit / USD:,.2f} {every})"
-            account = Account(name, rule.limit, start, period_end(rule.period, now))
+            account = Account(_name(rule, subject), rule.limit, start, period_end(rule.period, now))
             self._accounts[number, subject] = account
         return account
 
@@ -204,6 +235,17 @@ class Budgets:
             for name in gone:
                 if not self._tokens[name].held:
                     del self._tokens[name]
+
+
+def _alike(one: Budget, other: Budget) -> bool:
+    """Say whether two rules have the same purses, whatever is in them."""
+    return (one.by, one.match, one.period) == (other.by, other.match, other.period)
+
+
+def _name(rule: Budget, subject: str) -> str:
+    every = {"ever": "in all", "day": "a day"}.get(rule.period, f"a {rule.period}")
+    whose = "everybody" if rule.by == "all" else f"the {rule.by} '{subject}'"
+    return f"{whose} (${rule.limit / USD:,.2f} {every})"
 
 
 def exceeded(account: Account) -> ClientError:

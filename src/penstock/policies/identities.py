@@ -33,6 +33,10 @@ class Identities:
         self.tokens = tokens
         self._issuers = issuers
 
+    def use(self, issuers: TokensOfOthers | None) -> None:
+        """Take the tokens of ``issuers`` from now on."""
+        self._issuers = issuers
+
     @property
     def any(self) -> bool:
         """Whether somebody could come in with something."""

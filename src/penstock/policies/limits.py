@@ -103,6 +103,13 @@ class Gate:
         """Say how full it is."""
         return f"<Gate {self.name} {self.running} running, {self.waiting} waiting>"
 
+    def follow(self, rule: Limit) -> None:
+        """Be a gate of ``rule`` from now on; what was taken and who passed still counts."""
+        self.rule = rule
+        self.requests = _resized(self.requests, rule.requests_per_minute, MINUTE)
+        self.tokens = _resized(self.tokens, rule.tokens_per_minute, MINUTE)
+        self.day = _resized(self.day, rule.tokens_per_day, DAY)
+
     @property
     def full(self) -> bool:
         """Whether as many streams go on as may."""
@@ -140,6 +147,15 @@ class Gate:
         """Say whether it can be forgotten."""
         windows = [window for window in (self.requests, self.tokens, self.day) if window is not None]
         return not (self.running or self.waiting or any(w.full_in(now) > 0 for w in windows))
+
+
+def _resized(window: Window | None, limit: int, span: float) -> Window | None:
+    if not limit:
+        return None
+    if window is None:
+        return Window(limit, span)
+    window.limit = limit
+    return window
 
 
 class _Passed(NamedTuple):
@@ -187,6 +203,28 @@ class Limits:
     def running(self) -> int:
         """How many streams are counted, at all gates together."""
         return sum(gate.running for gate in self._gates.values())
+
+    def use(self, rules: Sequence[Limit]) -> None:
+        """Let in by ``rules`` from now on. A rule for the same subjects (``by`` and ``match``) keeps what it
+        has counted; who waits at a gate of a rule that is gone passes it."""
+        known: dict[tuple[str, str], list[int]] = {}
+        for number, rule in enumerate(rules):
+            known.setdefault((rule.by, rule.match), []).append(number)
+        numbers: list[int | None] = []
+        for rule in self._rules:
+            left = known.get((rule.by, rule.match))
+            numbers.append(left.pop(0) if left else None)
+        gates = {}
+        for (before, subject), gate in self._gates.items():
+            now = numbers[before]
+            if now is None:
+                gate.follow(Limit(queue=gate.rule.queue))
+            else:
+                gate.follow(rules[now])
+                gates[now, subject] = gate
+        self._rules, self._gates = tuple(rules), gates
+        if self._queues:
+            self._serve()
 
     # --- Policy --------------------------------------------------------------------------------
 

@@ -253,6 +253,20 @@ async def profile(request: Request) -> Profile:
     return Profile(ctx.profiler, seconds, form, ctx.settings.send_timeout)
 
 
+# --- configuration -------------------------------------------------------------------------------------
+
+
+async def reload(request: Request) -> Response:
+    """``POST /v1/admin/reload``: the configuration is read again; the answer says what changed."""
+    ctx = context(request)
+    ctx.admit_operator(request)
+    if ctx.reload is None:
+        message = "This gateway is part of another program, which has its configuration."
+        raise ClientError(message, code="not_found", status=404)
+    done = await ctx.reload.reload()
+    return _answer({"object": "reload", **done._asdict()})
+
+
 # --- tokens --------------------------------------------------------------------------------------------
 
 

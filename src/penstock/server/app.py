@@ -133,6 +133,7 @@ def routes() -> list[Route]:
         Route("/v1/admin/usage", admin.usage, methods=["GET"]),
         Route("/v1/admin/budgets", admin.budgets, methods=["GET"]),
         Route("/v1/admin/profile", admin.profile, methods=["POST"]),
+        Route("/v1/admin/reload", admin.reload, methods=["POST"]),
         # Gemini
         *(
             Route(f"/{version}/models/{{model:path}}:{method}", handler, methods=["POST"])
@@ -173,26 +174,46 @@ SOCKETS: Final = {"/v1/ws": sessions.connect}
 """The same for WebSockets."""
 
 
-def build_app(context: Context, *, origins: tuple[str, ...] = (), credentials: bool = False) -> ASGIApp:
-    """Return the application. ``origins``: whose pages may call it from elsewhere (CORS), ``credentials``:
-    with their cookies."""
+def build_app(context: Context) -> ASGIApp:
+    """Return the application."""
     table = routes()
     # Not `Starlette`: it answers what nobody foresaw in its own way, before `Outermost` can.
-    app: ASGIApp = ExceptionMiddleware(
-        Router(table), handlers={PenstockError: _known, HTTPException: _unrouted}
+    app = ExceptionMiddleware(Router(table), handlers={PenstockError: _known, HTTPException: _unrouted})
+    return Outermost(CrossOrigin(app, context), context, cache(lambda keys: describe(table, keys=keys)))
+
+
+class CrossOrigin:
+    """CORS, for the origins that the context has at the moment."""
+
+    def __init__(self, app: ASGIApp, context: Context) -> None:
+        """Wrap ``app``."""
+        self._plain = app
+        self._context = context
+        self._said: tuple[tuple[str, ...], bool] = ((), False)
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve."""
+        if (said := (self._context.origins, self._context.credentials)) != self._said:
+            self._said = said
+            self._app = _cross_origin(self._plain, *said)
+        await self._app(scope, receive, send)
+
+
+def _cross_origin(app: ASGIApp, origins: tuple[str, ...], credentials: bool) -> ASGIApp:
+    """Return ``app`` for pages of ``origins`` too, ``credentials``: with their cookies."""
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origin_regex=f"(?i:{compile_origins(origins).pattern})",
+        allow_credentials=credentials,
+        allow_private_network=True,
+        allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
+        allow_headers=["*"],
+        expose_headers=[*EXPOSED.split(", "), *durable_streams.EXPOSED, *quotas.EXPOSED, "request-id"],
+        max_age=PREFLIGHT_TTL,
     )
-    if origins:
-        app = CORSMiddleware(
-            app,
-            allow_origin_regex=f"(?i:{compile_origins(origins).pattern})",
-            allow_credentials=credentials,
-            allow_private_network=True,
-            allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
-            allow_headers=["*"],
-            expose_headers=[*EXPOSED.split(", "), *durable_streams.EXPOSED, *quotas.EXPOSED, "request-id"],
-            max_age=PREFLIGHT_TTL,
-        )
-    return Outermost(app, context, cache(lambda keys: describe(table, keys=keys)))
 
 
 class Outermost:

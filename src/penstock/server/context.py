@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 from starlette.datastructures import Headers, QueryParams
@@ -132,6 +132,45 @@ class Books(Protocol):
         ...
 
 
+class Reloaded(NamedTuple):
+    """What a reload did: the settings that changed, and those of them that wait for a restart."""
+
+    changed: tuple[str, ...] = ()
+    needs_restart: tuple[str, ...] = ()
+
+
+class ReloadCounts(NamedTuple):
+    """How often the configuration was read again: put into force, or refused."""
+
+    used: int
+    refused: int
+
+
+class Reloads(Protocol):
+    """Who can read the configuration again."""
+
+    async def reload(self) -> Reloaded:
+        """Put the configuration into force as it is now. Raises `ClientError` 422 `bad_config`, which says
+        what is wrong; then everything is as it was."""
+        ...
+
+    def statistics(self) -> ReloadCounts:
+        """Count what happened."""
+        ...
+
+
+class Face(NamedTuple):
+    """What a reload replaces of the server. ``origins``: whose pages may call from elsewhere (CORS),
+    ``credentials``: with their cookies."""
+
+    guard: Guard
+    settings: ServerSettings
+    default_model: str
+    presets: Mapping[str, Preset]
+    origins: tuple[str, ...] = ()
+    credentials: bool = False
+
+
 class Context:
     """Built once by the assembly; the app's state."""
 
@@ -154,6 +193,7 @@ class Context:
         keys_changed: Callable[[], Awaitable[None]] | None = None,
         metrics_access: MetricsAccess = "admin",
         recorder: Recorder | None = None,
+        reload: Reloads | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         """Hold the parts. ``default_model`` is for ``GET /stream`` without one; ``pages``: see `files`.
@@ -161,18 +201,13 @@ class Context:
         ``books`` keep usage, ``purses`` gives the budgets as they stand; ``allowance`` is what somebody may
         still use; ``desk`` keeps keys, ``minter`` makes tokens for pages, ``keys_changed`` is told when there
         are other keys; ``metrics_access`` says who may read the metrics; ``recorder`` records profiles;
-        ``wall`` is Unix time.
+        ``reload`` reads the configuration again; ``wall`` is Unix time.
         """
         self.gateway = gateway
-        self.guard = guard
-        self.settings = settings or ServerSettings()
-        self.append_bounds = msgspec.structs.replace(
-            self.settings, max_body_bytes=self.settings.max_append_bytes
-        )
-        self.default_model = default_model
+        self.heart = Heart(ServerSettings().heartbeat)
+        self.use(Face(guard, settings or ServerSettings(), default_model, presets or {}))
         self.pages = pages or {}
         self.counter = counter
-        self.presets = presets or {}
         self.relay = relay
         self.desk = desk
         self.books = books
@@ -180,6 +215,7 @@ class Context:
         self._allowance = allowance
         self.minter = minter
         self.wall = wall
+        self.reload = reload
         self._keys_changed = keys_changed
         self.metrics: Callable[[str], Awaitable[tuple[bytes, str]]] | None = None
         """Gives the metrics and their content type, for a request's ``Accept``; None where there are none."""
@@ -190,7 +226,18 @@ class Context:
         self.audience = Audience()
         self.conversations = Conversations()
         self.chats = Chats()
-        self.heart = Heart(self.settings.heartbeat)
+
+    def use(self, face: Face) -> None:
+        """Be as ``face`` says to whoever comes from now on."""
+        self.guard = face.guard
+        self.settings = face.settings
+        self.append_bounds = msgspec.structs.replace(
+            face.settings, max_body_bytes=face.settings.max_append_bytes
+        )
+        self.default_model = face.default_model
+        self.presets = face.presets
+        self.origins, self.credentials = face.origins, face.credentials
+        self.heart.use(face.settings.heartbeat)
 
     def route(self, name: str) -> RouteSettings:
         """Return the settings of the route ``name``."""
@@ -236,7 +283,7 @@ class Context:
         return principal
 
     def admit_operator(self, request: HTTPConnection) -> Principal:
-        """As `admit_admin`, for what only looks: without any key, whoever is at this machine may as well."""
+        """As `admit_admin`, for what spends nothing: without any key, whoever is at this machine may too."""
         principal = self.admit(request, spends=True)
         if not principal.admin and (PRINCIPAL in request.scope or not self.guard.private):
             raise _not_admin()

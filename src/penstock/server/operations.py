@@ -569,7 +569,7 @@ SOCKET: Final[Codes] = {
 }
 """Told by messages of a WebSocket, which OpenAPI cannot describe."""
 
-NEVER_ANSWERED: Final = frozenset({"method_not_allowed", "not_identified", "bad_config", *SOCKET})
+NEVER_ANSWERED: Final = frozenset({"method_not_allowed", "not_identified", *SOCKET})
 """Codes with a status that no operation lists: of no operation, or of an application around us."""
 
 
@@ -1077,6 +1077,13 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
         ],
         "Of the event loop's thread: as a page, or as JSON for speedscope.app. One at a time.",
         takes=("seconds", "profile format"),
+    ),
+    admin.reload: Operation(
+        "Configuration",
+        "Read the configuration again",
+        {200: _json("What changed.", "Reload", ("x-request-id", "Cache-Control"))},
+        [ADMIN, {"unasked_request": 403, "bad_config": 422}],
+        "What is under way goes on as it began. What cannot be used is refused, and the old one stays.",
     ),
     admin.revoke_key: Operation(
         "Identity",

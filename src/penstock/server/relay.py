@@ -17,7 +17,7 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
-from penstock.gateway.relay import ROUTE, Errand, Passage
+from penstock.gateway.relay import ROUTE, Aim, Errand, Passage
 from penstock.server.context import Context, context, parse_object, read_body, require_json
 from penstock.server.downstream import ClientGone, Present, downstream
 from penstock.server.exchanges import current_request_id, noted
@@ -67,11 +67,11 @@ async def pass_json(request: Request) -> "Relayed":
     model = value.get("model", "")
     if not isinstance(model, str):
         raise ClientError("'model' must be a string.", code="invalid_type", param="model")
-    target = ctx.relay.target(model)
-    if target.model and target.model != model:
-        body = _encode({**value, "model": target.model})
+    aim = ctx.relay.aim(model)
+    if aim.target.model and aim.target.model != model:
+        body = _encode({**value, "model": aim.target.model})
     errand = Errand("POST", _path(request), _sent(request), body)
-    return Relayed(ctx, principal, model, ctx.relay.passage(target, errand))
+    return Relayed(ctx, principal, model, aim, errand)
 
 
 async def pass_form(request: Request) -> "Relayed":
@@ -91,14 +91,14 @@ async def pass_form(request: Request) -> "Relayed":
         message = f"The form must name its 'model' in its first {MAX_BEFORE_MODEL >> 10} KiB."
         raise ClientError(message, code="missing_required_parameter", param="model")
     model = found[1].decode("utf-8", "replace")
-    target = ctx.relay.target(model)
-    named = (target.model or model).encode()
+    aim = ctx.relay.aim(model)
+    named = (aim.target.model or model).encode()
     start = start[2 : found.start(1)] + named + start[found.end(1) :]
     length = _length(request)
     if length is not None:
         length += len(named) - len(found[1])
     errand = Errand("POST", _path(request), _sent(request), stream=_joined(start, pieces), length=length)
-    return Relayed(ctx, principal, model, ctx.relay.passage(target, errand))
+    return Relayed(ctx, principal, model, aim, errand)
 
 
 async def list_files(request: Request) -> "Relayed":
@@ -136,9 +136,9 @@ def _pass_file(request: Request) -> "Relayed":
     if request.method == "POST":
         _require_form(request.headers)
         stream, length = _upload(request), _length(request)
-    target = ctx.relay.target("")
+    aim = ctx.relay.aim("")
     errand = Errand(request.method, _path(request), _sent(request), stream=stream, length=length)
-    return Relayed(ctx, principal, "", ctx.relay.passage(target, errand))
+    return Relayed(ctx, principal, "", aim, errand)
 
 
 # --- what is sent --------------------------------------------------------------------------------------
@@ -204,24 +204,28 @@ async def _joined(start: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byt
 class Relayed:
     """The response of a request that is passed on, as it comes."""
 
-    def __init__(self, ctx: Context, principal: Principal, model: str, passage: Passage) -> None:
+    def __init__(self, ctx: Context, principal: Principal, model: str, aim: Aim, errand: Errand) -> None:
         """Nothing is sent until the policies have let it in."""
         self._ctx = ctx
-        self._passage = passage
+        self._aim = aim
+        self._errand = errand
         self._request_id = current_request_id()
         self._call = noted(Call(principal, ROUTE, GenerationRequest(model, ()), self._request_id))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Ask, send, pass on. Raises what went wrong before the status line; after it the body is cut."""
-        async with self._ctx.relay.admitted(self._call):
-            try:
-                status, headers = await self._passage.open()
-                await self._hand_on(status, headers, scope, receive, send)
-            finally:
-                self._passage.abort()
+        async with self._ctx.relay.passing(self._call, self._aim, self._errand) as passage:
+            status, headers = await passage.open()
+            await self._hand_on(passage, status, headers, scope, receive, send)
 
     async def _hand_on(
-        self, status: int, headers: Mapping[str, str], scope: Scope, receive: Receive, send: Send
+        self,
+        passage: Passage,
+        status: int,
+        headers: Mapping[str, str],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
     ) -> None:
         down = downstream(scope, receive, send, self._ctx.settings.send_timeout)
         told = [(name.encode(), headers[name].encode("latin-1")) for name in TO_CLIENT if name in headers]
@@ -229,7 +233,7 @@ class Relayed:
         try:
             async with Present(down):
                 await down.start(status, told)
-                async for piece in self._passage.pieces():
+                async for piece in passage.pieces():
                     await down.write(piece)
                 await down.end()
         except (ClientGone, ClientDisconnect):

@@ -297,6 +297,10 @@ class Heart:
     def __init__(self, silence: float) -> None:
         """``silence``: seconds after which readers want a heartbeat."""
         self.readers: set[Reader] = set()
+        self.use(silence)
+
+    def use(self, silence: float) -> None:
+        """Beat for readers that want one after ``silence``."""
         self._interval = min(1.0, silence / 4)  # a beat is at most so much early
 
     async def run(self) -> None:

@@ -421,6 +421,14 @@ class BudgetStates(Struct):
     data: list[BudgetState]
 
 
+class Reload(Struct):
+    """The settings that changed, by name, and those of them that wait for a restart."""
+
+    object: Literal["reload"]
+    changed: list[str]
+    needs_restart: list[str]
+
+
 class PresetVariable(Struct):
     """What can be said in a place of a preset."""
 

@@ -47,12 +47,17 @@ _MAYBE_NAMED: Final = ("=", "://", "earer", "asic", "EARER", "ASIC")
 
 
 class Redactor:
-    """Takes secrets out of texts; immutable."""
+    """Takes secrets out of texts."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         """``secrets``: those that are configured."""
+        self._forms: tuple[str, ...] = ()
+        self.learn(secrets)
+
+    def learn(self, secrets: Iterable[str]) -> None:
+        """Know ``secrets`` as well, beside those that were known before."""
         forms = {form for secret in secrets if len(secret) >= MIN_SECRET for form in _forms(secret)}
-        self._forms = tuple(sorted(forms, key=len, reverse=True))
+        self._forms = tuple(sorted(forms.union(self._forms), key=len, reverse=True))
         self._known = re.compile("|".join(map(_pattern, self._forms)))
 
     def __repr__(self) -> str:
