@@ -85,6 +85,14 @@ def test_a_file_comes_out_as_it_went_in(run, at, path, tmp_path):
     assert again.returncode == 1
 
 
+def test_a_link_is_read_like_a_path(run, at, path, gateway):
+    run("publish", path, "--close", stdin="one\ntwo\n", **at)
+    stream = httpx.head(f"{gateway.url}/v1/stream/{path}").headers["stream-id"]
+    link = httpx.post(f"{gateway.url}/v1/streams/{stream}/links", json={}).json()
+    said = run("read", f"{gateway.url}{link['url']}")
+    assert (said.stdout, said.stderr) == ("one\ntwo\n", "")
+
+
 def test_of_a_log_that_never_ends_the_newest_lines_are_kept(run, at, path, gateway):
     lines = "".join(f"line {n:06d} {'x' * 200}\n" for n in range(6_000))
     said = run("publish", path, "--keep", "100K", stdin=lines, **at)

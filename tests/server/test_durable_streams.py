@@ -9,7 +9,7 @@ import re
 import pytest
 
 from penstock.server.durable_reads import PAGE
-from penstock.streams.parcels import MAX_PARCEL
+from penstock.streams.parcels import MAX_PARCEL, Piece
 from penstock.types.principals import Principal
 from tests.server.conftest import config
 from tests.server.raw import eventually
@@ -315,6 +315,56 @@ async def test_a_generation_is_followed_live(gateway):
     await gateway.client.post(f"/v1/streams/{stream}/cancel")
     *_, (_, data, _), _ = await reading
     assert json.loads(data)[0]["status"] == "cancelled"
+
+
+# --- links -----------------------------------------------------------------------------------------------
+
+
+async def linked(gateway, path="logs/app", **order):
+    stream = (await gateway.client.head(f"/v1/stream/{path}")).headers["stream-id"]
+    return await gateway.client.post(f"/v1/streams/{stream}/links", json=order)
+
+
+async def test_a_link_shows_a_publication_to_anybody_and_no_other(gateway):
+    made_at = await made(gateway, content=b"one ")
+    await made(gateway, "logs/other", content=b"secret")
+    link, other = await linked(gateway), await linked(gateway, "logs/other")
+    assert link.status_code == 201
+    url = link.json()["url"]
+    assert url.startswith(f"/v1/stream/__link/{made_at.headers['stream-id']}?token=read.")
+    own = await gateway.client.get(url.partition("?")[0])
+    become(gateway, "another")
+    assert (await gateway.client.get(url)).text == own.text == "one "
+    assert (await gateway.client.head(url)).headers["stream-next-offset"] == own.headers["stream-next-offset"]
+    mixed = f"{url.partition('?')[0]}?{other.json()['url'].partition('?')[2]}"
+    assert code(await gateway.client.get(mixed)) == (403, "invalid_link")
+    assert code(await gateway.client.get(url.partition("?")[0])) == (404, "stream_not_found")
+    stream = made_at.headers["stream-id"]
+    assert code(await gateway.client.post(f"/v1/streams/{stream}/links", json={})) == (
+        404,
+        "stream_not_found",
+    )
+
+
+async def test_a_link_is_followed_live(gateway):
+    await made(gateway)
+    url = (await linked(gateway)).json()["url"]
+    become(gateway, "another")
+    reading = asyncio.ensure_future(gateway.client.get(f"{url}&live=sse&offset=-1"))
+    become(gateway, "anonymous")
+    publications = gateway.system.gateway.publications
+    await eventually(lambda: any(one.readers for one in publications._by_id.values()))
+    (publication,) = publications._by_id.values()
+    await publications.append(publication, [Piece(b"hello")], close=True)
+    assert "data:hello\n" in (await reading).text
+
+
+async def test_a_publication_is_read_by_a_link_and_nothing_else(gateway):
+    await made(gateway)
+    assert code(await linked(gateway, scope="cancel")) == (400, "invalid_value")
+    url = (await linked(gateway)).json()["url"]
+    assert (await gateway.client.delete("/v1/stream/logs/app")).status_code == 204
+    assert (await gateway.client.get(url)).status_code in (404, 410)
 
 
 # --- keeping the newest bytes ----------------------------------------------------------------------------

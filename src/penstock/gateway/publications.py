@@ -326,6 +326,20 @@ class Publications:
         await self._warm(publication)
         return publication
 
+    def owned(self, principal: Principal, stream: str) -> Publication | None:
+        """Return the publication that is the stream with this id, if it is the principal's."""
+        found = self._by_id.get(stream)
+        return found if found is not None and found.config.owner == principal.id else None
+
+    async def find_linked(self, stream: str) -> Publication:
+        """As `find`, by the id of its stream, for whoever has a link to it."""
+        if (publication := self._by_id.get(stream)) is None:
+            raise ClientError("There is no such stream.", code="stream_not_found", status=404)
+        owner, path = publication.config.key
+        if (found := await self.find(Principal(owner), path)) is not publication:
+            raise ClientError("The stream is gone.", code="stream_gone", status=410)
+        return found
+
     def list(self, principal: Principal, prefix: str, after: str, limit: int) -> Sequence[Publication]:
         """Return the principal's own, by path, those behind ``after`` whose paths begin with ``prefix``."""
         own = sorted(

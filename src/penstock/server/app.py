@@ -100,6 +100,7 @@ def routes() -> list[Route]:
         # Durable Streams: publications, and generations as they are seen there
         Route("/v1/stream", durable_streams.list_publications, methods=["GET"]),
         Route("/v1/stream/gen/{stream}", durable_streams.read_generation, methods=["GET"]),
+        Route("/v1/stream/__link/{stream}", durable_streams.read_linked, methods=["GET"]),
         Route("/v1/stream/{path:path}", durable_streams.create_publication, methods=["PUT"]),
         Route("/v1/stream/{path:path}", durable_streams.append_to_publication, methods=["POST"]),
         Route("/v1/stream/{path:path}", durable_streams.read_publication, methods=["GET"]),

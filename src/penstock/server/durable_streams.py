@@ -27,7 +27,7 @@ from penstock.gateway.publication import (
     content_type_mismatch,
 )
 from penstock.gateway.writers import MAX_NAME, Producer, ProducerGap, StaleProducer
-from penstock.server.context import Context, context, read_body
+from penstock.server.context import PRINCIPAL, Context, context, read_body
 from penstock.server.docs import address
 from penstock.server.durable_reads import (
     NO_STORE,
@@ -49,6 +49,7 @@ from penstock.server.reads import visit
 from penstock.server.streams import number
 from penstock.streams.parcels import Mark
 from penstock.types.errors import ClientError, PenstockError
+from penstock.types.positions import stream_of
 from penstock.types.principals import Principal
 from penstock.wire import durable_streams as wire
 from penstock.wire import native, sse
@@ -293,6 +294,27 @@ async def read_publication(request: Request) -> Answer:
     principal = ctx.admit(request, spends=False)
     head = request.method == "HEAD"
     publication = await ctx.gateway.publications.find(principal, _path(request), use=not head)
+    return await _read_or_head(request, ctx, publication)
+
+
+@_answers
+async def read_linked(request: Request) -> Answer:
+    """``GET /v1/stream/__link/{stream}?token=``: as above, by its id, for its owner and by a link."""
+    ctx = context(request)
+    token, stream = request.query_params.get("token", ""), stream_of(request.path_params["stream"])
+    if not token:
+        principal = ctx.admit(request, spends=False)
+        if ctx.gateway.publications.owned(principal, stream) is None:
+            raise ClientError("There is no such stream.", code="stream_not_found", status=404)
+    else:
+        if PRINCIPAL not in request.scope:
+            ctx.guard.check_host(request.headers)
+        ctx.links.admit(token, stream, "read")
+    return await _read_or_head(request, ctx, await ctx.gateway.publications.find_linked(stream))
+
+
+async def _read_or_head(request: Request, ctx: Context, publication: Publication) -> Answer:
+    head = request.method == "HEAD"
     view = view_of(publication)
     asked = _asked(request)
     if not head:

@@ -785,6 +785,16 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
         who="key or link",
         heads=True,
     ),
+    durable_streams.read_linked: Operation(
+        "Durable Streams",
+        "Read a stream that was published, by a link",
+        _CONTENT,
+        [OFFSET, FOUND],
+        "As by its path, which is its owner's alone. `POST /v1/streams/{stream}/links` makes the link.",
+        ("offset", "live", "cursor", "If-None-Match", "Event-Offset", "token"),
+        who="key or link",
+        heads=True,
+    ),
     durable_streams.delete_publication: Operation(
         "Durable Streams",
         "Delete a stream",

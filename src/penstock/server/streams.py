@@ -30,7 +30,7 @@ from penstock.server.responses import DEFERRED
 from penstock.server.snapshots import Snapshot
 from penstock.streams.stream import Stream
 from penstock.types.errors import ClientError
-from penstock.types.positions import Cursor, is_stream_id
+from penstock.types.positions import Cursor, is_stream_id, stream_of
 from penstock.types.principals import OF, Principal
 
 MAX_LIST: Final = 100
@@ -232,8 +232,18 @@ _decode_order = msgspec.json.Decoder(LinkOrder).decode
 
 
 async def make_link(request: Request) -> Response:
-    """``POST /v1/streams/{stream}/links``: a URL with which anybody may read, or cancel, this stream."""
-    ctx, stream, _ = await visit(request, "own")
+    """``POST /v1/streams/{stream}/links``: a URL with which anybody may read, or cancel, this stream.
+
+    One that was published can be read.
+    """
+    ctx = context(request)
+    principal = ctx.admit(request, spends=True)
+    publications, stream_id = ctx.gateway.publications, stream_of(request.path_params["stream"])
+    published = publications.owned(principal, stream_id) is not None
+    if published:
+        stream: Stream = (await publications.find_linked(stream_id)).open
+    else:
+        _, stream, _ = await visit(request, "own")
     require_json(request.headers)
     body = await read_body(request, ctx.settings)
     parse_object(body)
@@ -244,12 +254,16 @@ async def make_link(request: Request) -> Response:
     if not 0 < order.ttl_s <= MAX_TTL:
         message = f"ttl_s is a number of seconds above 0, at most {MAX_TTL:.0f}."
         raise ClientError(message, code="invalid_value", param="ttl_s")
+    if published and order.scope != "read":
+        message = "A stream that is published can be read by a link: scope is read."
+        raise ClientError(message, code="invalid_value", param="scope")
     link = ctx.links.make(stream.id, order.scope, order.ttl_s)
-    path = "cancel" if order.scope == "cancel" else "events"
+    ending = "cancel" if order.scope == "cancel" else "events"
+    path = f"stream/__link/{stream.id}" if published else f"streams/{stream.id}/{ending}"
     made = {
         "token": link.token,
         "scope": order.scope,
         "expires_at": link.expires_at,
-        "url": f"{request.scope.get('root_path', '')}/v1/streams/{stream.id}/{path}?token={link.token}",
+        "url": f"{request.scope.get('root_path', '')}/v1/{path}?token={link.token}",
     }
     return Response(_encode(made), 201, dict_of(stream_headers(stream, None, current_request_id())))
