@@ -48,9 +48,9 @@ class Tab:
         self.page = context.new_page()
         self.page.goto(f"{network.url}/the/chat")
 
-    def mount(self, chat, model, **more):
+    def mount(self, chat, model, *, how="mount", **more):
         self.page.evaluate(
-            "settings => window.mount(settings)", {"id": chat, "body": {"model": model}, **more}
+            f"settings => window.{how}(settings)", {"id": chat, "body": {"model": model}, **more}
         )
         until(self.page, "window.chat !== undefined")
 
@@ -147,6 +147,24 @@ def test_an_answer_that_was_cut_is_resumed_to_the_same_message(tab, network, com
     assert known(tab.answer()) == known(whole)
     stream = tab.answer()["metadata"]["stream"]
     assert tab.answer()["id"] == partial["id"] == f"msg_{stream[2:]}"
+
+
+def test_with_a_durable_fetch_a_cut_is_not_noticed(tab, network, complaints, version):
+    tab.mount("not-cut", "paced")
+    tab.send(WORDS)
+    said(tab)
+    assert tab.settled() == "ready"
+    whole = tab.answer()
+    tab.mount(f"durable-{version}", "paced", how="mountDurable")
+    network.cuts += [2500, 700, 0]
+    tab.send(WORDS)
+    said(tab)
+    assert tab.settled() == "ready"
+    assert network.cuts == []
+    assert known(tab.answer()) == known(whole)
+    assert tab.page.evaluate("window.errors") == []
+    assert all("net::ERR_" in complaint for complaint in complaints.settle())
+    complaints.clear()
 
 
 def test_a_closed_tab_stops_nothing_and_the_message_is_there_when_it_is_opened_again(

@@ -7,12 +7,12 @@ import { DefaultChatTransport, lastAssistantMessageIsCompleteWithToolCalls, read
 
 const API = '/ui/chat';
 
-function Chat({ id, body, messages, resume }) {
+function Chat({ id, body, messages, resume, fetch }) {
   const chat = useChat({
     id,
     messages,
     resume,
-    transport: new DefaultChatTransport({ api: API, body }),
+    transport: new DefaultChatTransport({ api: API, body, fetch }),
     onError: (error) => window.errors.push(error.message),
     onFinish: (end) => window.ends.push({ disconnect: end.isDisconnect, reason: end.finishReason ?? null }),
     onToolCall: ({ toolCall }) => {
@@ -42,6 +42,12 @@ window.mount = (settings) => {
   root ??= createRoot(document.body.appendChild(document.createElement('div')));
   window.chat = undefined;
   root.render(createElement(Chat, { ...settings, key: (key += 1) }));
+};
+
+/** The same, on the gateway's `durableFetch`. */
+window.mountDurable = async (settings) => {
+  const { durableFetch } = await import(`${location.origin}/client/penstock.js`);
+  window.mount({ ...settings, fetch: durableFetch() });
 };
 
 /** Return what the SDK makes of a body. */
