@@ -348,8 +348,10 @@ def test_a_page_that_is_left_and_come_back_to_goes_on(chat):
 
 
 def test_delays_double_with_full_jitter(chat):
-    script = """import("/ui/stream.js").then(({ backoff }) =>
-      [1, 2, 3, 4, 5, 6, 60].map((attempt) => [backoff(attempt, () => 0), backoff(attempt, () => 1)]))"""
+    script = """import("/client/penstock.js").then(({ delayOf }) => {
+      const backoff = { first: 1000, most: 30000, attempts: Infinity };
+      return [1, 2, 3, 4, 5, 6, 60].map((n) => [0, 1].map((chance) => delayOf(backoff, n, () => chance)));
+    })"""
     assert chat.page.evaluate(script) == [
         [0, most] for most in (1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000)
     ]

@@ -5,7 +5,6 @@ from playwright.sync_api import expect
 
 from penstock.providers.script import load_texts
 from tests.clients.browser import until
-from tests.vectors import load, octets
 
 HOSTILE = """\
 <script>window.pwned = 1</script>
@@ -176,29 +175,3 @@ def test_what_was_broken_off_keeps_its_looks(chat):
     }"""
     broken = "Hello\n\n1. **Nothing [shown](https://exam"
     assert chat.page.evaluate(script, broken).split() == ["Hello", "Nothing", "shown"]
-
-
-# A body that was cut is read on by its cursor, so what is unfinished at its end does not count.
-STRICT = [vector for vector in load("sse") if vector.content["end"] == "strict"]
-
-
-@pytest.mark.parametrize("vector", STRICT, ids=lambda vector: vector.name)
-def test_server_sent_events_are_read_as_the_vectors_say(modules, vector):
-    content = vector.content
-    script = """async ([bytes, steps]) => {
-      const { SseDecoder } = await import("/ui/sse.js");
-      return steps.map((step) => {
-        const decoder = new SseDecoder();
-        const events = [];
-        for (let at = 0; at < bytes.length; at += step) {
-          events.push(...decoder.feed(Uint8Array.from(bytes.slice(at, at + step))));
-        }
-        return events.map(({ type, data, id }) => ({ event: type === "message" ? "" : type, data, id }));
-      });
-    }"""
-    frames = [
-        {"event": frame["event"], "data": octets(frame, "data").decode(errors="replace"), "id": frame["id"]}
-        for frame in content["frames"]
-    ]
-    read = modules.evaluate(script, [list(octets(content, "input")), [1, 2, 3, 1 << 20]])
-    assert read == [frames] * 4

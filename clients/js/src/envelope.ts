@@ -5,6 +5,7 @@ export interface Message {
   rid?: string;
   stream?: string;
   status?: string;
+  tail?: number;
   c?: string;
   ev?: string;
   code?: string;

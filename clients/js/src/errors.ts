@@ -11,6 +11,8 @@ export class PenstockError extends Error {
     readonly retryable = false,
     /** Seconds to wait at least. */
     readonly retryAfter = 0,
+    /** `client`, `gateway` or `upstream`, where the gateway said it. */
+    readonly fault = "",
   ) {
     super(message);
   }
@@ -42,5 +44,6 @@ export function refusalOf(status: number, retryAfter: string | null, body: strin
     status,
     error["retryable"] === true,
     Number(retryAfter) || 0,
+    text("fault"),
   );
 }

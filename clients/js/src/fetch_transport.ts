@@ -20,8 +20,10 @@ export class FetchTransport implements Transport {
       for (;;) {
         const { value, done } = await reader.read();
         if (done) return "ended";
-        sink.heard();
-        for (const event of decoder.feed(value)) hand(event, sink);
+        const { comments } = decoder;
+        const events = decoder.feed(value);
+        sink.heard(decoder.comments > comments);
+        for (const event of events) hand(event, sink);
         const ready = sink.ready();
         if (ready) await ready;
         if (signal.aborted) return "ended";
@@ -36,8 +38,10 @@ export class FetchTransport implements Transport {
 
 /** Hand a native event to the reader. */
 export function hand({ event, data, id }: SseEvent, sink: Sink): void {
-  if (event === "stream") sink.opened(id.split("~")[0]!);
-  else if (/^\{"n":/.test(data)) sink.entry(data, id);
+  if (event === "stream") {
+    const { tail = 0, heartbeat = 0 } = JSON.parse(data);
+    sink.opened(id.split("~")[0]!, tail, heartbeat);
+  } else if (/^\{"n":/.test(data)) sink.entry(data, id);
   else if (event === "fail") {
     const { code = "", message = "", retryable = false } = JSON.parse(data);
     sink.failed(code, message, retryable);

@@ -165,7 +165,7 @@ class Connection {
 
   #hand(message: Message, reader: Reader, text: string): void {
     const { sink } = reader;
-    if (message.type === "open") sink.opened((reader.stream = message.stream!));
+    if (message.type === "open") sink.opened((reader.stream = message.stream!), message.tail);
     else if (message.type === "none") reader.settle("nothing");
     else if (message.type === "err") {
       const { code = "", retryable = false, retry_after = 0 } = message;

@@ -1,4 +1,4 @@
-// One answer followed to its end, whatever happens to the connection. Sibling of the page's stream.js.
+// One answer followed to its end, whatever happens to the connection.
 //
 // It is asked for once: a request that is repeated because its response was lost carries the same key and
 // finds the answer that is there. From its first entry on it is a log that is read from a cursor: after any
@@ -59,6 +59,8 @@ export class Stream implements AsyncIterable<Entry | Restarted> {
   onclose: ((end: End | undefined) => void) | null = null;
   /** It is over and the answer is not whole. */
   onerror: ((error: PenstockError) => void) | null = null;
+  /** The gateway says that it is there, and nothing else. */
+  onheartbeat: (() => void) | null = null;
   /** A connection was lost. */
   onretry: ((retry: Retry) => void) | null = null;
 
@@ -72,6 +74,8 @@ export class Stream implements AsyncIterable<Entry | Restarted> {
   error: PenstockError | undefined;
   /** How many connections were lost. */
   losses = 0;
+  /** Entries that there were when the connection was made: those up to it are not new. */
+  tail = 0;
 
   #verifier: Verifier;
   #settings: Settings;
@@ -89,11 +93,13 @@ export class Stream implements AsyncIterable<Entry | Restarted> {
   #attempt = 0;
   #rereads = 0;
   #most = 0;
+  #silence: number;
   #over: Promise<void>;
 
   constructor(settings: Settings, what: { creation?: Creation; stream?: string; cursor?: string }, signal?: AbortSignal) {
     this.#settings = settings;
     this.#creation = what.creation;
+    this.#silence = settings.silence;
     this.id = what.stream ?? "";
     this.cursor = this.#last = what.cursor ?? "";
     const at = /~[0-9]{4}([0-9]{12})$/.exec(this.cursor);
@@ -172,7 +178,10 @@ export class Stream implements AsyncIterable<Entry | Restarted> {
         return;
       } catch (error) {
         const refused = error instanceof PenstockError && error.status < 500 && error.status !== 429;
-        // Nothing was started under the key yet: its request may still be on its way.
+        // Nothing was started under the key yet: its request may still be on its way, or none is.
+        if (refused && !this.id && error.status === 404 && this.phase === "waiting") {
+          return this.#finish(new PenstockError("cancelled", "it was stopped before it was started"));
+        }
         if (refused && (this.id || error.status !== 404)) throw error;
       }
       await pause(clock, Math.min(5_000, 250 * attempt), this.#life.signal);
@@ -198,13 +207,14 @@ export class Stream implements AsyncIterable<Entry | Restarted> {
     const ask: Ask = { creation: this.#creation, stream: this.id, cursor: this.#last };
     let silent = false;
     let unwatch = () => {};
-    const heard = () => {
+    const heard = (only = false) => {
       unwatch();
       if (connection.signal.aborted) return;
-      unwatch = clock.after(this.#settings.silence, () => {
+      unwatch = clock.after(this.#silence, () => {
         silent = true;
         connection.abort();
       });
+      if (only) told(this.onheartbeat, undefined);
     };
     // Whoever ended the connection waits for nothing more of it: a timer would keep a program running.
     connection.signal.addEventListener("abort", () => unwatch());
@@ -213,7 +223,12 @@ export class Stream implements AsyncIterable<Entry | Restarted> {
     };
     const sink: Sink = {
       heard,
-      opened: guard((stream) => this.#opened(stream)),
+      opened: guard((stream, tail = 0, heartbeat = 0) => {
+        // Of a gateway that is seldom heard silence means less.
+        this.#silence = Math.max(this.#settings.silence, heartbeat * 3000);
+        heard();
+        this.#opened(stream, tail);
+      }),
       entry: guard((record, cursor) => this.#entry(record, cursor)),
       failed: guard((code, message, retryable) => {
         throw new PenstockError(code, message, 0, retryable);
@@ -285,8 +300,9 @@ export class Stream implements AsyncIterable<Entry | Restarted> {
     await pause(clock, delay, this.#nap.signal);
   }
 
-  #opened(stream: string): void {
+  #opened(stream: string, tail: number): void {
     this.id = stream;
+    this.tail = tail;
     this.phase = "open";
     told(this.onopen, stream);
   }

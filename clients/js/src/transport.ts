@@ -22,9 +22,10 @@ export interface Ask {
 
 /** The reader's end of a connection. What it throws ends the connection. */
 export interface Sink {
-  /** A sign of life. */
-  heard(): void;
-  opened(stream: string): void;
+  /** A sign of life; `only`: it says nothing else. */
+  heard(only?: boolean): void;
+  /** `tail`: entries that there are. `heartbeat`: seconds between two of them, 0 where that is not said. */
+  opened(stream: string, tail?: number, heartbeat?: number): void;
   /** An entry: its record, byte for byte, and the cursor after it. */
   entry(record: string, cursor: string): void;
   /** The read cannot go on: a `fail` that is no entry. */

@@ -38,8 +38,10 @@ export class XhrTransport implements Transport {
           if (text.length <= seen.length || !text.startsWith(seen)) return;
           const more = text.slice(seen.length);
           seen = text;
-          sink.heard();
-          for (const event of decoder.feed(more)) hand(event, sink);
+          const { comments } = decoder;
+          const events = decoder.feed(more);
+          sink.heard(decoder.comments > comments);
+          for (const event of events) hand(event, sink);
           const ready = sink.ready();
           if (ready) leave(() => void ready.then(() => resolve("again")));
           else if (seen.length > MAX_TEXT && xhr.readyState !== 4) leave(() => resolve("again"));

@@ -164,8 +164,8 @@ export class AnswerView {
       else if (state.phase === "waiting") {
         const left = Math.max(0, Math.ceil((state.until - Date.now()) / 1000));
         const why = t(/** @type {any} */ (`lost_${state.reason}`));
-        words = state.until ? `${why} ${t("reconnecting_in", { count: left, attempt: state.attempt })}` : `${why} ${t("reconnecting")}`;
-        button = state.until ? h("button", { type: "button", class: "link", text: t("retry_now"), onclick: () => this.actions.retryNow() }) : null;
+        words = left ? `${why} ${t("reconnecting_in", { count: left, attempt: state.attempt })}` : `${why} ${t("reconnecting")}`;
+        button = left ? h("button", { type: "button", class: "link", text: t("retry_now"), onclick: () => this.actions.retryNow() }) : null;
       } else if (state.phase === "cut") words = t("cut_waiting", { count: Math.max(1, Math.ceil((state.until - Date.now()) / 1000)) });
       else if (state.phase === "unseen") words = t("unseen");
       else if (state.phase === "key") words = t("key_waiting");

@@ -1,22 +1,22 @@
 // @ts-check
-// One answer followed to its end, whatever happens to the connection.
+// One answer followed to its end by the JavaScript client, with what only a page knows: a key that a person
+// is asked for, a tab that nobody looks at, a person who cuts the connection or does not want to wait.
 //
-// It is asked for once: the POST carries an Idempotency-Key, so a request that is repeated because
-// its response was lost finds the answer that is already there. From the first byte on it is a log
-// that is read from a cursor: after any loss the reader goes on behind the last entry it has. It
-// gives up only when the gateway says that there is nothing left to wait for.
+// The client asks once, comes back after every loss and reads behind the last entry. A stream of its is
+// left and another one made, from the same place, where the page wants a pause.
 //
-// Nothing of the page enters here: what happens is told by the handlers.
+// Nothing else of the page enters here: what happens is told by the handlers.
 
-import { refusalOf, Refusal } from "./api.js";
-import { SseDecoder } from "./sse.js";
+import { Penstock, PenstockError } from "./client/penstock.js";
+import { BASE, Refusal } from "./api.js";
 
-/** Total silence that counts as a lost connection; heartbeats come every 15 s. */
-export const SILENCE = 45_000;
 const FIRST_DELAY = 1_000;
-const MAX_DELAY = 30_000;
 /** A tab that nobody looks at lets go of its connection: a browser has six for all its tabs. */
 const UNSEEN = 60_000;
+/** Seconds between two heartbeats, with some more: silence beyond twice that, and nobody is there. */
+const HEARTBEAT = 15_500;
+const MAX_REREADS = 2;
+const REASONS = new Set(["network", "ended", "silent", "proxy"]);
 
 /**
  * @typedef {object} State
@@ -30,7 +30,7 @@ const UNSEEN = 60_000;
 /**
  * @typedef {object} Handlers
  * @property {(stream: string) => void} named          the stream's id is known
- * @property {(info: {from: number, tail: number, status: string}) => void} opened
+ * @property {(info: {from: number}) => void} opened
  * @property {(entry: any, cursor: string, caught: boolean) => void} entry  each once, in order;
  *   `caught`: it had been there before this connection was
  * @property {() => void} heartbeat
@@ -40,41 +40,18 @@ const UNSEEN = 60_000;
  * @property {(state: State) => void} state
  */
 
-/** Full jitter: anything up to the doubled delay. @param {number} attempt @param {() => number} random */
-export function backoff(attempt, random = Math.random) {
-  return random() * Math.min(MAX_DELAY, FIRST_DELAY * 2 ** Math.min(attempt - 1, 10));
-}
-
-class Lost extends Error {
-  /** @param {string} reason @param {number} [after] seconds to wait at least */
-  constructor(reason, after = 0) {
-    super(reason);
-    this.reason = reason;
-    this.after = after;
-  }
-}
-
-class ReadAgain extends Error {}
-
 export class Follower {
   /** @type {State} */
   state = { phase: "asking", attempt: 0, until: 0, reason: "", stopping: false };
-  #abort = new AbortController();
+  /** What the client reads for us now. @type {import("./client/penstock.js").Stream | null} */
+  #reading = null;
   /** @type {(() => void) | null} */
   #wake = null;
   #over = false;
-  #ended = false;
-  #closed = false;
-  #unsure = false;
   #cutFor = 0;
   #unseen = false;
   #heard = 0;
-  #silence = SILENCE;
-  #heartbeat = 15_000;
   #rereads = 0;
-  #most = 0;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  #watch;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #leaving;
   #listeners = new AbortController();
@@ -99,10 +76,19 @@ export class Follower {
   async run() {
     this.#listen();
     try {
-      while (!this.#over) await this.#attempt();
+      while (!this.#over) {
+        if (this.#unseen) {
+          this.#tell({ phase: "unseen", until: 0 });
+          await this.#sleep(Infinity);
+        } else if (this.#cutFor) {
+          const pause = this.#cutFor;
+          this.#cutFor = 0;
+          this.#tell({ phase: "cut", until: Date.now() + pause, attempt: 1 });
+          await this.#sleep(pause);
+        } else await this.#read();
+      }
     } finally {
       this.#listeners.abort();
-      clearTimeout(this.#watch);
       clearTimeout(this.#leaving);
       this.#tell({ phase: "over", until: 0 });
     }
@@ -110,20 +96,19 @@ export class Follower {
 
   /** Stop reading; the answer goes on without us. */
   close() {
-    this.#closed = true;
     this.#over = true;
-    this.#abort.abort();
-    this.#wake?.();
+    this.#lose();
   }
 
   /** Lose the connection on purpose, and come back after `pause` milliseconds. @param {number} pause */
   cut(pause) {
     this.#cutFor = pause;
-    this.#abort.abort();
+    this.#lose("cut");
   }
 
   retryNow() {
     this.#wake?.();
+    this.#reading?.retryNow();
   }
 
   /** Ask the gateway to stop the model. The end comes as an entry, as every end does. */
@@ -135,179 +120,96 @@ export class Follower {
       return;
     }
     this.#tell({ stopping: true });
-    for (let attempt = 1; !this.#over; attempt += 1) {
-      try {
-        const path = this.stream ? `v1/streams/${this.stream}/cancel` : "v1/streams/cancel";
-        /** @type {Record<string, string>} */
-        const headers = this.stream ? {} : { "Idempotency-Key": this.key };
-        const response = await this.api.fetch(path, { method: "POST", headers });
-        if (response.ok) {
-          this.retryNow();
-          return;
-        }
-        const refusal = await refusalOf(response);
-        if (refusal.status === 404 && refusal.code === "stream_not_found") {
-          // Nothing was started under this key, unless the request is on its way: then its answer is
-          // awaited, and stopped by its id.
-          if (!this.stream && this.state.phase !== "asking") {
-            this.#finish({ status: "cancelled", code: "cancelled", fault: "client", message: "" });
-            return;
-          }
-          if (this.stream) return;
-        } else if (refusal.status < 500 && refusal.status !== 429) {
-          this.#tell({ stopping: false });
-          return;
-        }
-      } catch {
-        // The gateway cannot be reached: tried again below.
-      }
-      await new Promise((go) => setTimeout(go, Math.min(5_000, 250 * attempt)));
-    }
+    this.#wake?.();
+    // Between two streams of the client there is none to stop; the next one comes at once.
+    while (!this.#over && !this.#reading) await new Promise((go) => setTimeout(go, 50));
+    await this.#reading?.stop().catch((error) => {
+      if (!(error instanceof PenstockError && error.status === 404)) this.#tell({ stopping: false });
+    });
   }
 
-  // --- one connection after another -------------------------------------------------------------
+  // --- one stream of the client after another -----------------------------------------------------
 
-  async #attempt() {
-    if (this.#unseen) {
-      this.#tell({ phase: "unseen", until: 0 });
-      await this.#sleep(Infinity);
-      if (this.#over) return;
-    }
-    this.#abort = new AbortController();
-    try {
-      await this.#connect();
-    } catch (error) {
-      if (this.#over) return;
-      clearTimeout(this.#watch);
-      if (error instanceof ReadAgain) {
-        this.#startOver();
-        return;
-      }
-      if (error instanceof Refusal) {
-        this.#finish(refused(error, this.stream ? "unreadable" : "refused"));
-        return;
-      }
-      const lost = error instanceof Lost ? error : new Lost("network");
-      if (this.state.phase === "reading") this.on.lost(this.#cutFor ? "cut" : lost.reason);
-      if (!this.stream && lost.reason !== "key") this.#unsure = true;
-      await this.#pause(lost);
-    }
-  }
-
-  async #connect() {
-    const creating = !this.stream;
-    this.#hear();
+  async #read() {
+    const { stream, cursor, key } = this;
+    const creating = !stream;
     if (creating) this.#tell({ phase: "asking" });
-    /** @type {Record<string, string>} */
-    const headers = creating
-      ? { "Content-Type": "application/json", "Idempotency-Key": this.key, Accept: "text/event-stream" }
-      : { Accept: "text/event-stream", ...(this.cursor ? { "Last-Event-ID": this.cursor } : {}) };
-    const signal = this.#abort.signal;
-    const response = creating
-      ? await this.api.fetch("v1/streams", { method: "POST", body: this.body, headers, signal })
-      : await this.api.fetch(`v1/streams/${this.stream}/events`, { headers, signal });
-    this.#hear();
-    if (response.status === 204) {
-      // The log ends at our cursor, so we must have had its end; if not, our copy is not to be trusted.
-      if (this.#ended) this.#over = true;
-      else throw new ReadAgain();
-    } else if (!response.ok) await this.#refused(await refusalOf(response), creating);
-    else if (!(response.headers.get("Content-Type") ?? "").startsWith("text/event-stream")) throw new Lost("proxy");
-    else {
-      const id = response.headers.get("Stream-Id");
-      if (creating && id) this.#name(id);
-      await this.#read(response);
-    }
+    const penstock = new Penstock({ url: BASE.href, token: this.api.key.value, backoff: { first: FIRST_DELAY } });
+    const reading = creating
+      ? penstock.start(JSON.parse(this.body).request, { idempotencyKey: key })
+      : penstock.read(cursor || stream);
+    this.#reading = reading;
+    this.#heard = Date.now();
+    reading.onopen = (id) => {
+      this.#heard = Date.now();
+      this.#name(id);
+      this.#tell({ phase: "reading", until: 0, reason: "" });
+      this.on.opened({ from: this.n });
+    };
+    reading.onheartbeat = () => {
+      this.#heard = Date.now();
+      this.on.heartbeat();
+    };
+    reading.onmessage = (entry) => this.#entry(entry, reading);
+    reading.onretry = ({ attempt, delay, reason }) => {
+      const known = REASONS.has(reason) ? reason : reading.id && reason === "missing" ? "ended" : "busy";
+      if (this.state.phase === "reading") this.on.lost(known);
+      this.#tell({ phase: "waiting", attempt, until: Date.now() + delay, reason: known });
+    };
+    await new Promise((closed) => (reading.onclose = closed));
+    if (this.#reading === reading) this.#reading = null;
+    else return; // it was left
+    if (this.#over) return;
+    if (reading.error) await this.#refused(reading.error, creating && !this.stream);
+    // The log ends where we are, and we did not have its end: our copy is not to be trusted.
+    else if ((this.#rereads += 1) > MAX_REREADS) this.#lost();
+    else this.#startOver();
   }
 
-  /** @param {Refusal} refusal @param {boolean} creating */
-  async #refused(refusal, creating) {
-    const { status, code } = refusal;
-    if (status === 401) {
-      this.#tell({ phase: "key" });
-      if (await this.api.askForKey(refusal)) throw new Lost("key", -1);
-      throw refusal;
-    }
-    if (status === 408 || code === "idempotency_key_in_use") throw new Lost("busy", 0);
-    if (!code && (status >= 500 || status === 404 || status === 429)) throw new Lost("proxy", refusal.retryAfter);
-    if (status === 429 || status >= 500) {
-      // Nothing was started, and the person decides; unless an earlier request may have arrived.
-      if (creating && !this.#unsure) throw refusal;
-      if (code === "log_damaged") throw refusal;
-      throw new Lost("busy", refusal.retryAfter);
-    }
-    if (!creating && (status === 409 || status === 416 || code === "invalid_cursor" || code === "cursor_mismatch")) {
-      throw new ReadAgain();
-    }
-    if (!creating && (status === 404 || status === 410)) {
-      this.#finish({ ...refused(refusal, "gone"), retryable: true });
+  /** @param {any} entry @param {import("./client/penstock.js").Stream} reading */
+  #entry(entry, reading) {
+    if (this.#reading !== reading) return;
+    this.#heard = Date.now();
+    if (entry.type === "restarted") {
+      this.#startOver();
       return;
     }
-    throw refusal;
+    if (this.state.attempt) this.#tell({ attempt: 0 });
+    this.n = entry.n;
+    this.cursor = reading.cursor;
+    this.#over = entry.type === "end";
+    this.on.entry(entry, this.cursor, entry.n <= reading.tail);
   }
 
-  /** @param {Response} response */
-  async #read(response) {
-    const decoder = new SseDecoder();
-    const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
-    let comments = 0;
-    for (;;) {
-      const { value, done } = await reader.read();
-      if (done) break;
-      this.#hear();
-      for (const event of decoder.feed(value)) {
-        this.#event(event);
-        if (this.#over) {
-          reader.cancel().catch(() => {});
-          return;
-        }
-      }
-      if (decoder.comments > comments) {
-        comments = decoder.comments;
-        this.on.heartbeat();
-      }
+  /** @param {PenstockError} error @param {boolean} creating */
+  async #refused(error, creating) {
+    const { status, code, message, retryable, retryAfter } = error;
+    if (status === 401) {
+      this.#tell({ phase: "key" });
+      const refusal = new Refusal(status, { error: { code, message, fault: error.fault } }, undefined);
+      if (await this.api.askForKey(refusal)) return;
     }
-    throw new Lost("ended");
+    if (code === "log_lost" && !status) return this.#lost();
+    const gone = !creating && (status === 404 || status === 410);
+    const stopped = code === "cancelled" && !status;
+    this.#finish({
+      status: stopped ? "cancelled" : gone ? "gone" : creating ? "refused" : "unreadable",
+      code,
+      message: stopped ? "" : message,
+      fault: error.fault || (stopped ? "client" : "gateway"),
+      retryable: gone || retryable || status === 429 || status >= 500,
+      ...(retryAfter ? { retry_after: retryAfter } : {}),
+      ...(status ? { http_status: status } : {}),
+    });
   }
 
-  /** @param {import("./sse.js").SseEvent} event */
-  #event({ type, data: text, id }) {
-    const data = JSON.parse(text);
-    if (type === "stream") {
-      this.#name(id.split("~")[0]);
-      this.tail = data.tail;
-      this.#heartbeat = data.heartbeat * 1000;
-      this.#silence = Math.max(SILENCE, 3 * this.#heartbeat);
-      this.#tell({ phase: "reading", until: 0, reason: "" });
-      this.on.opened(data);
-    } else if (typeof data.n === "number") {
-      if (data.n <= this.n) return;
-      if (data.n > this.n + 1) throw new ReadAgain();
-      this.n = data.n;
-      this.cursor = id;
-      if (this.n > this.#most) {
-        this.#most = this.n;
-        this.#rereads = 0;
-      }
-      if (this.state.attempt) this.#tell({ attempt: 0 });
-      this.#ended = data.type === "end";
-      this.#over = this.#ended;
-      this.on.entry(data, id, data.n <= (this.tail ?? 0));
-    } else if (type === "fail") {
-      if (data.code === "log_lost") throw new ReadAgain();
-      if (data.retryable) throw new Lost("busy");
-      this.#finish({ ...data, status: "unreadable" });
-    }
+  #lost() {
+    this.#finish({ status: "unreadable", code: "log_lost", fault: "gateway", message: "", retryable: true });
   }
 
   #startOver() {
-    this.#rereads += 1;
     this.n = 0;
     this.cursor = "";
-    if (this.#rereads > 2) {
-      this.#finish({ status: "unreadable", code: "log_lost", fault: "gateway", message: "", retryable: true });
-      return;
-    }
     this.on.restarted();
   }
 
@@ -322,28 +224,19 @@ export class Follower {
   #finish(end) {
     if (this.#over) return;
     this.#over = true;
-    this.#abort.abort();
-    this.#wake?.();
+    this.#lose();
     this.on.failed({ ...end, at: Date.now() });
   }
 
-  // --- waiting ----------------------------------------------------------------------------------
+  // --- waiting ------------------------------------------------------------------------------------
 
-  /** @param {Lost} lost */
-  async #pause(lost) {
-    if (this.#unseen) return;
-    if (this.#cutFor) {
-      const pause = this.#cutFor;
-      this.#cutFor = 0;
-      this.#tell({ phase: "cut", until: Date.now() + pause, attempt: 1 });
-      await this.#sleep(pause);
-      return;
-    }
-    if (lost.after < 0) return;
-    const attempt = this.state.attempt + 1;
-    const delay = Math.max(backoff(attempt), (lost.after ?? 0) * 1000);
-    this.#tell({ phase: "waiting", attempt, until: Date.now() + delay, reason: lost.reason });
-    await this.#sleep(delay);
+  /** Leave the stream that is read; whoever follows decides what comes next. @param {string} [why] */
+  #lose(why) {
+    if (why && this.state.phase === "reading") this.on.lost(why);
+    const reading = this.#reading;
+    this.#reading = null;
+    reading?.close();
+    this.#wake?.();
   }
 
   /** @param {number} delay */
@@ -358,19 +251,6 @@ export class Follower {
     clearTimeout(timer);
     this.#wake = null;
     this.#tell({ until: 0 });
-  }
-
-  /** A sign of life. Silence beyond the limit loses the connection. */
-  #hear() {
-    this.#heard = Date.now();
-    clearTimeout(this.#watch);
-    this.#watch = setTimeout(() => this.#drop(), this.#silence);
-  }
-
-  #drop() {
-    if (this.state.phase === "reading") this.on.lost("silent");
-    this.state = { ...this.state, phase: "waiting" };
-    this.#abort.abort(new Lost("silent"));
   }
 
   #listen() {
@@ -388,14 +268,14 @@ export class Follower {
   /** The page is seen again, or the network is back: what waits goes on, what is dead is replaced. */
   #returned() {
     this.#unseen = false;
-    if (this.#wake) this.#wake();
-    else if (Date.now() - this.#heard > 2 * this.#heartbeat + 1_000) this.#drop();
+    if (this.#wake || this.state.phase === "waiting") this.retryNow();
+    else if (Date.now() - this.#heard > 2 * HEARTBEAT) this.#lose("silent");
   }
 
   #leave() {
-    if (this.#over || this.#closed || !this.stream) return;
+    if (this.#over || !this.stream) return;
     this.#unseen = true;
-    this.#abort.abort();
+    this.#lose();
   }
 
   /** @param {Partial<State>} change */
@@ -403,17 +283,4 @@ export class Follower {
     this.state = { ...this.state, ...change };
     this.on.state(this.state);
   }
-}
-
-/** @param {Refusal} refusal @param {string} status @returns {import("./answer.js").End} */
-function refused(refusal, status) {
-  return {
-    status,
-    code: refusal.code,
-    message: refusal.message,
-    fault: refusal.fault || "gateway",
-    retryable: refusal.retryable || refusal.status === 429 || refusal.status >= 500,
-    retry_after: refusal.retryAfter,
-    http_status: refusal.status,
-  };
 }
