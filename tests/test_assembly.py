@@ -120,3 +120,35 @@ def test_a_key_from_a_file_is_the_providers(tmp_path):
     made = {"x": ProviderConfig(base_url="http://box/v1", api_key_file=str(tmp_path / "key"))}
     provider = assemble(Config(store=MEMORY, providers=made, discover=False), {}).gateway.setup.providers["x"]
     assert provider._endpoint._any_key() == "sk-from-a-file"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (
+            {"models": {"fast": [TargetConfig("demo", "demo")]}, "default_model": "fats"},
+            "did you mean 'fast'?",
+        ),
+        ({"default_model": "gpt-4o"}, "name one of models, or <provider>/<its model>"),
+        ({"default_model": "llama3.2", "discover": False}, "name one of models"),
+    ],
+)
+def test_a_default_model_that_no_route_knows_is_refused(more, said):
+    with pytest.raises(BadConfig) as refused:
+        built(**more)
+    (problem,) = refused.value.problems
+    assert problem.where == "default_model"
+    assert said in problem.what
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"default_model": "demo-echo"},
+        {"default_model": "ollama/llama3.2"},
+        {"default_model": "llama3.2", "providers": {"box": ProviderConfig("ollama", "http://127.0.0.1:1")}},
+        {"default_model": "anything", "providers": {"x": ProviderConfig(base_url="http://127.0.0.1:1/v1")}},
+    ],
+)
+def test_a_default_model_that_somebody_may_answer_is_taken(more):
+    assert built(**more).setup.routing.default_model == more["default_model"]

@@ -333,6 +333,8 @@ def config(**more):
         ({"models": {"x": [{"provider": "demo"}]}}, "models.x[0].model"),
         ({"models": {"x": [{"provider": "demo", "model": "y"}]}, "demo": False}, "models.x[0].provider"),
         ({"default_model": "gpt-*"}, "default_model"),
+        ({"listen": {"host": "1"}}, "listen.host"),
+        ({"listen": {"host": "127.0.0.256"}}, "listen.host"),
         ({"providers": {"x": {"api_keys": ["one", "one"]}}}, "providers.x.api_keys"),
         ({"providers": {"x": {"api_key": "one", "api_keys": ["one"]}}}, "providers.x.api_keys"),
         ({"providers": {"x": {"api_keys": [""]}}}, "providers.x.api_keys"),

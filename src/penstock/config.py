@@ -7,6 +7,7 @@ variable or the option that it came from: problems name it. Nothing here acts: `
 from what this module returns.
 """
 
+import ipaddress
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -792,6 +793,14 @@ def _own_url(kind: str, environ: Mapping[str, str]) -> str:
         raise BadConfig([Problem("OLLAMA_HOST", str(error).partition(": ")[2])]) from None
 
 
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_here(url: str, listen: Listen) -> bool:
     """Say whether ``url`` is this gateway: variables that lead SDKs here name a provider's address too."""
     try:
@@ -831,7 +840,10 @@ def _problems(config: Config) -> Iterator[Problem]:
         yield Problem("publications.max_append_bytes", "write a number of bytes, 1 to 64 MiB")
     if not 0 < publications.long_poll <= 300:
         yield Problem("publications.long_poll", "write a number of seconds above 0, at most 300")
-    if not config.has_keys and config.anonymous is None and not is_loopback(config.listen.host):
+    strangers = not config.has_keys and config.anonymous is None and not is_loopback(config.listen.host)
+    if re.fullmatch(r"[\d.]*", config.listen.host) and not _is_address(config.listen.host):
+        yield Problem("listen.host", "write an address, such as 127.0.0.1, or a name, such as localhost")
+    elif strangers:
         yield Problem(
             "listen.host",
             f"listening on {config.listen.host} lets others reach this gateway, and spend your providers' "
@@ -937,7 +949,10 @@ def _problems(config: Config) -> Iterator[Problem]:
                 what = f"there is no provider '{target.provider}'; there are: {', '.join(sorted(known))}"
                 yield Problem(f"{at}[{number}].provider", what)
             if target.model == "*" and "*" not in name:
-                what = "name the provider's model ('*' fits only a model name with a '*' in it)"
+                what = (
+                    f"say which model of '{target.provider}' this is: {{provider: {target.provider}, "
+                    f"model: …}}; without one a target is for patterns such as '{name}*'"
+                )
                 yield Problem(f"{at}[{number}].model", what)
     if config.default_model and "*" in config.default_model:
         yield Problem("default_model", "name one model")

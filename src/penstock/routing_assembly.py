@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from penstock.config import Config, ProviderConfig, TargetConfig, TimersConfig
+from penstock.config import BadConfig, Config, Problem, ProviderConfig, TargetConfig, TimersConfig
 from penstock.gateway.balance import Balance
 from penstock.gateway.router import Pattern, Routing
 from penstock.provider_assembly import build_provider
@@ -51,7 +51,7 @@ def _place(url: str) -> tuple[str, int]:
 
 
 def build_routing(config: Config, providers: Mapping[str, Provider], found: Collection[str]) -> Routing:
-    """Return the routes of ``config``. ``found`` are providers that it does not name."""
+    """Return the routes of ``config``. ``found`` are providers that it does not name. Raises `BadConfig`."""
     models: dict[str, tuple[Target, ...]] = {}
     patterns: list[Pattern] = []
     balance: dict[str, Balance] = {}
@@ -93,7 +93,7 @@ def build_routing(config: Config, providers: Mapping[str, Provider], found: Coll
     own_names = [name for name in config.providers if config.kind(name) == "ollama"]
     named = next((name for name in config.models if "*" not in name), "")
     default = config.default_model or named or (DEMO if config.demo else "")
-    return Routing(
+    routing = Routing(
         models,
         tuple(patterns),
         default,
@@ -108,6 +108,22 @@ def build_routing(config: Config, providers: Mapping[str, Provider], found: Coll
         timers=usual,
         thinking=thinking,
     )
+    if config.default_model and not _may_answer(routing, own_names, config.default_model):
+        raise BadConfig([Problem("default_model", _nobody(routing, config.default_model))])
+    return routing
+
+
+def _may_answer(routing: Routing, own_names: Collection[str], model: str) -> bool:
+    """Say whether somebody may answer ``model``: what an Ollama has is known only while it runs, and one that
+    nobody configured is meant by its name alone."""
+    by_name = model.partition("/")[0] in routing.found
+    return bool(own_names or by_name or routing.route_configured(model) or routing.route_rest(model))
+
+
+def _nobody(routing: Routing, model: str) -> str:
+    hint = routing.unknown(model, {}).message.partition(" Did you mean ")[2].partition(" GET ")[0]
+    more = f"did you mean {hint.rstrip('?')}?" if hint else "name one of models, or <provider>/<its model>"
+    return f"no route of this configuration knows this model: {more}"
 
 
 def _target(config: Config, target: TargetConfig, of_model: TimersConfig) -> Target:

@@ -51,8 +51,13 @@ def test_what_cannot_be_is_a_usage_error(run, data, words):
 
 
 def test_a_key_that_is_none_is_said_so(run, data):
-    said = run("keys", "revoke", "0000000000", **data)
-    assert (said.returncode, said.stderr) == (69, "penstock: There is no such key.\n")
+    for verb in ("revoke", "rotate"):
+        said = run("keys", verb, "0000000000", **data)
+        assert said.returncode == 66
+        assert said.stderr.startswith("penstock: There is no such key.\n")
+    key = json.loads(run("keys", "create", "app", "--json", **data).stdout)["id"]
+    assert run("keys", "revoke", key, **data).returncode == 0
+    assert run("keys", "rotate", key, **data).returncode == 66
 
 
 def test_where_nothing_is_at_rest_there_are_no_keys(run, tmp_path):

@@ -184,6 +184,7 @@ ASK = {"model": "demo", "messages": [{"role": "user", "content": "x"}]}
         (b"[]", (400, "invalid_json", None)),
         ({"request": ASK, "dialect": "klingon"}, (400, "unknown_dialect", "dialect")),
         ({"dialect": "openai_chat"}, (400, "invalid_request", None)),
+        (ASK, (400, "invalid_request", "request")),
         ({"request": {"messages": []}}, (400, "missing_required_parameter", "model")),
         ({"request": {"model": "demo"}}, (400, "missing_required_parameter", "messages")),
         ({"request": {**ASK, "model": "nope"}}, (404, "model_not_found", "model")),

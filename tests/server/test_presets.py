@@ -192,7 +192,9 @@ async def test_no_other_token_works_in_a_url(gateway):
 async def test_a_links_token_in_a_header_is_one_use_as_well(gateway):
     made = (await link(gateway))["token"]
     assert (await ask(gateway, key=made)).status_code == 200
-    assert code(await ask(gateway, key=made, content="another")) == (422, "idempotency_key_reused")
+    another = await ask(gateway, key=made, content="another")
+    assert code(another) == (422, "idempotency_key_reused")
+    assert "This link has asked its question" in another.json()["error"]["message"]
     chat = {"model": "demo-echo", "messages": [{"role": "user", "content": "x"}]}
     refused = await gateway.client.post("/v1/chat/completions", json=chat, headers=bearer(made))
     assert code(refused) == (403, "preset_not_allowed")

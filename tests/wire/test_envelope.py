@@ -87,3 +87,10 @@ def test_an_error_says_what_its_response_would_have_said():
         "type": "err", "rid": "7", "code": "overloaded", "message": "Full.",
         "fault": "gateway", "retryable": True, "status": 503, "retry_after": 2,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [b'{"type":"creat"}', b'{"rid":"1"}'])
+def test_a_type_that_is_none_is_answered_with_those_there_are(text):
+    with pytest.raises(ClientError, match="auth, cancel, create, credit, detach, input, ping, read") as error:
+        envelope.decode_client(text)
+    assert (error.value.code, error.value.param) == ("invalid_request", "type")

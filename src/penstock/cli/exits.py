@@ -15,7 +15,7 @@ CANCELLED: Final = 3
 INTERRUPTED: Final = 4
 """The gateway stopped before the answer was complete."""
 NO_INPUT: Final = 66
-"""No such file, stream or model."""
+"""No such file, stream, model or key."""
 UNAVAILABLE: Final = 69
 """The gateway cannot be reached, or it was lost and did not come back."""
 DEFECT: Final = 70

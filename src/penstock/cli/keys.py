@@ -22,7 +22,7 @@ from penstock.ledger.database import Database
 from penstock.ledger.keys import create_key, list_keys, revoke_key, rotate_key
 from penstock.server.admin import shown
 from penstock.server.guard import is_origin, normal_origin
-from penstock.types.errors import PenstockError
+from penstock.types.errors import ClientError, PenstockError
 from penstock.types.keys import NAME, KeyOrder, KeyRecord, NewKey
 from penstock.types.principals import Grant, is_network
 
@@ -65,6 +65,9 @@ class Opened:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._database.close()
+        if isinstance(error, ClientError):  # of the key that was named
+            hint = "`penstock keys list` lists those there are."
+            raise Failure(error.message, code=exits.NO_INPUT, hint=hint) from None
         if isinstance(error, PenstockError):
             raise Failure(error.message, code=exits.UNAVAILABLE) from None
 

@@ -79,7 +79,7 @@ def read(
             metavar="FILE",
             dir_okay=False,
             show_default=False,
-            help="Where the content of a publication goes. Default: standard output.",
+            help="Where a publication goes, in place of what the file held. Default: standard output.",
         ),
     ] = None,
     url: Url = DEFAULT_URL,

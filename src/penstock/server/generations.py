@@ -154,16 +154,26 @@ def native_call(
     return noted(call)
 
 
+_OF_A_REQUEST: Final = ("model", "messages", "input", "prompt", "contents")
+"""What stands at the top of a dialect's own body."""
+
+
 async def create_stream(request: Request) -> AnyResponse:
     """``POST /v1/streams``: start a generation; its first event names the stream before any upstream call."""
     ctx = context(request)
     principal = ctx.admit(request, spends=True)
     require_json(request.headers)
     body = await read_body(request, ctx.settings)
-    parse_object(body)
+    value = parse_object(body)
     try:
         asked = _decode_create(body)
     except msgspec.ValidationError as error:
+        if "request" not in value and (named := [name for name in _OF_A_REQUEST if name in value]):
+            message = (
+                f'What is asked stands within \'request\': {{"request": {{"{named[0]}": …}}}}. '
+                "For an OpenAI SDK there is POST /v1/chat/completions."
+            )
+            raise ClientError(message, code="invalid_request", param="request") from None
         raise ClientError(f"The body does not fit: {error}.", code="invalid_request") from None
     call = native_call(
         ctx,

@@ -5,7 +5,7 @@ to one use: the store's own rule that a key of a principal makes one stream keep
 restarts. Prompts are the operator's: no route shows them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
@@ -13,6 +13,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from penstock.gateway.gateway import Started
 from penstock.gateway.presets import RESERVED, Preset
 from penstock.server.context import (
     PRINCIPAL,
@@ -120,6 +121,19 @@ def _call(
     return noted(call)
 
 
+async def _start(started: Awaitable[Started], call: Call) -> Started:
+    """Raises `ClientError` 422 in words for whoever has a link: they gave no key."""
+    try:
+        return await started
+    except ClientError as error:
+        if error.code == "idempotency_key_reused" and call.principal.grant.once:
+            error.message = (
+                "This link has asked its question, and it is good for one. Ask whoever gave it to you for "
+                "a new one; the answer of the first is still read with the same question."
+            )
+        raise
+
+
 async def run_preset(request: Request) -> AnyResponse:
     """``POST /v1/presets/{preset}``: ask with what the operator wrote."""
     ctx = context(request)
@@ -131,7 +145,7 @@ async def run_preset(request: Request) -> AnyResponse:
     format = by_accept(request.headers.get("accept", ""))
     if given := header_cursor(request):
         return follow(ctx, await resumed(ctx, given, call), format, principal, given)
-    started = await ctx.gateway.start(call)
+    started = await _start(ctx.gateway.start(call), call)
     if "respond-async" in request.headers.get("prefer", ""):
         if not started.existing:
             ctx.gateway.leave_alone(started.stream)
@@ -155,7 +169,7 @@ async def stream_preset(request: Request) -> AnyResponse:
     if given := given_cursor(request.headers, cursors):
         stream = await resumed(ctx, given, call)
         return follow(ctx, stream, format, principal, given, may_204=True)
-    started = await ctx.gateway.start_or_join(call)
+    started = await _start(ctx.gateway.start_or_join(call), call)
     return follow(ctx, started.stream, format, principal, request_id=call.request_id)
 
 

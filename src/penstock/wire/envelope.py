@@ -193,6 +193,7 @@ _decode_server = msgspec.json.Decoder(ServerMessage).decode
 _encode = msgspec.json.Encoder().encode
 
 _SERVER_TYPES: Final = frozenset(kind.__struct_config__.tag for kind in ServerMessage.__args__)
+_CLIENT_TYPES: Final = frozenset(str(kind.__struct_config__.tag) for kind in ClientMessage.__args__)
 
 
 class _Named(msgspec.Struct):
@@ -210,11 +211,26 @@ def decode_client(text: bytes) -> ClientMessage:
     try:
         message: ClientMessage = _decode_client(text)
     except msgspec.ValidationError as error:
+        if (unknown := _unknown_type(text)) is not None:
+            told = f"There is no message of the type '{unknown[:40]}'" if unknown else "The type is missing"
+            sentence = f"{told}: there are {', '.join(sorted(_CLIENT_TYPES))}."
+            raise ClientError(sentence, code="invalid_request", param="type") from None
         raise ClientError(f"The message does not fit: {error}.", code="invalid_request") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         sentence = f"The message is not a JSON object: {str(error)[:200]}."
         raise ClientError(sentence, code="invalid_json") from None
     return message
+
+
+def _unknown_type(text: bytes) -> str | None:
+    """Return the type of a message if it is none of a client's, ``""`` where it has none."""
+    try:
+        kind = _decode_name(text).type
+    except msgspec.MsgspecError:
+        return None
+    if kind is None:
+        return ""
+    return None if not isinstance(kind, str) or kind in _CLIENT_TYPES else kind
 
 
 def rid_of(text: bytes) -> str:
