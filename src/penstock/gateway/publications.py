@@ -156,7 +156,10 @@ class Publications:
             upto = min(upto, publication.complete.entries if publication.complete else 0)
         if upto <= 0 or not await self._store.journal.trim(stream.id, upto):
             return
-        size = stream.end - await bytes_gone(stream)
+        gone = await bytes_gone(stream)
+        if publication.id not in self._by_id:  # erased meanwhile
+            return
+        size = stream.end - gone  # with what was appended meanwhile
         self._size += size - publication.size
         publication.size = size
 
