@@ -149,7 +149,7 @@ def assemble(
         Prices({}, {}), budgets, ledger, lambda model: first_target(gateway.setup.routing, model)
     )
     measures = measuring(config, lambda model: gateway.setup.routing.rule(model))
-    alerts = alerting(config, alert_targets(config), budgets.purses, lambda: gateway.store.healthy)
+    alerts = alerting(config, alert_targets(config), budgets.purses, lambda: gateway)
     traces = _traces(config)
     watching: list[Observer] = [
         *observers,

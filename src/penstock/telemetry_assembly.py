@@ -58,7 +58,7 @@ def alerting(
     config: Config,
     targets: Mapping[str, Target],
     purses: Callable[[], list[Purse]],
-    healthy: Callable[[], bool],
+    gateway: Callable[[], Gateway],
 ) -> Alerts | None:
     """Return who looks after the rules; None where nobody is to be told."""
     if not targets:
@@ -76,7 +76,9 @@ def alerting(
         Messengers(targets),
         purses=purses,
         disk_used=disk_used,
-        healthy=healthy,
+        healthy=lambda: gateway().store.healthy,
+        # Not counted by signals: a target that a reload takes away closes no breaker.
+        breakers=lambda: [n for n, one in gateway().health.statistics().items() if one.state != "closed"],
         host=platform.node(),
         clock=time.monotonic,
     )

@@ -4,7 +4,6 @@ from penstock.types.events import Timing
 from penstock.types.outcomes import Outcome
 from penstock.types.signals import (
     AttemptEnded,
-    BreakerChanged,
     CallRefused,
     FirstOutput,
     StreamEnded,
@@ -36,7 +35,3 @@ def attempt(code: str = "", model: str = "m") -> AttemptEnded:
 
 def began(seconds: float, model: str = "m") -> FirstOutput:
     return FirstOutput(subject(model), 1, "p/m", Timing(wait_ms=seconds * 1000))
-
-
-def breaker(target: str, state: str) -> BreakerChanged:
-    return BreakerChanged(target, state)

@@ -41,6 +41,7 @@ def watching(*rules: AlertRule) -> tuple[Alerts, Box, list[float]]:
         purses=list,
         disk_used=lambda: None,
         healthy=lambda: True,
+        breakers=list,
         host="here",
         clock=lambda: now[0],
     )

@@ -16,7 +16,6 @@ import msgspec
 from penstock.types.signals import (
     AnySignal,
     AttemptEnded,
-    BreakerChanged,
     CallRefused,
     FirstOutput,
     StreamEnded,
@@ -72,11 +71,13 @@ class AlertRule(msgspec.Struct, frozen=True):
 
 
 class Standing(NamedTuple):
-    """How things stand at an instant. ``disk_used`` is a share, None where streams are in memory."""
+    """How things stand at an instant. ``disk_used`` is a share, None where streams are in memory;
+    ``breakers``: targets whose breaker is open."""
 
     purses: Sequence[Purse] = ()
     disk_used: float | None = None
     healthy: bool = True
+    breakers: Sequence[str] = ()
 
 
 class Reading(NamedTuple):
@@ -131,7 +132,6 @@ class Watch:
         """Nothing has happened yet."""
         self.rule = rule
         self._window = _Window(rule.window)
-        self._open: set[str] = set()
         self._read: Callable[[Standing, float], Reading | None] = getattr(self, f"_{rule.when}")
 
     def observe(self, signal: AnySignal, now: float) -> None:
@@ -148,14 +148,8 @@ class Watch:
         elif type(signal) is AttemptEnded:
             if when == "stall_rate" and self._concerns(signal.subject.model) and signal.code != "superseded":
                 self._count(now, signal.code in STALLED, signal.target)
-        elif type(signal) is FirstOutput:
-            if when == "first_chunk" and self._concerns(signal.subject.model):
-                self._window.now(now).times[_step(signal.timing.wait_ms / 1000)] += 1
-        elif type(signal) is BreakerChanged:
-            if signal.state == "open":
-                self._open.add(signal.target)
-            else:
-                self._open.discard(signal.target)
+        elif type(signal) is FirstOutput and when == "first_chunk" and self._concerns(signal.subject.model):
+            self._window.now(now).times[_step(signal.timing.wait_ms / 1000)] += 1
 
     def read(self, standing: Standing, now: float) -> Reading | None:
         """Return the measure; None where too little happened to say."""
@@ -209,8 +203,8 @@ class Watch:
         said = f"{self.rule.percentile:g} % of {total} answers in {span(self.rule.window)}"
         return Reading(seconds, f"{said} began within {seconds:.2g} s only.")
 
-    def _breaker_open(self, _: Standing, now: float) -> Reading | None:
-        names = sorted(self._open)
+    def _breaker_open(self, standing: Standing, _: float) -> Reading | None:
+        names = sorted(standing.breakers)
         more = f" and {len(names) - TOLD} more" if len(names) > TOLD else ""
         said = f"Passed over, since they fail: {', '.join(names[:TOLD])}{more}." if names else "None is open."
         return Reading(float(len(names)), said)

@@ -34,16 +34,18 @@ class Alerts:
         purses: Callable[[], Sequence[Purse]],
         disk_used: Callable[[], float | None],
         healthy: Callable[[], bool],
+        breakers: Callable[[], Sequence[str]],
         host: str,
         clock: Callable[[], float],
     ) -> None:
-        """``disk_used`` is called in a thread, and returns a share; ``host`` names this gateway to people;
-        ``clock`` is in seconds."""
+        """``disk_used`` is called in a thread, and returns a share; ``breakers`` are targets whose breaker
+        is open; ``host`` names this gateway to people; ``clock`` is in seconds."""
         self._watches = [(Watch(rule), Alert(rule)) for rule in rules]
         self._messengers = messengers
         self._purses = purses
         self._disk_used = disk_used
         self._healthy = healthy
+        self._breakers = breakers
         self._host = host
         self._clock = clock
         self._tick = min([MAX_TICK, *(max(MIN_TICK, rule.after / 5) for rule in rules)])
@@ -88,7 +90,7 @@ class Alerts:
                     used = await asyncio.to_thread(self._disk_used)
                 except OSError as error:
                     log.warning("disk_not_read", error=repr(error))
-            self.look(Standing(self._purses(), used, self._healthy()))
+            self.look(Standing(self._purses(), used, self._healthy(), self._breakers()))
 
     def look(self, standing: Standing) -> None:
         """Look at every rule, and post what is to be told."""
