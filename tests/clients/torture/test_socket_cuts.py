@@ -128,8 +128,8 @@ async def test_no_cut_of_a_socket_costs_the_javascript_client_an_entry(way):
         _, size = await read([(None, "rst")])
         places = sampled(size, SAMPLE_OF_JAVASCRIPT, f"js {way}")
         results = []
-        for start in range(0, len(places), 200):
-            results += (await read(places[start : start + 200]))[0]
+        for start in range(0, len(places), 60):
+            results += (await read(places[start : start + 60]))[0]
         assert [one["got"] for one in results] == [TEXT] * len(places)
         assert all(one["verified"] for one in results)
         assert all(one["numbers"] == list(range(1, len(one["numbers"]) + 1)) for one in results)
