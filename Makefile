@@ -75,6 +75,10 @@ bench-fan-out: $(VENV)/.stamp-bench  ## Measure many readers of few streams, som
 bench-policies: $(VENV)/.stamp-bench  ## Measure what all policies cost a token, against none
 	$(BIN)/python -m bench.policies --parts plain --streams 500 $(ARGS)
 
+bench-metrics: $(VENV)/.stamp-bench  ## Measure what metrics cost a token, a call and a scrape
+	$(BIN)/python -m bench.token_path --metrics $(ARGS)
+	$(BIN)/python -m bench.scrape
+
 bench-outage: $(VENV)/.stamp-bench  ## Measure what the streams of one target notice when another dies
 	$(BIN)/python -m bench.outage $(ARGS)
 

@@ -4,7 +4,7 @@ A provider's bytes are handed to the source as the HTTP client would, pass decod
 and reach a reader that is caught up, whose connection only counts. The figure is the least of many
 rounds, so it holds still on a machine that does not: it is for comparing commits, not for promises.
 
-    python -m bench.token_path [--store memory|embedded] [--rounds 60] [--policies] [--profile]
+    python -m bench.token_path [--store memory|embedded] [--rounds 60] [--policies | --metrics] [--profile]
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ from penstock.server.responses import Reader
 from penstock.streams.embedded import EmbeddedStore
 from penstock.streams.memory import MemoryStore
 from penstock.streams.store import Store
+from penstock.telemetry.metrics import Metrics
+from penstock.telemetry.observers import Observers
+from penstock.types.buckets import COMMIT_BOUNDS, Buckets
 from penstock.types.calls import Call
 from penstock.types.principals import Grant, Principal
 from penstock.types.requests import GenerationRequest, Message
@@ -154,7 +157,9 @@ def every_policy() -> Chain:
 WHO = Principal("bench", key="k", team="t", grant=Grant(models=("bench*",)), address="127.0.0.1")
 
 
-async def measure(store: Store, format: Format, rounds: int, *, policies: bool, profile: bool) -> float:
+async def measure(
+    store: Store, format: Format, rounds: int, *, policies: bool, metrics: bool, profile: bool
+) -> float:
     """Return the least time of a token over all rounds, in nanoseconds."""
     tap = Tap()
     routing = Routing({"bench": (Target("bench/bench", "bench", "bench"),)})
@@ -162,7 +167,9 @@ async def measure(store: Store, format: Format, rounds: int, *, policies: bool, 
     renderings = Renderings()
     best = float("inf")
     policy = every_policy() if policies else None
-    async with Gateway(store, {"bench": Provider(tap)}, routing, policy=policy) as gateway:
+    observe = Observers([Metrics(routing.rule)]) if metrics else None
+    providers = {"bench": Provider(tap)}
+    async with Gateway(store, providers, routing, policy=policy, observe=observe) as gateway:
         request = GenerationRequest("bench", (Message("user", "x"),), stream=True)
         readers = []
         for _ in range(STREAMS):
@@ -205,24 +212,36 @@ def main() -> None:
     parser.add_argument("--store", choices=("memory", "embedded"), default="embedded")
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--policies", action="store_true", help="with all of them, and without, in turns")
+    parser.add_argument("--metrics", action="store_true", help="with what is measured, and without, in turns")
     parser.add_argument("--profile", action="store_true", help="where the time goes, by function")
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
     formats = {"openai_chat": openai_chat(include_usage=False, with_ids=False), "native": NATIVE}
     for name, format in formats.items():
         figures = []
-        for policies in (False, True, False, True) if options.policies else (False,):
+        compared = "policies" if options.policies else "metrics" if options.metrics else ""
+        for more in (False, True, False, True) if compared else (False,):
+            commits = Buckets(COMMIT_BOUNDS) if more and options.metrics else None
             with tempfile.TemporaryDirectory() as folder:
-                store: Store = EmbeddedStore(Path(folder)) if options.store == "embedded" else MemoryStore()
+                store: Store = MemoryStore()
+                if options.store == "embedded":
+                    store = EmbeddedStore(Path(folder), commits=commits)
                 with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                    work = measure(store, format, options.rounds, policies=policies, profile=options.profile)
+                    work = measure(
+                        store,
+                        format,
+                        options.rounds,
+                        policies=more and options.policies,
+                        metrics=more and options.metrics,
+                        profile=options.profile,
+                    )
                     best = runner.run(work)
             figures.append(best)
-            said = ", with all policies" if policies else ""
+            said = f", with all {compared}" if more else ""
             print(f"{options.store:9} {name:12} {best / 1000:6.2f} µs a token{said}")
-        if options.policies:
+        if compared:
             without, with_all = min(figures[::2]), min(figures[1::2])
-            print(f"{options.store:9} {name:12} policies: {with_all / without:5.3f} times")
+            print(f"{options.store:9} {name:12} {compared}: {with_all / without:5.3f} times")
 
 
 if __name__ == "__main__":

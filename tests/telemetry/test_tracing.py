@@ -1,5 +1,7 @@
 """Spans and metrics, by the GenAI conventions: with the SDK's exporters in memory, no sampling left out."""
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,7 +58,7 @@ class Exported:
         }
 
     def close(self):
-        self._otel._shut_down()
+        asyncio.run(self._otel.aclose())
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ hold where the configuration says nothing.
 
 import asyncio
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -18,11 +19,11 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
-TRACES: str = "/v1/traces"
-METRICS: str = "/v1/metrics"
+TRACES: Final = "/v1/traces"
+METRICS: Final = "/v1/metrics"
 
-EXPORT_TIMEOUT: float = 5.0
-"""Seconds that the last spans may take when the gateway leaves."""
+EXPORT_TIMEOUT: Final = 3.0
+"""Seconds that a batch may take, and so about how long leaving takes when the collector is away."""
 
 
 class OtelSettings(msgspec.Struct, frozen=True):
@@ -81,9 +82,7 @@ class Otel:
 
     async def aclose(self) -> None:
         """Send what is left."""
-        await asyncio.to_thread(self._shut_down)
-
-    def _shut_down(self) -> None:
-        self._tracers.shutdown()
+        leaving = [asyncio.to_thread(self._tracers.shutdown)]
         if self._meters is not None:
-            self._meters.shutdown()
+            leaving.append(asyncio.to_thread(self._meters.shutdown))
+        await asyncio.gather(*leaving)
