@@ -477,13 +477,23 @@ def _filters(
     """Return the filters, and their rules as they are at any time."""
     made = {}
     for name, said in config.filters.items():
-        if before and before.config.filters.get(name) == said:
+        presets = _presets_with(config, name)
+        if (
+            before
+            and before.config.filters.get(name) == said
+            and _presets_with(before.config, name) == presets
+        ):
             made[name] = before.filters[name]
             continue
         book = Rulebook(name, [RuleSettings(**msgspec.structs.asdict(rule)) for rule in said.rules])
-        fields = {field: getattr(said, field) for field in Scope.__struct_fields__}
-        made[name] = book, ContentFilter(name, book.current, Scope(**fields), observe)
+        fields = {field: getattr(said, field) for field in Scope.__struct_fields__ if field != "presets"}
+        made[name] = book, ContentFilter(name, book.current, Scope(**fields, presets=presets), observe)
     return made
+
+
+def _presets_with(config: Config, name: str) -> tuple[str, ...]:
+    """Return the presets that choose the filter ``name``."""
+    return tuple(preset for preset, about in config.presets.items() if name in about.filters)
 
 
 def _moderators(config: Config, observe: Observer | None, before: Parts | None) -> "dict[str, Moderator]":

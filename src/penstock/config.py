@@ -371,6 +371,7 @@ class PresetConfig(Settings, frozen=True):
     description: str = ""
     variables: dict[str, VariableConfig] = {}
     parameters: ParametersConfig = ParametersConfig()
+    filters: tuple[str, ...] = ()
 
 
 class RuleConfig(Settings, frozen=True):
@@ -893,6 +894,13 @@ def _problems(config: Config) -> Iterator[Problem]:
         if not 0 <= budget.usd < 1e9:
             yield Problem(f"budgets[{number}].usd", "write US dollars, 0 or more")
     yield from _bad_filters(config.filters)
+    for name, preset in config.presets.items():
+        for number, wanted in enumerate(preset.filters):
+            if wanted not in config.filters:
+                what = (
+                    f"there is no filter '{wanted}'; there are: {', '.join(sorted(config.filters)) or 'none'}"
+                )
+                yield Problem(f"presets.{name}.filters[{number}]", what)
     yield from _bad_alerts(config.alerts)
     yield from _bad_moderators(config.moderators)
     known = set(config.providers) | ({"demo"} if config.demo else set())

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from penstock.config import check
 from tests.server.conftest import config
 
 ROUTES = {
@@ -56,3 +57,28 @@ async def test_a_blocked_request_is_refused_in_its_dialect(gateway, path):
     assert refused.status_code == 400
     assert json.loads(refused.text)["error"]["code"] == "content_filter"
     assert "'never'" in refused.json()["error"]["message"]
+
+
+class TestOfPresets:
+    @pytest.fixture
+    def settings(self):
+        presets = {"careful": {"model": "demo-echo", "filters": ["house"]}, "plain": {"model": "demo-echo"}}
+        return config(filters={"house": {"rules": RULES, "models": []}}, presets=presets)
+
+    async def test_a_preset_chooses_its_filters_and_others_go_without(self, gateway):
+        texts = {}
+        for preset in ("careful", "plain"):
+            asked = {"content": "I say hush hush to you"}
+            answer = await gateway.client.post(f"/v1/presets/{preset}", json=asked)
+            texts[preset] = (await gateway.client.get(answer.headers["location"])).json()["text"]
+        assert texts == {"careful": "I say […] to you", "plain": "I say hush hush to you"}
+        refused = await gateway.client.post("/v1/presets/careful", json={"content": "forbidden"})
+        assert refused.status_code == 400
+        other = await ask(gateway, "/v1/chat/completions", "I say hush hush to you")
+        assert "hush hush" in other.text
+
+
+def test_a_filter_that_is_none_is_named():
+    made = config(presets={"one": {"filters": ["nothing"]}})
+    (problem,) = check(made)
+    assert (problem.where, "nothing" in problem.what) == ("presets.one.filters[0]", True)

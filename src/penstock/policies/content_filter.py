@@ -41,11 +41,12 @@ _DELTAS: Final = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta)
 
 
 class Scope(msgspec.Struct, frozen=True):
-    """Where a filter looks: at calls whose model and principal match a pattern, in requests, in answers,
-    and there at the reasoning and at the arguments of tools, too."""
+    """Where a filter looks: at calls whose model and principal match a pattern and at those of ``presets``,
+    in requests, in answers, and there at the reasoning and at the arguments of tools, too."""
 
     models: tuple[str, ...] = ("*",)
     principals: tuple[str, ...] = ("*",)
+    presets: tuple[str, ...] = ()
     input: bool = True
     output: bool = True
     reasoning: bool = True
@@ -74,6 +75,8 @@ class ContentFilter:
 
     def _concerns(self, call: Call) -> bool:
         scope = self._scope
+        if call.preset and call.preset in scope.presets:
+            return True
         return any(fnmatchcase(call.request.model, pattern) for pattern in scope.models) and any(
             fnmatchcase(call.principal.id, pattern) for pattern in scope.principals
         )

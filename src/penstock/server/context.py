@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.types import Scope
 
 from penstock.gateway.counting import Counter
-from penstock.gateway.gateway import Gateway
+from penstock.gateway.gateway import Gateway, ModelInfo
 from penstock.gateway.presets import Preset
 from penstock.gateway.relay import Relay
 from penstock.server.audience import Audience
@@ -274,6 +274,28 @@ class Context:
             _refuse_beyond_preset(scope, principal.grant.preset)
         scope[ADMITTED] = principal
         return principal
+
+    async def models(self, principal: Principal) -> list[ModelInfo]:
+        """Return what ``principal`` may ask for by a model's name: nothing else is shown or hinted at."""
+        grant = principal.grant
+        if grant.preset:
+            return []
+        found = await self.gateway.models()
+        if not grant.models:
+            return [*found]
+        return [
+            msgspec.structs.replace(model, id=names[0], aliases=tuple(names[1:]))
+            for model in found
+            if (names := [name for name in (model.id, *model.aliases) if grant.allows_model(name)])
+        ]
+
+    def unknown_model(self, principal: Principal, name: str) -> ClientError:
+        """Return the error for a name that `models` does not have; to who may use them all, with names that
+        are like it."""
+        if principal.grant.models or principal.grant.preset:
+            message = f"There is no model '{name[:100]}' that you may use."
+            return ClientError(message, code="model_not_found", status=404, param="model")
+        return self.gateway.unknown_model(name)
 
     def admit_admin(self, request: HTTPConnection) -> Principal:
         """As `admit`, of administrators alone. Raises `ClientError` 403 `admin_required`."""

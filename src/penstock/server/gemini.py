@@ -82,20 +82,20 @@ async def gemini_count_tokens(request: Request) -> Response:
 async def list_gemini_models(request: Request) -> Response:
     """``GET /v1beta/models``: in Google's form, page by page."""
     ctx = context(request)
-    ctx.admit(request, spends=False)
-    body = page(await ctx.gateway.models(), request.query_params)
+    models = await ctx.models(ctx.admit(request, spends=False))
+    body = page(models, request.query_params)
     return JSONResponse(body, headers={"x-request-id": current_request_id()})
 
 
 async def one_gemini_model(request: Request) -> Response:
     """``GET /v1beta/models/{model}``, also by a name that is not listed and means the same."""
     ctx = context(request)
-    ctx.admit(request, spends=False)
+    principal = ctx.admit(request, spends=False)
     name = request.path_params["model"]
-    for model in await ctx.gateway.models():
+    for model in await ctx.models(principal):
         if name == model.id or name in model.aliases:
             return JSONResponse(body_of(model, name))
-    raise ctx.gateway.unknown_model(name)
+    raise ctx.unknown_model(principal, name)
 
 
 def page(models: Sequence[ModelInfo], query: Mapping[str, str]) -> dict[str, Any]:

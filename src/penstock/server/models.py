@@ -29,8 +29,7 @@ async def list_models(request: Request) -> Response:
     if speaks_gemini(request.scope):
         return await gemini.list_gemini_models(request)
     ctx = context(request)
-    ctx.admit(request, spends=False)
-    models = await ctx.gateway.models()
+    models = await ctx.models(ctx.admit(request, spends=False))
     if speaks_anthropic(request.scope):
         headers = {"x-request-id": current_request_id()}
         return JSONResponse(_page(models, request.query_params, limit), headers=headers)
@@ -42,13 +41,13 @@ async def one_model(request: Request) -> Response:
     if speaks_gemini(request.scope):
         return await gemini.one_gemini_model(request)
     ctx = context(request)
-    ctx.admit(request, spends=False)
+    principal = ctx.admit(request, spends=False)
     name = request.path_params["model"]
     body = _anthropic_body if speaks_anthropic(request.scope) else _body
-    for model in await ctx.gateway.models():
+    for model in await ctx.models(principal):
         if name == model.id or name in model.aliases:
             return JSONResponse(body(model, name))
-    raise ctx.gateway.unknown_model(name)
+    raise ctx.unknown_model(principal, name)
 
 
 async def count_tokens(request: Request) -> Response:

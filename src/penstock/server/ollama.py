@@ -13,13 +13,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from penstock.gateway.gateway import ModelInfo
-from penstock.server.context import context, parse_object, read_body, require_json
+from penstock.server.context import Context, context, parse_object, read_body, require_json
 from penstock.server.exchanges import current_request_id
 from penstock.server.formats import ollama
 from penstock.server.generations import AnyResponse, create
 from penstock.server.renderings import Format
 from penstock.types.errors import ClientError
 from penstock.types.events import AnyEvent
+from penstock.types.principals import Principal
 from penstock.types.requests import GenerationRequest
 from penstock.wire.dialect import Answer
 from penstock.wire.ollama_asked import only_loads, parse_request, shows_thoughts
@@ -49,7 +50,7 @@ async def _generate(request: Request, api: Api) -> AnyResponse:
     body = await read_body(request, ctx.settings)
     asked = parse_request(body, api)
     if only_loads(asked):
-        await _model(request, asked.model)
+        await _model(ctx, principal, asked.model)
         answer = Answer(principal.id, int(datetime.now(UTC).timestamp()), asked.model)
         unload = (asked.extra or {}).get("keep_alive") in (0, "0", "0s")
         return JSONResponse(
@@ -75,22 +76,22 @@ async def _generate(request: Request, api: Api) -> AnyResponse:
 async def ollama_tags(request: Request) -> Response:
     """``GET /api/tags``: the models."""
     ctx = context(request)
-    ctx.admit(request, spends=False)
-    models = [_listed(model) for model in await ctx.gateway.models()]
+    principal = ctx.admit(request, spends=False)
+    models = [_listed(model) for model in await ctx.models(principal)]
     return JSONResponse({"models": models}, headers={"x-request-id": current_request_id()})
 
 
 async def ollama_show(request: Request) -> Response:
     """``POST /api/show``: what is known of a model."""
     ctx = context(request)
-    ctx.admit(request, spends=False)
+    principal = ctx.admit(request, spends=False)
     require_json(request.headers)
     asked = parse_object(await read_body(request, ctx.settings))
     name = asked.get("model") or asked.get("name")
     if not isinstance(name, str) or not name:
         message = "'model' is required and missing."
         raise ClientError(message, code="missing_required_parameter", param="model")
-    model = await _model(request, name)
+    model = await _model(ctx, principal, name)
     told = {
         "modelfile": "",
         "parameters": "",
@@ -103,13 +104,12 @@ async def ollama_show(request: Request) -> Response:
     return JSONResponse(told, headers={"x-request-id": current_request_id()})
 
 
-async def _model(request: Request, name: str) -> ModelInfo:
+async def _model(ctx: Context, principal: Principal, name: str) -> ModelInfo:
     """Return a model by a name that means it; ``latest`` is the tag that need not be said."""
-    ctx = context(request)
-    for model in await ctx.gateway.models():
+    for model in await ctx.models(principal):
         if name.removesuffix(":latest") in (model.id.removesuffix(":latest"), *model.aliases):
             return model
-    raise ctx.gateway.unknown_model(name)
+    raise ctx.unknown_model(principal, name)
 
 
 def _listed(model: ModelInfo) -> dict[str, Any]:
