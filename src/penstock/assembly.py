@@ -278,6 +278,8 @@ def use_rules(parts: Parts, lasting: Lasting) -> None:
     lasting.accounting.prices = parts.prices
     lasting.ring.use(parts.keys)
     lasting.identities.use(parts.issuers)
+    lasting.pools.clear()
+    lasting.pools.update(parts.pools)
 
 
 async def reassemble(system: System, config: Config, environ: Mapping[str, str], before: Parts) -> Parts:
