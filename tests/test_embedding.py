@@ -385,6 +385,7 @@ async def test_resume_that_must_wait_gets_an_empty_stream_where_no_connection_ca
 
     class Nobody:
         settings = ServerSettings()
+        origins, credentials = (), False
 
         async def identify(self, scope):
             pass

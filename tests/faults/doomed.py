@@ -132,7 +132,7 @@ def main() -> None:
     if point := os.environ.get("PENSTOCK_DOOM", ""):
         prepare(point)
     config = read_file(Path(sys.argv[sys.argv.index("--config") + 1]), os.environ)
-    assembly._store = lambda config: EmbeddedStore(config.store.path, SETTINGS)
+    assembly._store = lambda config, commits: EmbeddedStore(config.store.path, SETTINGS)
     system = assembly.assemble(config)
     with (
         logging_to(sys.stderr, LogSettings(), Redactor()),

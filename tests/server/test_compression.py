@@ -61,6 +61,14 @@ async def test_the_rest_is_left_as_it_is(more):
     assert headers.get("content-encoding") == more.get("content-encoding")
 
 
+@pytest.mark.parametrize("accept", ["", "gzip;q=0"])
+async def test_who_takes_none_hears_that_others_get_something_else(accept):
+    headers, body = await answer(b"x" * 5000, accept=accept, vary="origin")
+    assert (headers["vary"], body) == ("origin, accept-encoding", b"x" * 5000)
+    headers, _ = await answer(b"x" * 5000, accept=accept, **{"content-type": "text/event-stream"})
+    assert "vary" not in headers
+
+
 @pytest.mark.parametrize("accept", ["gzip", "br, GZIP;q=0.5", "*", "deflate, gzip ; q=1.0, br"])
 async def test_who_takes_gzip_gets_it(accept):
     headers, _ = await answer(b"x" * 5000, accept=accept)

@@ -157,6 +157,41 @@ async def test_a_renewed_certificate_is_for_new_connections(files, authority):
     server.close()
 
 
+async def test_an_authority_that_is_taken_away_opens_nothing_any_more(tmp_path, authority):
+    files, new = Files(tmp_path, authority), trustme.CA()
+    certificate = await asyncio.to_thread(Certificate, files.settings(client_ca=str(files.ca)))
+    asked = []
+
+    async def answer(reader, writer):
+        asked.append(await reader.read(1))
+        writer.write(b"x")
+        writer.close()
+
+    async def comes_in(context, name="localhost"):
+        try:
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", port, ssl=context, server_hostname=name
+            )
+            writer.write(b"x")
+            got = await reader.read(1)
+            writer.close()
+            await writer.wait_closed()
+        except OSError:
+            return False
+        return got == b"x"
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=certificate.context)
+    port = server.sockets[0].getsockname()[1]
+    old_client = trusting(authority, authority.issue_cert("old-client"))
+    new_client = trusting(authority, new.issue_cert("new-client"))
+    assert (await comes_in(old_client), await comes_in(new_client)) == (True, False)
+    new.cert_pem.write_to_path(files.ca)
+    assert await asyncio.to_thread(certificate.reload)
+    for name in ("localhost", "127.0.0.1"):  # an address sends no name
+        assert (await comes_in(old_client, name), await comes_in(new_client, name)) == (False, True)
+    server.close()
+
+
 @pytest.mark.parametrize("half", ["certificate", "key"])
 def test_half_a_renewal_changes_nothing_until_the_other_half_is_there(files, half):
     certificate = Certificate(files.settings())

@@ -1,6 +1,7 @@
 """Whose pages may call us from elsewhere."""
 
 import pytest
+from structlog.testing import capture_logs
 
 from penstock.config import Config, check
 from penstock.server.origins import compile_origins
@@ -101,3 +102,13 @@ class TestOnTheWire:
             gateway, "https://app.example.com", **{"access-control-request-private-network": "true"}
         )
         assert asked.headers["access-control-allow-private-network"] == "true"
+
+    async def test_what_nobody_foresaw_can_be_read_by_the_page_too(self, gateway, monkeypatch):
+        async def broken(scope):
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(gateway.system.context, "identify", broken)
+        with capture_logs():
+            refused = await gateway.client.get("/v1/models", headers={"origin": "https://app.example.com"})
+        assert refused.status_code == 500
+        assert refused.headers["access-control-allow-origin"] == "https://app.example.com"

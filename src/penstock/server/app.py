@@ -307,7 +307,8 @@ class Outermost:
         except Exception as error:
             if not started:
                 response = await _known(Request(scope), error)
-                await response(scope, receive, watch)
+                # It comes from outside of `CrossOrigin`, and pages are to read it all the same.
+                await _cross_origin(response, ctx.origins, ctx.credentials)(scope, receive, watch)
                 return
             exchange.cut = True
             log.error("request_crashed", request_id=exchange.id, path=exchange.path, exc_info=error)

@@ -41,8 +41,10 @@ class Compression:
 
     def around(self, scope: Scope, send: Send) -> Send:
         """Return a ``send`` that compresses where the client takes it; ``send`` itself where it does not."""
-        if scope["method"] not in ("GET", "HEAD") or not _takes_gzip(scope):
+        if scope["method"] not in ("GET", "HEAD"):
             return send
+        if not _takes_gzip(scope):
+            return _varying(send)
         start: Message | None = None
 
         async def compressed(message: Message) -> None:
@@ -80,14 +82,27 @@ class Compression:
                 self._kept[tag] = squeezed
                 while len(self._kept) > KEPT:
                     self._kept.popitem(last=False)
-        kept = [pair for pair in headers if pair[0] not in (b"content-length", b"vary")]
-        vary = b", ".join([value for name, value in headers if name == b"vary"] + [b"accept-encoding"])
-        kept += [
-            (b"content-length", b"%d" % len(squeezed)),
-            (b"content-encoding", b"gzip"),
-            (b"vary", vary),
-        ]
+        kept = [pair for pair in _varied(headers) if pair[0] != b"content-length"]
+        kept += [(b"content-length", b"%d" % len(squeezed)), (b"content-encoding", b"gzip")]
         return {**head, "headers": kept}, squeezed
+
+
+def _varied(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """Return ``headers``, and that the answer depends on what the client takes."""
+    kept = [(bytes(name), value) for name, value in headers if name != b"vary"]
+    said = [value for name, value in headers if name == b"vary"]
+    return [*kept, (b"vary", b", ".join([*said, b"accept-encoding"]))]
+
+
+def _varying(send: Send) -> Send:
+    """Return a ``send`` that says of what would be compressed for others that it would be."""
+
+    async def varying(message: Message) -> None:
+        if message["type"] == "http.response.start" and _may_be(message):
+            message = {**message, "headers": _varied(message["headers"])}
+        await send(message)
+
+    return varying
 
 
 def _takes_gzip(scope: Scope) -> bool:

@@ -45,12 +45,6 @@ def load(settings: TlsSettings) -> ssl.SSLContext:
     context.minimum_version = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}[settings.minimum]
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
-    refill(context, settings)
-    return context
-
-
-def refill(context: ssl.SSLContext, settings: TlsSettings) -> None:
-    """Have ``context`` use what the files say now. Raises `BadTls`, and then nothing may have changed."""
     for part in ("certificate", "key", "client_ca"):
         path = getattr(settings, part)
         if path or part != "client_ca":
@@ -72,6 +66,10 @@ def refill(context: ssl.SSLContext, settings: TlsSettings) -> None:
         except ssl.SSLError:
             raise BadTls("client_ca", f"{settings.client_ca} is no PEM file with certificates") from None
         context.verify_mode = ssl.CERT_REQUIRED
+        # Who resumes a session is not asked for a certificate again, which may be good no more.
+        context.options |= ssl.OP_NO_TICKET
+        context.num_tickets = 0
+    return context
 
 
 class _Encrypted(Exception):
@@ -89,7 +87,12 @@ class Certificate:
         """Reads the files: make it before the loop runs. Raises `BadTls`."""
         self._settings = settings
         self._seen = self._look()
-        self.context = load(settings)
+        self.context = self._current = load(settings)
+        # Of a context that is in use an authority cannot be taken away: each handshake gets the newest.
+        self.context.sni_callback = self._greet
+
+    def _greet(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        connection.context = self._current
 
     async def watch(self) -> None:
         """Look after the files until cancelled."""
@@ -103,8 +106,7 @@ class Certificate:
         if seen == self._seen:
             return False
         try:
-            load(self._settings)  # whole, or the half of it would be in use
-            refill(self.context, self._settings)
+            self._current = load(self._settings)
         except BadTls as bad:
             log.error("certificate_not_reloaded", setting=bad.part, reason=bad.what)
             return False
