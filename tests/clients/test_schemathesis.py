@@ -62,6 +62,10 @@ def config(*, thorough: bool) -> schemathesis.Config:
                     "include-name": "GET /v1/streams",
                     "checks": {"positive_data_acceptance": {"expected-statuses": [*WELL_FORMED, 403]}},
                 },
+                {  # where nothing can be published, which is said so
+                    "include-path": "/v1/stream/__link/{stream}",
+                    "checks": {"unsupported_method": {"enabled": False}},
+                },
                 {  # their headers belong together, and content has to be of the stream's kind
                     "include-path": "/v1/stream/{path}",
                     "checks": {"positive_data_acceptance": {"expected-statuses": [*WELL_FORMED, 400, 403]}},

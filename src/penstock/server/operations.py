@@ -225,9 +225,8 @@ PARAMETERS: Final[Mapping[str, Json]] = {
     "Stream-Keep-Bytes": _header(
         "Stream-Keep-Bytes",
         "Keep so many bytes, the newest ones, and let older ones go: for logs that never end.",
-        type="integer",
-        minimum=1,
-        maximum=10**15,
+        type="string",
+        pattern="^[1-9][0-9]{0,14}$",
     ),
     "Stream-Forked-From": _header(
         "Stream-Forked-From", "The path of a stream, `/v1/stream/…`, with whose content this one begins."
