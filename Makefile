@@ -23,7 +23,7 @@ WORKERS ?= auto
 # Lives that `make torture` ends with SIGKILL.
 KILLS ?= 200
 
-.PHONY: docs-cli docs-compat help serve check test coverage test-live torture autobahn fuzz soak bench bench-fan-out bench-policies bench-outage bench-sockets bench-files bench-tail docs js tools vendor pictures dist container clean
+.PHONY: docs-cli docs-compat help serve check test coverage test-live torture dashboard-load autobahn fuzz soak bench bench-fan-out bench-policies bench-outage bench-sockets bench-files bench-tail docs js tools vendor pictures dist container clean
 
 help:  ## List what people type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -56,6 +56,9 @@ torture: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp $(CLIENT)/node_modul
 	PENSTOCK_SETTLEMENTS=10000 $(BIN)/pytest tests/gateway/test_accounting.py $(ARGS)
 	PENSTOCK_CUTS=all $(BIN)/pytest tests/clients/torture/test_byte_cuts.py $(ARGS)
 	PENSTOCK_CUTS=all $(BIN)/pytest -o asyncio_debug=false tests/clients/torture/test_socket_cuts.py tests/clients/torture/test_python_cuts.py $(ARGS)
+
+dashboard-load: tools $(VENV)/.stamp-dev  ## The dashboard with ten minutes of mixed load and faults behind it
+	PENSTOCK_DASHBOARD_SECONDS=600 $(BIN)/pytest -s tests/clients/torture/test_dashboard_load.py $(ARGS)
 
 autobahn: $(VENV)/.stamp-dev  ## Autobahn's fuzzing client against our WebSocket parts (wants a Python 2.7)
 	$(BIN)/python -m tests.conformance.autobahn $(ARGS)
@@ -115,7 +118,7 @@ docs-compat: $(VENV)/.stamp-dev  ## Write docs/compatibility.md from what the te
 docs-cli: $(VENV)/.stamp-dev  ## Write the commands' help into docs/guide/command-line.md
 	$(BIN)/python tools/command_line.py
 
-pictures: tools $(VENV)/.stamp-dev  ## Shoot the chat page in all its states, to be looked at (build/pictures, docs/chat.png)
+pictures: tools $(VENV)/.stamp-dev  ## Shoot the pages in all their states, to be looked at (build/pictures, docs/chat.png, docs/dashboard.png)
 	$(BIN)/python -m tests.clients.pictures $(ARGS)
 
 clean:  ## Remove what was installed and built

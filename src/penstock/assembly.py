@@ -59,6 +59,7 @@ from penstock.providers.kinds import KINDS
 from penstock.providers.provider import Provider
 from penstock.providers.scripted import ScriptedProvider
 from penstock.routing_assembly import DEMO, build_routing, find_ollama, first_target
+from penstock.server.activity import Activity
 from penstock.server.app import build_app
 from penstock.server.context import Context, Face, RouteSettings, ServerSettings
 from penstock.server.files import read_pages
@@ -151,11 +152,13 @@ def assemble(
     measures = measuring(config, lambda model: gateway.setup.routing.rule(model))
     alerts = alerting(config, alert_targets(config), budgets.purses, lambda: gateway)
     traces = _traces(config)
+    activity = Activity(time.monotonic, time.time) if config.dashboard else None
     watching: list[Observer] = [
         *observers,
         *([measures.metrics] if measures else []),
         *([alerts] if alerts else []),
         *traces.observers,
+        *([activity] if activity else []),
     ]
     observe = Observers(watching, lambda *used: accounting.prices.cost(*used)) if watching else None
     tokens = BrowserTokens(lambda: gateway.store.secret, time.time)
@@ -195,6 +198,7 @@ def assemble(
         keys_changed=ring.refresh,
         metrics_access=config.telemetry.metrics.access,
         recorder=_recorder,
+        activity=activity,
     )
     use_rules(parts, lasting)
     context.use(parts.face)

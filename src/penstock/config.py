@@ -522,6 +522,7 @@ class Config(Settings, frozen=True):
     join: tuple[str, ...] = ()
     demo: bool = True
     discover: bool = True
+    dashboard: bool = True
     keys: dict[str, str | KeyConfig] = {}
     jwt: dict[str, IssuerConfig] = {}
     anonymous: bool | None = None

@@ -4,8 +4,10 @@ Each state at two sizes and in both themes, under build/pictures; and docs/chat.
 Nothing is compared: a person looks.
 """
 
+import asyncio
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +17,8 @@ from playwright.sync_api import Browser, expect
 from tests.clients.browser import browsing, until
 from tests.clients.chat import Chat, prefer
 from tests.clients.gateway import Gateway, serving
+from tests.clients.mixed_load import ADMIN, load
+from tests.clients.mixed_load import SETTINGS as MIXED
 
 ROOT = Path(__file__).parent.parent.parent
 SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
@@ -221,6 +225,35 @@ def shoot_readme(browser: Browser, gateway: Gateway) -> None:
     context.close()
 
 
+def shoot_dashboard(browser: Browser, gateway: Gateway, folder: Path) -> None:
+    """The dashboard and one stream's page, with load behind them; one of them for its guide."""
+    working = threading.Thread(target=lambda: asyncio.run(load(gateway.url, 150)))
+    working.start()
+    put = f"sessionStorage.setItem('penstock.key', '{ADMIN}')"
+    for size, (width, height) in SIZES.items():
+        for theme in ("light", "dark"):
+            language = "zh" if (size, theme) == ("phone", "dark") else "en"
+            viewport = {"width": width, "height": height}
+            context = browser.new_context(viewport=viewport, color_scheme=theme, locale="en-GB")
+            prefer(context, language=language)
+            context.add_init_script(f"if (location.protocol === 'http:') {put}")
+            page = context.new_page()
+            page.goto(f"{gateway.url}/dashboard")
+            page.wait_for_timeout(25_000)
+            page.screenshot(path=folder / f"dashboard-{size}-{theme}.png", full_page=size == "phone")
+            if (size, theme) == ("desktop", "light"):
+                page.set_viewport_size({"width": 1280, "height": 900})
+                page.wait_for_timeout(1_500)
+                page.screenshot(path=ROOT / "docs" / "dashboard.png")
+            rescued = page.locator("#ended tr").filter(has_text="rescued").locator("a").first
+            page.goto(f"{gateway.url}/dashboard{rescued.get_attribute('href')}")
+            page.locator("canvas.cells").wait_for()
+            page.wait_for_timeout(1_000)
+            page.screenshot(path=folder / f"stream-{size}-{theme}.png", full_page=True)
+            context.close()
+    working.join()
+
+
 def main(folder: Path, names: list[str]) -> None:
     """Shoot the scenes of these ``names``, or all, and the README's picture."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -230,6 +263,9 @@ def main(folder: Path, names: list[str]) -> None:
         shared = stack.enter_context(serving(Path(scratch) / "shared", settings()))
         if not names or "readme" in names:
             shoot_readme(browser, shared)
+        if not names or "dashboard" in names:
+            watched = stack.enter_context(serving(Path(scratch) / "watched", MIXED))
+            shoot_dashboard(browser, watched, folder)
         for scene, size, theme in takes:
             name = f"{scene.__name__}-{size}-{theme}"
             print(name)

@@ -29,7 +29,16 @@ SANDBOX = f"""<!doctype html>
 <iframe name="sandbox" sandbox="allow-scripts allow-forms allow-popups" srcdoc="{escape(STRANGER)}"></iframe>
 """
 
-OPEN = {"/", "/ui/{file:path}", "/client/penstock.js", "/healthz", "/readyz", "/openapi.json", "/docs"}
+OPEN = {
+    "/",
+    "/ui/{file:path}",
+    "/client/penstock.js",
+    "/healthz",
+    "/readyz",
+    "/openapi.json",
+    "/docs",
+    "/dashboard",
+}
 """What holds nothing of anybody: other names of this machine may read it, other origins still may not."""
 
 VALUES = {

@@ -17,7 +17,16 @@ from tests.server.raw import connected, request
 
 KEY = "sk-client-secret-1"
 OTHER_KEY = "sk-client-secret-2"
-OPEN = {"/", "/ui/{file:path}", "/client/penstock.js", "/healthz", "/readyz", "/openapi.json", "/docs"}
+OPEN = {
+    "/",
+    "/ui/{file:path}",
+    "/client/penstock.js",
+    "/healthz",
+    "/readyz",
+    "/openapi.json",
+    "/docs",
+    "/dashboard",
+}
 SPENDING = {
     ("GET", "/stream"),
     ("POST", "/v1/streams"),

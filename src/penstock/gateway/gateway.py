@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from fnmatch import fnmatchcase
+from itertools import islice
 from types import TracebackType
 from typing import Self, TypeAlias
 
@@ -24,7 +25,7 @@ from penstock.gateway.meter import Meter
 from penstock.gateway.publications import OWNER, Publications, PublicationSettings
 from penstock.gateway.recovery import RESTARTED, UNSTORED, Orphans
 from penstock.gateway.router import ModelList, Routing
-from penstock.gateway.run import Account, Run, RunSettings
+from penstock.gateway.run import Account, Glance, Run, RunSettings
 from penstock.gateway.setup import Companion, Setup, Setups, Tenure
 from penstock.gateway.signals import Signals
 from penstock.gateway.takeover import RESTARTED as RESTART
@@ -153,6 +154,7 @@ class Gateway:
         self._wall = wall
         self._streams: dict[str, Stream] = {}
         self._runs: dict[str, Run] = {}
+        self._characters = 0
         self._observe = observe
         self._parent_of = parent_of
         self._on_orphan = on_orphan
@@ -520,6 +522,7 @@ class Gateway:
         run.release()
         leave()
         self._runs.pop(stream.id, None)
+        self._characters += run.characters
         self._join_no_more(stream, call)
         if stream.is_open and not stream.lost:
             stream.follow(lambda _: self._forget(stream))
@@ -610,6 +613,15 @@ class Gateway:
         if info.status is None:
             raise StorageError("The stream has no writer at the moment. Try again shortly.")
         return Stream(info, self.store.journal)
+
+    @property
+    def characters(self) -> int:
+        """Characters of output that were shown by all runs of this process."""
+        return self._characters + sum(run.characters for run in self._runs.values())
+
+    def glances(self, limit: int) -> list[Glance]:
+        """Return how up to ``limit`` runs stand, the oldest first."""
+        return [run.glance() for run in islice(self._runs.values(), limit)]
 
     def account(self, stream: Stream) -> Account | None:
         """Say how the run of ``stream`` goes; None where it has none in this process."""

@@ -84,6 +84,18 @@ class Account(NamedTuple):
     silent_ms: float
 
 
+class Glance(NamedTuple):
+    """A run as it stands. ``age`` and ``silent`` are seconds since its call, and since its last output."""
+
+    stream: Stream
+    target: str
+    attempts: int
+    doing: Doing
+    characters: int
+    age: float
+    silent: float
+
+
 async def _at_once() -> None:
     return None
 
@@ -487,20 +499,42 @@ class Run:
             raise
         return await attempt.outcome
 
+    @property
+    def _doing(self) -> Doing:
+        if self._ended:
+            return "ending"
+        if not self._racing:
+            return "pausing"
+        return "streaming" if self.leader in self._racing else "waiting"
+
+    @property
+    def characters(self) -> int:
+        """Of output that was shown so far."""
+        return self._writer.characters
+
+    def glance(self) -> "Glance":
+        """Say the least that tells how it goes, for who watches many."""
+        now = self.clock()
+        target = self._attempt.target.name if self._attempt is not None else ""
+        return Glance(
+            self.stream,
+            target,
+            self._attempts,
+            self._doing,
+            self.characters,
+            self._meter.age(now),
+            now - self._meter.last,
+        )
+
     def account(self) -> "Account":
         """Say how it goes: what was tried, where the time went so far, what it does now."""
         now = self.clock()
-        doing: Doing = "pausing"
-        if self._ended:
-            doing = "ending"
-        elif self._racing:
-            doing = "streaming" if self.leader in self._racing else "waiting"
         return Account(
             self._tally.reports(self._meter.started, now),
             self._tally.open,
             self._meter.timing(now),
             self._meter.usage,
-            doing,
+            self._doing,
             milliseconds(now - self._meter.last),
         )
 

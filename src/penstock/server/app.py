@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from penstock.server import (
     admin,
     ai_sdk,
+    dashboard,
     docs,
     durable_streams,
     explanations,
@@ -81,6 +82,7 @@ def routes() -> list[Route]:
         # the page, whose files stand beside the chats
         Route("/ui/{file:path}", ui.part, methods=["GET"]),
         Route("/client/penstock.js", ui.client, methods=["GET"]),
+        Route("/dashboard", dashboard.page, methods=["GET"]),
         Route("/openapi.json", docs.document, methods=["GET"]),
         Route("/docs", docs.viewer, methods=["GET"]),
         Route("/healthz", models.healthz, methods=["GET"]),
@@ -136,6 +138,7 @@ def routes() -> list[Route]:
         Route("/v1/admin/budgets", admin.budgets, methods=["GET"]),
         Route("/v1/admin/profile", admin.profile, methods=["POST"]),
         Route("/v1/admin/reload", admin.reload, methods=["POST"]),
+        Route("/v1/admin/activity", dashboard.activity, methods=["GET"]),
         # Gemini
         *(
             Route(f"/{version}/models/{{model:path}}:{method}", handler, methods=["POST"])

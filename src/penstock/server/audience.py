@@ -73,6 +73,15 @@ class Audience:
             (seat.stream.committed - seat.position() for seat in seats.values()), default=0
         )
 
+    def standing(self) -> tuple[int, int]:
+        """Return how many read anything, and how far the last of all lags."""
+        count = lag = 0
+        for seats in self._seats.values():
+            count += len(seats)
+            for seat in seats.values():
+                lag = max(lag, seat.stream.committed - seat.position())
+        return count, lag
+
     def __iter__(self) -> Iterator[Seat]:
         """Yield all seats."""
         for seats in list(self._seats.values()):

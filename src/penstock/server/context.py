@@ -15,10 +15,12 @@ from penstock.gateway.counting import Counter
 from penstock.gateway.gateway import Gateway, ModelInfo
 from penstock.gateway.presets import Preset
 from penstock.gateway.relay import Relay
+from penstock.server.activity import Activity
 from penstock.server.audience import Audience
 from penstock.server.chats import Chats
 from penstock.server.conversations import Conversations
 from penstock.server.errors import speaks_gemini
+from penstock.server.feed import Feed
 from penstock.server.files import File
 from penstock.server.guard import Guard
 from penstock.server.links import Links
@@ -194,6 +196,7 @@ class Context:
         metrics_access: MetricsAccess = "admin",
         recorder: Recorder | None = None,
         reload: Reloads | None = None,
+        activity: Activity | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         """Hold the parts. ``default_model`` is for ``GET /stream`` without one; ``pages``: see `files`.
@@ -201,7 +204,8 @@ class Context:
         ``books`` keep usage, ``purses`` gives the budgets as they stand; ``allowance`` is what somebody may
         still use; ``desk`` keeps keys, ``minter`` makes tokens for pages, ``keys_changed`` is told when there
         are other keys; ``metrics_access`` says who may read the metrics; ``recorder`` records profiles;
-        ``reload`` reads the configuration again; ``wall`` is Unix time.
+        ``reload`` reads the configuration again; ``activity`` counts what happens, for the dashboard;
+        ``wall`` is Unix time.
         """
         self.gateway = gateway
         self.heart = Heart(ServerSettings().heartbeat)
@@ -224,8 +228,11 @@ class Context:
         self.links = Links(lambda: gateway.store.secret)
         self.renderings = Renderings()
         self.audience = Audience()
+        self.feed = Feed(gateway, self.audience, activity) if activity is not None else None
         self.conversations = Conversations()
         self.chats = Chats()
+        if self.feed is not None:
+            self.heart.pulses.append(self.feed.keep)
 
     def use(self, face: Face) -> None:
         """Be as ``face`` says to whoever comes from now on."""

@@ -183,6 +183,16 @@ def schemas() -> Json:
             },
             "required": ["event", "data", "id"],
         },
+        "Activity": {
+            "description": "What happened until now; what goes on; or that a part is no longer there.",
+            "type": "object",
+            "properties": {
+                "event": {"enum": ["history", "frame", "gap"]},
+                "data": {"type": "string"},
+                "id": {"type": "string", "pattern": "^activity~[0-9]+_[0-9]+$"},
+            },
+            "required": ["event", "data"],
+        },
         "Passed": {"description": "What the provider gives."},
         "PassedRequest": {"type": "object", "properties": {"model": _TEXT}},
         "PassedForm": {"type": "object", "properties": {"model": _TEXT}},

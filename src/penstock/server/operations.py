@@ -13,6 +13,7 @@ import msgspec
 from penstock.server import (
     admin,
     ai_sdk,
+    dashboard,
     docs,
     durable_streams,
     explanations,
@@ -270,6 +271,8 @@ PARAMETERS: Final[Mapping[str, Json]] = {
         type="string",
         pattern=shapes.EVENT_OFFSET,
     ),
+    "Activity cursor": _header("Last-Event-ID", "The id of the last event. Beats the query."),
+    "after activity": _query("after", "As `Last-Event-ID`."),
     "prefix": _query("prefix", "Only paths that begin so."),
     "after path": _query("after", "The path of the last stream of the page before."),
     "path limit": _query(
@@ -1094,6 +1097,21 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
         [ADMIN, {"unasked_request": 403, "bad_config": 422}],
         "What is under way goes on as it began. What cannot be used is refused, and the old one stays.",
     ),
+    dashboard.activity: Operation(
+        "Usage",
+        "What goes on, live",
+        {
+            200: Gives(
+                "An event `history`, then one `frame` a second, for as long as somebody reads.",
+                {"text/event-stream": "Activity"},
+                ("x-request-id", "Cache-Control"),
+            )
+        },
+        [ADMIN, {"unasked_request": 403, "not_found": 404, "overloaded": 503}],
+        "What the dashboard is drawn from. Goes on after `Last-Event-ID`; where that is too long ago, `gap` "
+        "and `history` come first. For administrators; where no key exists, for whoever is on this machine.",
+        ("Activity cursor", "after activity"),
+    ),
     admin.revoke_key: Operation(
         "Identity",
         "End a key",
@@ -1315,6 +1333,14 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
     ),
     ui.page: Operation(
         "Server", "The chat page", _file("HTML.", "text/html"), takes=("If-None-Match",), who="anybody"
+    ),
+    dashboard.page: Operation(
+        "Server",
+        "The dashboard",
+        _file("HTML.", "text/html"),
+        [{"not_found": 404}],
+        takes=("If-None-Match",),
+        who="anybody",
     ),
     ui.client: Operation(
         "Server",

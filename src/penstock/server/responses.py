@@ -297,6 +297,7 @@ class Heart:
     def __init__(self, silence: float) -> None:
         """``silence``: seconds after which readers want a heartbeat."""
         self.readers: set[Reader] = set()
+        self.pulses: list[Callable[[], None]] = []  # called at each beat; they are quick
         self.use(silence)
 
     def use(self, silence: float) -> None:
@@ -309,3 +310,5 @@ class Heart:
             await asyncio.sleep(self._interval)
             for reader in tuple(self.readers):
                 reader.beat(self._interval)
+            for pulse in self.pulses:
+                pulse()

@@ -1,0 +1,317 @@
+"""What goes on in the gateway, counted as it happens and put together when somebody watches.
+
+An observer of the core's signals (`penstock.types.signals`): a few additions for a call, an attempt and an
+end, none for a token. Every `HISTORY_EVERY` seconds one `Point` is kept, so that whoever opens the
+dashboard sees the last hour. Frames, which have rows of streams in them, are made only while there are
+watchers: see `penstock.server.feed`.
+
+What is kept by words that come from outside (codes, models) is bounded. No prompt, no answer and no
+credential is in here.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from penstock.gateway.gateway import Gateway
+from penstock.server.audience import Audience
+from penstock.types.estimates import tokens_of
+from penstock.types.signals import (
+    AnySignal,
+    AttemptBegan,
+    AttemptEnded,
+    BreakerChanged,
+    CallAccepted,
+    CallRefused,
+    FirstOutput,
+    StreamEnded,
+)
+from penstock.types.usage import USD
+
+HISTORY_EVERY: Final = 5.0
+HISTORY_POINTS: Final = 720
+"""An hour."""
+
+MAX_ROWS: Final = 100
+"""Streams that a frame has rows of; of more there is the number."""
+
+MAX_NAMES: Final = 100
+"""Codes, and targets, that are counted apart; what comes beyond that counts as `other`."""
+
+MAX_FIRSTS: Final = 4096
+MAX_KEPT: Final = 50
+"""Times to first output, and endings and happenings, that are kept."""
+
+
+class Point(msgspec.Struct, frozen=True):
+    """A moment: what there is, and what happened a second since the point before. Times to first output and
+    gaps are of that span, in milliseconds; None where there were none."""
+
+    t: float
+    open: int
+    readers: int
+    lag: int
+    started: float
+    ended: float
+    failed: float
+    tokens: float
+    first50: float | None
+    first95: float | None
+    gap50: float | None
+    gap99: float | None
+
+
+class Ended(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A stream that ended a while ago."""
+
+    id: str
+    at: float
+    principal: str
+    model: str
+    status: str
+    code: str = ""
+    target: str = ""
+    attempts: int = 0
+    ms: float = 0.0
+    tokens: int = 0
+    cost_usd: float | None = None
+
+
+class Happening(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an operator wants to see: a breaker that opened, an answer that was rescued, a refusal."""
+
+    at: float
+    kind: str
+    target: str = ""
+    stream: str = ""
+    code: str = ""
+
+
+class Activity:
+    """See the module's head."""
+
+    def __init__(self, clock: Callable[[], float], wall: Callable[[], float]) -> None:
+        """``clock`` is monotonic, ``wall`` is Unix time; both in seconds."""
+        self.clock = clock
+        self.wall = wall
+        self.since = wall()
+        self.started = self.ended = self.failed = self.joined = 0
+        self.input_tokens = self.output_tokens = self.cost = 0
+        self.endings: Counter[str] = Counter()
+        self.refusals: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.tried: Counter[str] = Counter()
+        self.broke: Counter[str] = Counter()
+        self.firsts: deque[float] = deque(maxlen=MAX_FIRSTS)
+        self.first_count = 0
+        self.last_ended: deque[Ended] = deque(maxlen=MAX_KEPT)
+        self.happened: deque[Happening] = deque(maxlen=MAX_KEPT)
+        self.ended_count = self.happened_count = 0
+
+    def __repr__(self) -> str:
+        """Say what was counted."""
+        return f"<Activity {self.started} started, {self.ended} ended>"
+
+    def __call__(self, signal: AnySignal) -> None:
+        """Count ``signal``."""
+        match signal:
+            case CallAccepted(existing=True):
+                self.joined += 1
+            case CallAccepted():
+                self.started += 1
+            case CallRefused():
+                _count(self.refusals, signal.code)
+                self._note(Happening(self.wall(), "refused", code=signal.code[:100]))
+            case AttemptBegan():
+                self.reasons[signal.reason] += 1
+                _count(self.tried, signal.target)
+                if signal.reason != "first":
+                    happening = Happening(self.wall(), signal.reason, signal.target, signal.subject.stream)
+                    self._note(happening)
+            case FirstOutput():
+                self.firsts.append(signal.timing.first_output_ms)
+                self.first_count += 1
+            case AttemptEnded() if signal.code and signal.code not in _NO_FAILURES:
+                _count(self.broke, signal.target)
+            case BreakerChanged():
+                self._note(Happening(self.wall(), f"breaker_{signal.state}", signal.target))
+            case StreamEnded():
+                self._end(signal)
+
+    def _end(self, signal: StreamEnded) -> None:
+        outcome, subject = signal.outcome, signal.subject
+        self.ended += 1
+        self.failed += outcome.status in ("failed", "interrupted", "expired", "lost")
+        _count(self.endings, f"{outcome.status}:{outcome.code}" if outcome.code else outcome.status)
+        costs = [cost for cost in signal.costs if cost is not None]
+        self.input_tokens += outcome.input_tokens
+        self.output_tokens += outcome.output_tokens
+        self.cost += sum(costs)
+        self.ended_count += 1
+        self.last_ended.append(
+            Ended(
+                subject.stream,
+                self.wall(),
+                subject.principal,
+                subject.model[:200],
+                outcome.status,
+                outcome.code[:100],
+                signal.target,
+                len(outcome.attempts),
+                outcome.total_ms,
+                outcome.output_tokens,
+                sum(costs) / USD if costs else None,
+            )
+        )
+
+    def _note(self, happening: Happening) -> None:
+        self.happened_count += 1
+        self.happened.append(happening)
+
+    def totals(self) -> dict[str, Any]:
+        """Return all that was counted since the process began."""
+        return {
+            "since": self.since,
+            "started": self.started,
+            "ended": self.ended,
+            "joined": self.joined,
+            "failed": self.failed,
+            "endings": self.endings,
+            "refusals": self.refusals,
+            "attempts": self.reasons,
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "cost_usd": self.cost / USD,
+        }
+
+
+_NO_FAILURES: Final = frozenset({"superseded", "cancelled", "client_disconnected", "gateway_shutdown"})
+"""Codes of attempts that say nothing of their target."""
+
+
+def _count(counter: Counter[str], name: str) -> None:
+    counter[name if name in counter or len(counter) < MAX_NAMES else "other"] += 1
+
+
+class Sampler:
+    """Makes points, each of the span since the one before."""
+
+    def __init__(self, gateway: Gateway, audience: Audience, activity: Activity) -> None:
+        """The first span begins now."""
+        self._gateway = gateway
+        self._audience = audience
+        self._activity = activity
+        self._at = activity.clock()
+        self._counts = self._now()
+        self._gaps = self._gap_counts()
+
+    def _now(self) -> tuple[int, int, int, int, int]:
+        activity = self._activity
+        return (
+            activity.started,
+            activity.ended,
+            activity.failed,
+            self._gateway.characters,
+            activity.first_count,
+        )
+
+    def _gap_counts(self) -> list[int]:
+        found: list[int] = []
+        for buckets in self._gateway.gaps.values():
+            found = [a + b for a, b in zip(found or [0] * len(buckets.counts), buckets.counts, strict=True)]
+        return found
+
+    def point(self) -> Point:
+        """Return the span's point, and begin the next span."""
+        activity = self._activity
+        now, counts, gaps = activity.clock(), self._now(), self._gap_counts()
+        span = max(now - self._at, 1e-3)
+        started, ended, failed, characters, firsts = (
+            new - old for new, old in zip(counts, self._counts, strict=True)
+        )
+        recent = sorted(list(activity.firsts)[-firsts:]) if firsts else []
+        before = self._gaps or [0] * len(gaps)
+        gapped = [new - old for new, old in zip(gaps, before, strict=True)]
+        bounds = next((one.bounds for one in self._gateway.gaps.values()), ())
+        readers, lag = self._audience.standing()
+        self._at, self._counts, self._gaps = now, counts, gaps
+        return Point(
+            round(activity.wall(), 2),
+            self._gateway.open_streams,
+            readers,
+            lag,
+            round(started / span, 2),
+            round(ended / span, 2),
+            round(failed / span, 2),
+            round(tokens_of(max(0, characters)) / span, 1),
+            share_of(recent, 0.5),
+            share_of(recent, 0.95),
+            _share_of_counts(gapped, bounds, 0.5),
+            _share_of_counts(gapped, bounds, 0.99),
+        )
+
+
+def share_of(ranked: Sequence[float], share: float) -> float | None:
+    """Return the value that ``share`` of the ``ranked`` ones do not exceed."""
+    return round(ranked[min(int(share * len(ranked)), len(ranked) - 1)], 1) if ranked else None
+
+
+def _share_of_counts(counts: Sequence[int], bounds: Sequence[float], share: float) -> float | None:
+    """As `share_of`, of values counted by size in seconds, in milliseconds; even within a size."""
+    wanted = share * sum(counts)
+    if not wanted:
+        return None
+    low = 0.0
+    for count, high in zip(counts, bounds, strict=False):
+        if count and wanted <= count:
+            return round((low + (high - low) * wanted / count) * 1000, 1)
+        wanted -= count
+        low = high
+    return low * 1000
+
+
+def rows(gateway: Gateway, audience: Audience) -> tuple[list[dict[str, Any]], int]:
+    """Return the rows of the streams that go on, the oldest first, and how many more there are."""
+    glances = gateway.glances(MAX_ROWS)
+    found = []
+    for one in glances:
+        readers, lag = audience.lags(one.stream.id)
+        found.append(
+            {
+                "id": one.stream.id,
+                "principal": one.stream.info.principal,
+                "model": one.stream.info.model[:200],
+                "route": one.stream.info.route,
+                "target": one.target,
+                "attempts": one.attempts,
+                "doing": one.doing,
+                "entries": one.stream.committed,
+                "characters": one.characters,
+                "age": round(one.age, 1),
+                "silent": round(one.silent, 1),
+                "readers": readers,
+                "lag": lag,
+            }
+        )
+    return found, max(0, gateway.open_streams - len(found))
+
+
+def targets(gateway: Gateway, activity: Activity) -> list[dict[str, Any]]:
+    """Return how each target that was ever asked stands, those in trouble first."""
+    order: Mapping[str, int] = {"open": 0, "half_open": 1, "closed": 2}
+    found = [
+        {
+            "name": name,
+            "state": one.state,
+            "running": one.running,
+            "failures": one.failures_in_row,
+            "first50": round(one.median_first_output * 1000, 1),
+            "first95": round(one.p95_first_output * 1000, 1),
+            "attempts": activity.tried.get(name, 0),
+            "failed": activity.broke.get(name, 0),
+        }
+        for name, one in gateway.health.statistics().items()
+    ]
+    return sorted(found, key=lambda one: (order.get(str(one["state"]), 3), str(one["name"])))[:MAX_NAMES]
