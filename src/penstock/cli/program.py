@@ -42,6 +42,7 @@ COMMANDS: Final = MappingProxyType(
         "models": Listed("penstock.cli.models:models", "List the models that can be asked for."),
         "keys": Listed("penstock.cli.keys:app", "Make, list, replace and end API keys."),
         "usage": Listed("penstock.cli.usage:usage", "Show what was used, and what it cost."),
+        "top": Listed("penstock.cli.top:top", "Watch a running gateway."),
         "alerts": Listed("penstock.cli.alerts:app", "Try whether alerts arrive."),
         "profile": Listed("penstock.cli.profile:profile", "Record what a running gateway does."),
         "check-config": Listed(

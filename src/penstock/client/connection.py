@@ -425,6 +425,38 @@ class Connection:
                 on_lost(lost)
             await asyncio.sleep(lost.delay)
 
+    async def watch(self, path: str) -> AsyncGenerator[Happening, None]:
+        """Yield the events of a feed without an end; it begins anew after a lost connection.
+
+        Raises `Refused`, and `Unreachable` when it was never there, or not for as long as the patience.
+        """
+        clock = asyncio.get_running_loop().time
+        attempt, seen, there = 0, clock(), False
+        while True:
+            request = self._http.build_request("GET", path, headers={"accept": "text/event-stream"})
+            try:
+                async with aclosing(self._events(request)) as events:
+                    async for received in events:
+                        if attempt:
+                            yield Back()
+                        attempt, seen, there = 0, clock(), True
+                        yield received
+                why = "the connection ended"
+            except Broken as broken:
+                if not there:
+                    raise Unreachable(self.address.base, broken.why) from None
+                why = broken.why
+            except Refused as refused:
+                if not (refused.passes and there):
+                    raise
+                why = refused.message
+            if clock() - seen > self.patience:
+                raise Unreachable(self.address.base, why)
+            attempt += 1
+            lost = Lost(attempt, self.wait(attempt), why)
+            yield lost
+            await asyncio.sleep(lost.delay)
+
     async def fetch(
         self, method: str, path: str, *, query: Mapping[str, str] | None = None, patience: float
     ) -> bytes:
