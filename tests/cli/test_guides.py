@@ -70,7 +70,7 @@ def test_usage_is_shown_as_the_page_says(follow):
 
 
 def test_presets_answer_by_key_by_url_and_by_link(follow):
-    (settings,) = blocks("presets.md", "yaml")
+    settings = blocks("presets.md", "yaml")[0]
     lines = follow("presets.md", yaml.safe_load(settings))
     assert lines[0].startswith('Text: Guten Morgen{"object":"list"')
     assert sum(line == "event: done" for line in lines) == 2
