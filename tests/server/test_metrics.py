@@ -106,7 +106,7 @@ async def test_without_keys_it_is_for_this_machine_alone(gateway):
     assert refused.json()["error"]["code"] == "admin_required"
 
 
-@pytest.mark.parametrize("settings", [config(telemetry={"metrics": {"enabled": False}})])
+@pytest.mark.parametrize("settings", [config(dashboard=False, telemetry={"metrics": {"enabled": False}})])
 async def test_metrics_that_are_switched_off_are_not_there_and_nobody_observes(gateway):
     response = await gateway.client.get("/metrics")
     assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
