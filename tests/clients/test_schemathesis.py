@@ -62,9 +62,12 @@ def config(*, thorough: bool) -> schemathesis.Config:
                     "include-name": "GET /v1/streams",
                     "checks": {"positive_data_acceptance": {"expected-statuses": [*WELL_FORMED, 403]}},
                 },
-                {  # where nothing can be published, which is said so
+                {  # where nothing can be published, which is said so; a link may be no good
                     "include-path": "/v1/stream/__link/{stream}",
-                    "checks": {"unsupported_method": {"enabled": False}},
+                    "checks": {
+                        "unsupported_method": {"enabled": False},
+                        "positive_data_acceptance": {"expected-statuses": [*WELL_FORMED, 400, 403]},
+                    },
                 },
                 {  # their headers belong together, and content has to be of the stream's kind
                     "include-path": "/v1/stream/{path}",

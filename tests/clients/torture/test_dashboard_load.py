@@ -56,5 +56,6 @@ def test_it_stays_live_true_and_small(new_context, tmp_path):
             "(() => { const all = document.querySelectorAll('#attempts li'); return all[0].textContent; })()"
         )
         until(page, f"{said} === 'first choice{asked[0]:,}'")
-        assert sums[0]["generations"] <= asked[0]  # those that go on are not accounted for yet
+        # Those that go on are not accounted for yet; in a moment that may be all of them.
+        assert sum(one["generations"] for one in sums) <= asked[0]
         page.close()
