@@ -2,7 +2,8 @@
 
 import pytest
 
-from penstock.assembly import assemble, upstream_config
+from penstock.assembly.settings import upstream_config
+from penstock.assembly.system import assemble
 from penstock.config import BadConfig, Config, ProviderConfig, StoreConfig, TargetConfig, with_environment
 from penstock.providers.ollama import OllamaProvider
 

@@ -20,7 +20,7 @@ import structlog
 from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
-from penstock.assembly import System, assemble
+from penstock.assembly.system import System, assemble
 from penstock.config import Config, read_file, secrets_of, with_environment
 from penstock.gateway.gateway import Gateway
 from penstock.server.context import PRINCIPAL

@@ -15,7 +15,8 @@ from typing import Any, Final, TypeAlias
 import msgspec
 import structlog
 
-from penstock.assembly import Parts, System, reassemble
+from penstock.assembly.parts import Parts
+from penstock.assembly.system import System, reassemble
 from penstock.config import BadConfig, Config, Draft, located
 from penstock.server.context import ReloadCounts, Reloaded
 from penstock.types.errors import ClientError, PenstockError

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from penstock.assembly import assemble
+from penstock.assembly.system import assemble
 from penstock.client import (
     AsyncClient,
     Back,

@@ -12,7 +12,7 @@ from http import HTTPStatus
 import pytest
 from websockets.asyncio.server import serve
 
-from penstock.assembly import assemble
+from penstock.assembly.system import assemble
 from penstock.client import AsyncClient, Back, Client, Lost, Refused, Unreachable
 from penstock.client.sockets import GRANT
 from penstock.types.events import Closed, TextDelta, encode_line

@@ -23,7 +23,7 @@ from typing import Any
 
 import uvloop
 
-from penstock import assembly
+from penstock.assembly import system as assembly
 from penstock.cli.serve import run_gateway
 from penstock.config import read_file
 from penstock.streams import catalogue, journal, recovery
@@ -132,7 +132,7 @@ def main() -> None:
     if point := os.environ.get("PENSTOCK_DOOM", ""):
         prepare(point)
     config = read_file(Path(sys.argv[sys.argv.index("--config") + 1]), os.environ)
-    assembly._store = lambda config, commits: EmbeddedStore(config.store.path, SETTINGS)
+    assembly.build_store = lambda config, commits: EmbeddedStore(config.store.path, SETTINGS)
     system = assembly.assemble(config)
     with (
         logging_to(sys.stderr, LogSettings(), Redactor()),

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from penstock.assembly import assemble
+from penstock.assembly.system import assemble
 from tests.faults.models import ARGUMENTS, PREFILL_REFUSED, TEXT, serving_models
 from tests.faults.process import free_port
 from tests.faults.proxy import BEFORE_HEAD, FAULTS, PHASES, WITHIN, breaking, possible

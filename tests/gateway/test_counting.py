@@ -2,7 +2,7 @@
 
 import pytest
 
-from penstock.assembly import assemble
+from penstock.assembly.system import assemble
 from penstock.config import Config, ProviderConfig, StoreConfig, TargetConfig
 from penstock.gateway.counting import Count, estimate
 from penstock.types.errors import ClientError

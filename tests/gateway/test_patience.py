@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from penstock.assembly import assemble
+from penstock.assembly.system import assemble
 from penstock.config import Config
 from penstock.gateway.patience import thinks, timers_of
 from penstock.providers.provider import Target

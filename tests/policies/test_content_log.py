@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from penstock.assembly import assemble
+from penstock.assembly.system import assemble
 from penstock.policies.content_log import MAX_MESSAGES, MAX_TEXT, ContentLog
 from penstock.types.calls import Call
 from penstock.types.events import ReasoningDelta, TextDelta, ToolCallDelta

@@ -8,8 +8,8 @@ import openai
 import pytest
 from google import genai
 
+from penstock.assembly.providers import build_provider
 from penstock.config import Config, ProviderConfig, check
-from penstock.provider_assembly import build_provider
 from penstock.providers.gemini import parse_models
 from penstock.providers.provider import Model
 from penstock.types.errors import ClientError, WireError

@@ -5,8 +5,8 @@ import json
 import cohere
 import pytest
 
+from penstock.assembly.providers import build_provider
 from penstock.config import Config, ProviderConfig, with_environment
-from penstock.provider_assembly import build_provider
 from penstock.providers.cohere import parse_models
 from penstock.providers.provider import Model
 from penstock.types.errors import ClientError, WireError

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from penstock.assembly.providers import build_provider
 from penstock.config import ProviderConfig
-from penstock.provider_assembly import build_provider
 from penstock.providers.kinds import KINDS
 from penstock.providers.profiles import PROFILES
 from penstock.types.errors import ClientError

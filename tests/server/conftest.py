@@ -8,7 +8,8 @@ import httpx
 import msgspec
 import pytest
 
-from penstock.assembly import System, assemble, serving
+from penstock.assembly.settings import serving
+from penstock.assembly.system import System, assemble
 from penstock.config import Config, Listen, ProviderConfig, StoreConfig
 from penstock.server.serving import Server, listen
 

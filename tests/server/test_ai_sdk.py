@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from penstock.assembly import assemble
+from penstock.assembly.system import assemble
 from penstock.server.chats import LOOK_BACK, PAGE, Chats, look_for
 from penstock.types.principals import Principal
 from tests.server.conftest import config, running

@@ -9,7 +9,7 @@ import pytest
 from websockets.client import ClientProtocol
 from websockets.uri import parse_uri
 
-from penstock.assembly import assemble
+from penstock.assembly.system import assemble
 from penstock.wire.envelope import FIRST_CREDIT
 from tests.server.conftest import config, running
 from tests.server.raw import eventually

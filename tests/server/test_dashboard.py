@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from penstock.assembly import assemble
+from penstock.assembly.system import assemble
 from penstock.server import dashboard, feed
 from tests.server.conftest import config, running
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from penstock.assembly import assemble
+from penstock.assembly.system import assemble
 from penstock.config import StoreConfig
 from tests.server.conftest import config, running
 from tests.server.sse import collect

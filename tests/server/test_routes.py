@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from penstock.assembly import assemble
+from penstock.assembly.system import assemble
 from penstock.config import BadConfig
 from tests.server.conftest import config, running
 from tests.server.raw import eventually

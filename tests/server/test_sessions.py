@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from penstock.assembly import assemble
+from penstock.assembly.system import assemble
 from tests.server.conftest import config, running
 from tests.server.raw import eventually
 from tests.server.socket import ask, connected, text_of, verified

@@ -9,12 +9,12 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from penstock.assembly import assemble
+from penstock.assembly.system import assemble
+from penstock.assembly.telemetry import alert_rules
 from penstock.config import AlertRuleConfig, AlertsConfig, BadConfig, Config, StoreConfig, check
 from penstock.telemetry.alert_rules import AlertRule, Standing
 from penstock.telemetry.alert_sending import Message, Messengers
 from penstock.telemetry.alerts import Alerts
-from penstock.telemetry_assembly import alert_rules
 from tests.clients.gateway import PATIENCE, serving, wait_for
 from tests.telemetry.receivers import hook
 from tests.telemetry.signalling import ended, failed

@@ -5,13 +5,12 @@ import platform
 
 import typer
 
-from penstock.assembly import alert_targets
+from penstock.assembly.telemetry import alert_rules, alert_targets
 from penstock.cli import exits
 from penstock.cli.configuration import ConfigFile, complain, settled
 from penstock.config import BadConfig, located
 from penstock.telemetry.alert_rules import span
 from penstock.telemetry.alert_sending import Message
-from penstock.telemetry_assembly import alert_rules
 
 app = typer.Typer(
     name="alerts",

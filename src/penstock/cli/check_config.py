@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from penstock.assembly import assemble
+from penstock.assembly.system import assemble
 from penstock.cli import exits
 from penstock.cli.configuration import DEFAULT_FILE, ConfigFile, complain, settle
 from penstock.config import BadConfig, Config, Draft, Problem, ProviderConfig, located

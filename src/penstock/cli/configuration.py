@@ -12,7 +12,7 @@ from typing import Annotated, Final, NamedTuple
 import msgspec
 import typer
 
-from penstock.assembly import upstream_config
+from penstock.assembly.settings import upstream_config
 from penstock.cli import exits
 from penstock.config import (
     BadConfig,

@@ -19,7 +19,8 @@ import typer
 import uvloop
 
 from penstock import __version__
-from penstock.assembly import System, assemble, log_settings, serving
+from penstock.assembly.settings import log_settings, serving
+from penstock.assembly.system import System, assemble
 from penstock.cli import exits
 from penstock.cli.configuration import DEFAULT_FILE, ConfigFile, Options, complain, settle, settled
 from penstock.config import BadConfig, Config, Draft, located, secrets_of

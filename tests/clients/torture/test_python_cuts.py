@@ -9,7 +9,7 @@ import asyncio
 
 import pytest
 
-from penstock.assembly import assemble
+from penstock.assembly.system import assemble
 from penstock.client import AsyncClient, Lost
 from penstock.types.events import Closed
 from tests.clients.torture.answer import PIECES

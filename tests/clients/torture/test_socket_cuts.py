@@ -14,7 +14,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidHandshake, WebSocketException
 
-from penstock.assembly import assemble
+from penstock.assembly.system import assemble
 from tests.clients import node
 from tests.clients.torture.answer import PIECES
 from tests.clients.torture.cuts import ALL, sampled

@@ -9,18 +9,23 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import Final, NamedTuple, get_args
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Final, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 import msgspec
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 import penstock
-from penstock.config import AlertRuleConfig, Config
+from penstock.config import AlertRuleConfig, BadConfig, Config, Problem
 from penstock.gateway.gateway import Gateway
+from penstock.gateway.setup import Companion
 from penstock.policies.limits import Limits
+from penstock.policies.policy import Policy
+from penstock.policies.transcripts import Transcripts
 from penstock.providers.kinds import KINDS
 from penstock.server.context import Context
+from penstock.server.profiling import Recording
 from penstock.streams.embedded import EmbeddedStore
 from penstock.streams.memory import MemoryStore
 from penstock.streams.split import SplitStore
@@ -34,8 +39,12 @@ from penstock.telemetry.metrics import Metrics
 from penstock.telemetry.places import Place
 from penstock.telemetry.series import histogram
 from penstock.types.buckets import COMMIT_BOUNDS, Buckets
+from penstock.types.signals import AttemptBegan, Observer
 from penstock.types.usage import Purse
 from penstock.upstream.pool import Pool
+
+if TYPE_CHECKING:
+    from penstock.telemetry.alert_targets import AppriseTarget
 
 SYSTEMS = {
     "azure": "azure.ai.openai",
@@ -277,3 +286,59 @@ def of_process(parts: Measuring) -> Iterator[Metric]:
         [((), parts.lag.seconds)],
     )
     yield InfoMetricFamily("penstock_build", "What is running.", {"version": penstock.__version__})
+
+
+def alert_targets(config: Config) -> "Mapping[str, AppriseTarget]":
+    """Return where alerts are sent. Raises `BadConfig`."""
+    if not config.alerts.send:
+        return {}
+    try:
+        from penstock.telemetry.alert_targets import BadTarget, targets_of
+    except ImportError:
+        what = "sending messages takes an optional part: pip install 'penstock[alerts]'"
+        raise BadConfig([Problem("alerts.send", what)]) from None
+    try:
+        return targets_of(config.alerts.send)
+    except BadTarget as bad:
+        raise BadConfig([Problem(f"alerts.send.{bad.name}", bad.what)]) from None
+
+
+class Traces(NamedTuple):
+    """What exporting traces adds to the system."""
+
+    observers: tuple[Observer, ...] = ()
+    policies: tuple[Policy, ...] = ()
+    companions: tuple[Companion, ...] = ()
+    parent_of: Callable[[AttemptBegan], str] | None = None
+
+
+def build_traces(config: Config) -> Traces:
+    """Return what exports traces, if anything does. Raises `BadConfig`."""
+    said = config.telemetry.otel
+    if not said.enabled:
+        return Traces()
+    try:
+        from penstock.telemetry.otel import Otel, OtelSettings
+        from penstock.telemetry.tracing import Tracing
+    except ImportError:
+        what = "this wants OpenTelemetry, which is not installed: pip install 'penstock[otel]'"
+        raise BadConfig([Problem("telemetry.otel.enabled", what)]) from None
+    otel = Otel(OtelSettings(said.endpoint, said.headers, said.sample, said.metrics), penstock.__version__)
+    transcripts = Transcripts() if said.content else None
+    noted = transcripts.of if transcripts is not None else None
+    tracing = Tracing(otel.tracer, otel.meter, places(config), transcripts=noted)
+
+    def parent_of(began: AttemptBegan) -> str:
+        told = any(fnmatchcase(began.provider, pattern) for pattern in said.propagate)
+        return tracing.parent_of(began) if told else ""
+
+    if transcripts is None:
+        return Traces((tracing,), (), (otel,), parent_of)
+    return Traces((transcripts, tracing), (transcripts,), (otel,), parent_of)
+
+
+def recorder(seconds: float) -> Recording:
+    """Return a recording of so many seconds. Raises `ImportError`."""
+    from penstock.telemetry.profiler import Recording as Recorded
+
+    return Recorded(seconds)

@@ -8,10 +8,10 @@ from typing import Final
 
 import msgspec
 
+from penstock.assembly.providers import build_provider
 from penstock.config import BadConfig, Config, Problem, ProviderConfig, TargetConfig, TimersConfig
 from penstock.gateway.balance import Balance
 from penstock.gateway.router import Pattern, Routing
-from penstock.provider_assembly import build_provider
 from penstock.providers.http import parse_base_url
 from penstock.providers.kinds import KINDS
 from penstock.providers.ollama_host import find_address
