@@ -41,10 +41,10 @@ check: $(VENV)/.stamp-dev  ## Lint, formatting and types
 
 SUITE := -n $(WORKERS) --dist worksteal --max-worker-restart 4
 
-test: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp $(CLIENT)/node_modules/.stamp check  ## Everything: check, then the suite
+test: tools $(VENV)/.stamp-dev $(VENV)/past/.stamp $(JS)/node_modules/.stamp $(CLIENT)/node_modules/.stamp check  ## Everything: check, then the suite
 	$(BIN)/pytest $(SUITE) $(ARGS)
 
-coverage: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp $(CLIENT)/node_modules/.stamp  ## The suite, and which lines it runs (half as long again)
+coverage: tools $(VENV)/.stamp-dev $(VENV)/past/.stamp $(JS)/node_modules/.stamp $(CLIENT)/node_modules/.stamp  ## The suite, and which lines it runs (half as long again)
 	$(BIN)/pytest $(SUITE) --cov --cov-report=term $(ARGS)
 
 test-live: $(VENV)/.stamp-dev $(LIVE)/.stamp-model-server  ## The tests that need a real model server; opt-in
@@ -155,6 +155,12 @@ $(VENV)/.stamp-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
 	@touch $@ $(VENV)/.stamp-run
+
+# Old versions of SDKs whose new ones are in the environment. It does not matter to them what that has.
+$(VENV)/past/.stamp: pyproject.toml | $(VENV)/.stamp-dev
+	@rm -rf $(VENV)/past
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(VENV)/past --group past 2>/dev/null
+	@touch $@
 
 $(VENV)/.stamp-bench: $(VENV)/.stamp-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench

@@ -28,6 +28,7 @@ from penstock.wire.ollama_clients import OLLAMA
 from penstock.wire.openai_chat import OPENAI_CHAT
 from penstock.wire.openai_completions import OPENAI_COMPLETIONS
 from penstock.wire.openai_responses import OPENAI_RESPONSES, ResponsesEncoder
+from tests.clients.judges import table as judges
 from tests.vectors import load
 from tests.wire.decoding import expected, run
 
@@ -248,7 +249,7 @@ CLIENTS: tuple[tuple[str, str], ...] = (
     ("`ollama` (Python, JavaScript)", "clients/test_ollama.py"),
     ("`langchain-openai`, `langchain-anthropic`", "clients/test_langchain.py"),
 )
-"""Real clients, and the tests that they judge the gateway in."""
+"""Real clients, and what else they judge the gateway in."""
 
 
 def page() -> str:
@@ -291,8 +292,15 @@ def page() -> str:
         "",
         "## Real clients",
         "",
-        "Each runs unchanged against a running gateway, streaming and not: text, calls, reasoning, counts, "
-        "errors before and in mid-answer, answers that break off, silence, leaving.",
+        "Each runs unchanged, but for its base URL, against a running gateway and asks in all its ways: raw "
+        "stream, its own helper, as a whole. ✓ means: the same text, calls, reasons and counts; the "
+        "provider's own message and code when it refuses, its message when it fails in mid-answer, and an "
+        "error, never an answer, when it breaks off; a silence longer than the client's own time-out is not "
+        "noticed; and when the client leaves, the provider is left.",
+        "",
+        *judges.page(),
+        "",
+        "Beyond the table:",
         "",
         "| client | tests |",
         "| --- | --- |",

@@ -1,0 +1,125 @@
+"""What the judges in Python share: they put each question in each of their ways, and tell what they saw.
+
+A *way* is a function ``(question, seen)`` that asks with one call of an SDK, as its users write it, and notes
+what it was given. This runs under the interpreter and with the packages that it is started with, so that an
+old SDK can be asked too: nothing of the gateway's own and nothing newer than Python 3.11 is imported.
+"""
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+PATIENCE = 30.0
+"""Seconds that an answer may take."""
+BORNE = 3.0
+"""Seconds of silence that a client bears which is asked about silence; the model is silent for longer."""
+HURRY = 0.5
+"""Seconds after which a client gives an answer up that it has asked for as a whole."""
+ENOUGH = 3
+"""Pieces of an answer that is left after them."""
+
+WEATHER = {
+    "name": "get_weather",
+    "description": "The weather of a city.",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
+QUESTION = "How is it?"
+
+
+@dataclass
+class Question:
+    """One question: ``model`` decides what comes. ``stops``: the answer is left in its middle."""
+
+    url: str
+    model: str
+    borne: float = PATIENCE
+    stops: bool = False
+    calls: bool = False
+
+    @property
+    def patience(self) -> float:
+        """Seconds until a client that waits for a whole answer gives up."""
+        return HURRY if self.stops else PATIENCE
+
+
+@dataclass
+class Seen:
+    """What a user of the SDK is given. ``error`` is the exception that reached them."""
+
+    text: str = ""
+    reasoning: str = ""
+    calls: list[list[Any]] = field(default_factory=list)
+    reason: str | None = None
+    usage: list[int] | None = None
+    error: dict[str, Any] | None = None
+    pieces: int = 0
+
+    def say(self, text: str | None) -> bool:
+        """Note a piece of text; whether the answer is to be left now, when it is one that is left."""
+        if text:
+            self.text += text
+            self.pieces += 1
+        return self.pieces >= ENOUGH
+
+    def call(self, name: str, arguments: Any) -> None:
+        """Note a whole call."""
+        self.calls.append([name, json.loads(arguments) if isinstance(arguments, str) else arguments])
+
+
+Way = Callable[[Question, Seen], None]
+
+QUESTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "calling": {"calls": True},
+    "thinking": {},
+    "refusing": {},
+    "broken": {},
+    "cut": {},
+    "truncated": {},
+    "quiet": {"borne": BORNE},
+    "endless": {"stops": True},
+}
+"""The kinds of models of `tests.clients.upstream` that all are asked, and what the client does then."""
+
+
+def _judge(url: str, row: str, name: str, way: Way, kind: str) -> dict[str, Any]:
+    seen = Seen()
+    question = Question(url, f"upstream/{kind}:{row}:{name}".replace(" ", "-"), **QUESTIONS[kind])
+    try:
+        way(question, seen)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is what the user gets
+        told = {"kind": type(error).__name__, "message": str(error)}
+        for part in ("code", "status_code"):
+            told[part] = getattr(error, part, None)
+        seen.error = told
+    return asdict(seen)
+
+
+def main(modules: list[str]) -> None:
+    """Let the judges in ``modules`` ask all questions, side by side, and print what they saw."""
+    url = os.environ["PENSTOCK_URL"]
+    rows: dict[str, dict[str, Way]] = {}
+    for module in modules:
+        rows.update(importlib.import_module(f"tests.clients.judges.{module}").WAYS)
+    with ThreadPoolExecutor(32) as pool:
+        told = {
+            row: {
+                name: {kind: pool.submit(_judge, url, row, name, way, kind) for kind in QUESTIONS}
+                for name, way in ways.items()
+            }
+            for row, ways in rows.items()
+        }
+        result = {
+            row: {name: {kind: done.result() for kind, done in kinds.items()} for name, kinds in ways.items()}
+            for row, ways in told.items()
+        }
+    json.dump(result, sys.stdout)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
