@@ -24,6 +24,10 @@ ROOT = Path(__file__).parents[2]
 FOREIGN = ("OPENAI_", "ANTHROPIC_", "GOOGLE_", "GEMINI_", "OLLAMA_", "LANG", "PYTHONPATH", "NODE_")
 
 
+PAST = ("openai_python", "anthropic_python")
+NEWEST = (*PAST, "google_python", "ollama_python", "langchain_python")
+
+
 @contextmanager
 def standing(folder: Path) -> Iterator[tuple[Gateway, Upstream]]:
     """A provider, and a gateway that tries once and does not wait before its status line goes out."""
@@ -35,7 +39,9 @@ def standing(folder: Path) -> Iterator[tuple[Gateway, Upstream]]:
 def judged(url: str, *judges: str, packages: Path | None = None) -> dict:
     """Let judges in Python ask, with the packages in a folder before our own."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
-    environ |= {"PENSTOCK_URL": url, "PYTHONPATH": str(packages or "")}
+    environ |= {"PENSTOCK_URL": url}
+    if packages:
+        environ |= {"PENSTOCK_PAST": "1", "PYTHONPATH": str(packages)}
     command = [sys.executable, "-m", "tests.clients.judges.judging", *judges]
     done = subprocess.run(
         command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=150, check=False
@@ -48,8 +54,8 @@ def judged(url: str, *judges: str, packages: Path | None = None) -> dict:
 def test_every_client_sees_what_the_table_says(tmp_path):
     with standing(tmp_path) as (gateway, upstream), ThreadPoolExecutor() as pool:
         juries = [
-            pool.submit(judged, gateway.url, "openai_python", "anthropic_python", packages=past.packages()),
-            pool.submit(judged, gateway.url, "openai_python", "anthropic_python"),
+            pool.submit(judged, gateway.url, *PAST, packages=past.packages()),
+            pool.submit(judged, gateway.url, *NEWEST),
         ]
         seen = {row: ways for jury in juries for row, ways in jury.result().items()}
         assert set(seen) == {row for client in CLIENTS for row, _ in client.rows}

@@ -103,7 +103,7 @@ def test_parallel_calls_come_whole_and_their_results_are_answered(sdk):
 def test_reasoning_is_an_item_before_the_message_and_may_come_back(sdk):
     response = helped(sdk, **says(model="demo-reasoning"))
     assert [item.type for item in response.output] == ["reasoning", "message"]
-    assert response.output[0].content[0].text
+    assert response.output[0].summary[0].text
     turns = [item.to_dict() for item in response.output]
     said = [{"role": "user", "content": "Hi"}, *turns, {"role": "user", "content": "And?"}]
     assert sdk.responses.create(model="demo-reasoning", input=said).status == "completed"

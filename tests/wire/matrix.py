@@ -247,7 +247,7 @@ CLIENTS: tuple[tuple[str, str], ...] = (
     ("`@anthropic-ai/sdk` (Node)", "clients/test_anthropic_node.py"),
     ("`google-genai` (Python)", "clients/test_gemini.py"),
     ("`ollama` (Python, JavaScript)", "clients/test_ollama.py"),
-    ("`langchain-openai`, `langchain-anthropic`", "clients/test_langchain.py"),
+    ("`useChat` of `ai` 5, 6 and 7, in Chromium", "clients/test_ai_sdk.py"),
 )
 """Real clients, and what else they judge the gateway in."""
 

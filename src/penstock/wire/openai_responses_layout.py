@@ -35,6 +35,9 @@ from penstock.wire.openai_responses_requests import NAME
 
 PREFIX: Final = "resp_"
 
+_SAID: Final = -1
+"""For what waits: text and thoughts, in their order, as calls are by their numbers."""
+
 OPENING: Final = ("response.created", "response.in_progress")
 """The steps before the log's first entry, numbered 0 and 1."""
 
@@ -90,13 +93,26 @@ class Part:
 class _Item:
     """An output item that is put together: ``facts`` are its other fields."""
 
-    __slots__ = ("arguments", "encrypted", "facts", "id", "index", "key", "kind", "parts", "pieces", "value")
+    __slots__ = (
+        "arguments",
+        "encrypted",
+        "facts",
+        "id",
+        "index",
+        "key",
+        "kind",
+        "named",
+        "parts",
+        "pieces",
+        "value",
+    )
 
     def __init__(self, kind: str, key: int, id: str, index: int) -> None:
         self.kind = kind
         self.key = key
         self.id = id
         self.index = index
+        self.named = False  # by the provider
         self.facts: Extra = {}
         self.parts: list[Part] = []
         self.pieces: list[str] = []
@@ -168,9 +184,10 @@ _ENDINGS: Final[Mapping[str, str]] = {
 class Layout:
     """Which items an answer has, and what happens in them, as a pure function of the log.
 
-    An item is closed when the next one begins: calls only if their arguments are whole, since providers
-    may let them overlap. Of several choices the first is given. The end is held until the terminal entry,
-    with the counts. ``number`` is that of the next step.
+    Items come one after the other, as OpenAI's do; there are clients that read them so. Where a provider lets
+    its calls overlap, the first one whose arguments are not whole stays open and what belongs to others
+    waits, until they are or the answer ends. Of several choices the first is given. The end is held until
+    the terminal entry, with the counts. ``number`` is that of the next step.
     """
 
     __slots__ = (
@@ -184,6 +201,7 @@ class Layout:
         "_model",
         "_open",
         "_usage",
+        "_waiting",
         "number",
     )
 
@@ -197,6 +215,7 @@ class Layout:
         self._items: list[_Item] = []
         self._open: list[_Item] = []
         self._calls: dict[int, _Item] = {}
+        self._waiting: dict[int, list[AnyEvent]] = {}
         self._finish: Finished | None = None
         self._usage: UsageReported | None = None
         self._closed: Closed | None = None
@@ -221,23 +240,16 @@ class Layout:
                 if self._finish is None:
                     self._finish = event
                     self._facts = {**self._facts, **((event.extra or {}).get("response") or {})}
+                    self._release(steps, force=True)
                     self._close_items(steps)
             case Closed():
                 self._close(event, steps)
             case Opaque(dialect=dialect, data=data):
                 if dialect == NAME:
                     self._keep(data, steps)
-            case TextDelta(index=0, delta=delta, part=part, logprobs=logprobs):
-                if delta or logprobs:
-                    self._say(event, "message", "output_text", part, delta, steps)
-            case RefusalDelta(index=0, delta=delta) if delta:
-                self._say(event, "message", "refusal", -1, delta, steps)
-            case ReasoningDelta(index=0):
-                self._think(event, steps)
-            case Annotation(index=0):
-                self._annotate(event, steps)
-            case ToolCallDelta(index=0):
-                self._call(event, steps)
+            case TextDelta() | RefusalDelta() | ReasoningDelta() | Annotation() | ToolCallDelta():
+                if event.index == 0:
+                    self._take(event, steps)
         return steps
 
     def text_part(self) -> tuple[str, int, Part] | None:
@@ -269,12 +281,51 @@ class Layout:
         steps.append({"type": kind, "sequence_number": self.number, **fields})
         self.number += 1
 
+    # one item after the other
+
+    def _take(self, event: AnyEvent, steps: list[Step]) -> None:
+        key = event.call if isinstance(event, ToolCallDelta) else _SAID
+        item = self._unfinished()
+        if item is not None and item.key == key:
+            self._write(event, steps)
+        elif item is not None or self._waiting:
+            self._waiting.setdefault(key, []).append(event)
+        else:
+            self._write(event, steps)
+            return
+        self._release(steps)
+
+    def _unfinished(self) -> _Item | None:
+        """Return the open call whose arguments are not whole."""
+        calls = (item for item in self._open if item.kind == "function_call" and item.value is None)
+        return next((item for item in calls if not item.arguments.whole), None)
+
+    def _release(self, steps: list[Step], *, force: bool = False) -> None:
+        while self._waiting and (force or self._unfinished() is None):
+            for event in self._waiting.pop(next(iter(self._waiting))):
+                self._write(event, steps)
+
+    def _write(self, event: AnyEvent, steps: list[Step]) -> None:
+        match event:
+            case TextDelta(delta=delta, part=part, logprobs=logprobs):
+                if delta or logprobs:
+                    self._say(event, "message", "output_text", part, delta, steps)
+            case RefusalDelta(delta=delta) if delta:
+                self._say(event, "message", "refusal", -1, delta, steps)
+            case ReasoningDelta():
+                self._think(event, steps)
+            case Annotation():
+                self._annotate(event, steps)
+            case ToolCallDelta():
+                self._call(event, steps)
+
     def _begin(self, kind: str, key: int, id: str, steps: list[Step], **facts: Any) -> _Item:
         for item in [item for item in self._open if item.settled]:
             self._end(item, steps)
         index = len(self._items)
         own = f"{dialect_id(_PREFIXES.get(kind, 'item_'), self._answer.stream)}_{index}"
         item = _Item(kind, key, id or own, index)
+        item.named = bool(id)
         item.facts = facts
         self._items.append(item)
         self._open.append(item)
@@ -331,7 +382,8 @@ class Layout:
 
     def _think(self, event: ReasoningDelta, steps: list[Step]) -> None:
         if event.delta:
-            kind = "summary_text" if event.summary else "reasoning_text"
+            own = not event.summary and self._is_of_a_response(event)
+            kind = "reasoning_text" if own else "summary_text"
             self._say(event, "reasoning", kind, event.part, event.delta, steps)
         if event.encrypted:
             item = self._item_of(event, "reasoning", steps)
@@ -339,6 +391,13 @@ class Layout:
                 item = self._begin("reasoning", 0, "", steps)
                 self._added(item, steps)
             item.encrypted = event.encrypted
+
+    def _is_of_a_response(self, event: ReasoningDelta) -> bool:
+        """Whether its provider tells thoughts from their summary, which is all that most clients show."""
+        if "item" in (event.extra or {}):
+            return True
+        last = self._open[-1] if self._open else None
+        return last is not None and last.kind == "reasoning" and last.named
 
     def _annotate(self, event: Annotation, steps: list[Step]) -> None:
         note = _annotation(event)
@@ -431,6 +490,7 @@ class Layout:
             self._end(item, steps, "incomplete" if cut else "completed")
 
     def _close(self, event: Closed, steps: list[Step]) -> None:
+        self._release(steps, force=True)
         if event.status == "completed":
             self._close_items(steps)
         self._closed = event

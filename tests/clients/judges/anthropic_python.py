@@ -1,12 +1,9 @@
 """`anthropic` for Python, old and new: Messages, with its helper."""
 
-from functools import cache
-
 import anthropic
 
-from tests.clients.judges.judging import QUESTION, WEATHER, Question, Seen
+from tests.clients.judges.judging import QUESTION, WEATHER, Question, Seen, once
 
-NAME = f"anthropic-python-{anthropic.__version__.partition('.')[0]}"
 TOOL = {
     "name": WEATHER["name"],
     "description": WEATHER["description"],
@@ -14,7 +11,7 @@ TOOL = {
 }
 
 
-@cache
+@once
 def _client(url: str, patience: float) -> anthropic.Anthropic:
     return anthropic.Anthropic(base_url=url, api_key="unused", max_retries=0, timeout=patience)
 
@@ -75,4 +72,4 @@ def _message(message, seen: Seen) -> None:
                 seen.call(block.name, block.input)
 
 
-WAYS = {NAME: {"stream": stream, "helper": helper, "whole": whole}}
+WAYS = {"anthropic-python": {"stream": stream, "helper": helper, "whole": whole}}

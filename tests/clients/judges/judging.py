@@ -5,14 +5,19 @@ what it was given. This runs under the interpreter and with the packages that it
 old SDK can be asked too: nothing of the gateway's own and nothing newer than Python 3.11 is imported.
 """
 
+import asyncio
 import importlib
 import json
 import os
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from functools import cache, wraps
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 PATIENCE = 30.0
 """Seconds that an answer may take."""
@@ -71,6 +76,30 @@ class Seen:
         self.calls.append([name, json.loads(arguments) if isinstance(arguments, str) else arguments])
 
 
+def once(make: Callable[..., T]) -> Callable[..., T]:
+    """Make one client of each kind: threads share it, as applications do."""
+    making, made = threading.Lock(), cache(make)
+
+    @wraps(make)
+    def get(*arguments: Any) -> T:
+        with making:
+            return made(*arguments)
+
+    return get
+
+
+@once
+def _loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    return loop
+
+
+def wait(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in the loop of all of them."""
+    return asyncio.run_coroutine_threadsafe(coroutine, _loop()).result()
+
+
 Way = Callable[[Question, Seen], None]
 
 QUESTIONS: dict[str, dict[str, Any]] = {
@@ -102,10 +131,11 @@ def _judge(url: str, row: str, name: str, way: Way, kind: str) -> dict[str, Any]
 
 def main(modules: list[str]) -> None:
     """Let the judges in ``modules`` ask all questions, side by side, and print what they saw."""
-    url = os.environ["PENSTOCK_URL"]
+    url, old = os.environ["PENSTOCK_URL"], os.environ.get("PENSTOCK_PAST", "")
     rows: dict[str, dict[str, Way]] = {}
     for module in modules:
-        rows.update(importlib.import_module(f"tests.clients.judges.{module}").WAYS)
+        ways = importlib.import_module(f"tests.clients.judges.{module}").WAYS
+        rows |= {f"old {row}" if old else row: found for row, found in ways.items()}
     with ThreadPoolExecutor(32) as pool:
         told = {
             row: {

@@ -1,17 +1,14 @@
 """`openai` for Python, 1.x or newer: Chat Completions, Responses and legacy Completions, with its helpers."""
 
-from functools import cache
-
 import openai
 
-from tests.clients.judges.judging import QUESTION, WEATHER, Question, Seen
+from tests.clients.judges.judging import QUESTION, WEATHER, Question, Seen, once
 
-NAME = f"openai-python-{openai.VERSION.partition('.')[0]}"
 CHAT_TOOL = {"type": "function", "function": WEATHER}
 TOOL = {"type": "function", **WEATHER, "strict": False}
 
 
-@cache
+@once
 def _client(url: str, patience: float) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0, timeout=patience)
 
@@ -109,7 +106,7 @@ def _response(response, seen: Seen) -> None:
             case "function_call":
                 seen.call(item.name, item.arguments)
             case "reasoning":
-                seen.reasoning += "".join(part.text for part in item.content or ())
+                seen.reasoning += "".join(part.text for part in item.summary)
 
 
 def completions_stream(question: Question, seen: Seen) -> None:
@@ -134,11 +131,11 @@ def completions_whole(question: Question, seen: Seen) -> None:
 
 
 WAYS = {
-    f"{NAME} chat": {"stream": chat_stream, "helper": chat_helper, "whole": chat_whole},
-    f"{NAME} responses": {
+    "openai-python chat": {"stream": chat_stream, "helper": chat_helper, "whole": chat_whole},
+    "openai-python responses": {
         "stream": responses_stream,
         "helper": responses_helper,
         "whole": responses_whole,
     },
-    f"{NAME} completions": {"stream": completions_stream, "whole": completions_whole},
+    "openai-python completions": {"stream": completions_stream, "whole": completions_whole},
 }
