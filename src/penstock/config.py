@@ -55,6 +55,7 @@ MIN_JWT_SECRET: Final = 32
 """Bytes of a secret that tokens are signed with: those of a hash, as RFC 7518 wants it."""
 
 _APIS: Final[Mapping[str, tuple[str, ...]]] = {
+    "dashscope": ("chat", "native"),
     "openai": ("chat", "responses"),
     "ollama": ("chat", "generate"),
 }
@@ -171,7 +172,7 @@ class ProviderConfig(Settings, frozen=True):
     max_connections: int = 2_000
     list_models: bool = True
     unsupported: Literal["drop", "refuse"] = "drop"
-    api: Literal["chat", "generate", "responses"] = "chat"
+    api: Literal["chat", "generate", "native", "responses"] = "chat"
     api_version: str = ""
     keep_alive: str = ""
     num_ctx: int = 0

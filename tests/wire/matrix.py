@@ -32,7 +32,15 @@ from tests.clients.judges import table as judges
 from tests.vectors import load
 from tests.wire.decoding import expected, run
 
-PROVIDERS = ("openai_chat", "openai_responses", "anthropic_messages", "gemini", "ollama", "cohere")
+PROVIDERS = (
+    "openai_chat",
+    "openai_responses",
+    "anthropic_messages",
+    "gemini",
+    "ollama",
+    "cohere",
+    "dashscope",
+)
 FACES: tuple[Face, ...] = (
     OPENAI_CHAT,
     OPENAI_RESPONSES,

@@ -15,6 +15,7 @@ from penstock.providers.anthropic import AnthropicProvider, AnthropicSettings
 from penstock.providers.azure import AzureProvider, AzureSettings
 from penstock.providers.cohere import CohereProvider
 from penstock.providers.compatible import CompatibleProvider, CompatibleSettings
+from penstock.providers.dashscope import DashScopeProvider, own_url
 from penstock.providers.endpoint import EndpointSettings
 from penstock.providers.gemini import GeminiProvider
 from penstock.providers.kinds import KINDS
@@ -101,6 +102,10 @@ def _reached(
             return AzureProvider(name, AzureSettings(**plain, api_version=config.api_version), pool)
         case "cohere":
             return CohereProvider(name, EndpointSettings(**plain), pool)
+        case "dashscope" if config.api == "native":
+            return DashScopeProvider(
+                name, EndpointSettings(**{**plain, "base_url": own_url(config.base_url)}), pool
+            )
         case "gemini":
             return GeminiProvider(name, EndpointSettings(**plain), pool)
         case "ollama":

@@ -14,8 +14,7 @@ from typing import Final, Protocol, TypeAlias
 
 import msgspec
 
-from penstock.providers.keys import KeyUse
-from penstock.providers.provider import Sink
+from penstock.providers.provider import Credential, Sink
 from penstock.types.errors import PenstockError, UpstreamError, WireError
 from penstock.upstream.http1 import Exchange, Origin, Request, ResponseSink, split_url
 
@@ -106,7 +105,7 @@ class HttpSource:
         parse_error: ParseError,
         *,
         head_timeout: float | None = None,
-        key: KeyUse | None = None,
+        key: Credential | None = None,
         conceal: Callable[[str], str] | None = None,
     ) -> None:
         """``parse_error`` makes an error of a response with status 400 or above (see `Dialect`); ``key`` is

@@ -65,6 +65,10 @@ class Fitting:
             raise self.refused(name)
         self._note(name)
 
+    def leave_out(self, name: str) -> None:
+        """The target is not told ``name``, which is told under either rule: it asks for nothing."""
+        self._note(name)
+
     def _note(self, name: str) -> None:
         if len(self._dropped) < MAX_NAMES:  # a field's name is a client's, and goes into a header
             self._dropped[_STRANGE.sub("?", name[:MAX_NAME])] = None

@@ -230,6 +230,10 @@ class ChatDecoder(BodyDecoder):
         else:
             super()._document(value, events)
 
+    def _given(self, value: Extra, events: Events) -> None:
+        """Add the events of a chunk that a dialect beside this one has put in this form."""
+        self._interpret(self._repair(value), events)
+
     def _hold(self, events: Events) -> None:
         if self._started:
             self._report(events)

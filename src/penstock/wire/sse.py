@@ -67,7 +67,8 @@ class SseDecoder:
     and so does every later one.
 
     ``retry`` is the reconnection time in milliseconds that the server last asked for, or None;
-    ``last_event_id`` is the id that a reader sends to resume after what has been dispatched.
+    ``last_event_id`` is the id that a reader sends to resume after what has been dispatched; ``comment``
+    the last comment, which means nothing to the format.
     """
 
     __slots__ = (
@@ -82,6 +83,7 @@ class SseDecoder:
         "_max_short",
         "_partial",
         "_resting",
+        "comment",
         "last_event_id",
         "retry",
     )
@@ -90,6 +92,7 @@ class SseDecoder:
         """Stand at the start of a body."""
         self.retry: int | None = None
         self.last_event_id = b""
+        self.comment = b""
         self._max_line = max_line
         self._max_frame = max_frame
         self._max_short = min(max_line, max_frame)
@@ -212,7 +215,9 @@ class SseDecoder:
                             self._id = value
                     elif name == b"retry" and value.isdigit() and len(value) <= MAX_RETRY_DIGITS:
                         self.retry = int(value)
-                    continue  # a comment (its name is empty) or a field that the format does not know
+                    elif not name:
+                        self.comment = value
+                    continue  # a comment, or a field that the format does not know
             if data is None:
                 data = value
             else:
