@@ -36,6 +36,7 @@ from penstock.wire.ai_sdk import AI_SDK
 from penstock.wire.anthropic_messages import ANTHROPIC_MESSAGES
 from penstock.wire.dialect import Answer, Dialect, Face
 from penstock.wire.gemini import GEMINI, GeminiEncoder
+from penstock.wire.json_array import JsonArrayDecoder
 from penstock.wire.ndjson import NdjsonDecoder
 from penstock.wire.ollama_asked import parse_request as parse_ollama
 from penstock.wire.ollama_clients import OLLAMA
@@ -69,6 +70,7 @@ def targets() -> dict[str, Target]:
         *_refusals(),
         Target("sse", _framing(SseDecoder), _inputs("sse")),
         Target("ndjson", _framing(NdjsonDecoder), _inputs("ndjson")),
+        Target("json_array", _framing(JsonArrayDecoder), _inputs("json_array")),
         Target("cursor", _cursor, _CURSORS),
         Target("envelope", _envelope, _messages("client")),
         Target("envelope_server", _envelope_server, _messages("server")),

@@ -29,6 +29,7 @@ from penstock.types.requests import Message
 from penstock.wire.anthropic_messages import ANTHROPIC_MESSAGES
 from penstock.wire.dialect import Answer, Dialect, Frame
 from penstock.wire.gemini import GEMINI, GeminiEncoder, fold
+from penstock.wire.gemini_decoder import GenerateContentDecoder
 from penstock.wire.gemini_requests import (
     NAME,
     json_schema,
@@ -405,3 +406,13 @@ def test_errors_have_googles_shape(error: Any, named: str):
     assert (read.message.endswith("x"), read.upstream_status) == (True, error.status)
     if error.retry_after:
         assert read.retry_after == 2.0
+
+
+def test_an_array_is_read_as_it_comes():
+    decoder = GenerateContentDecoder()
+    first = decoder.feed(b'\xef\xbb\xbf [{"candidates":[{"content":{"parts":[{"text":"A"}]},"index":0}]}')
+    assert first[-1] == TextDelta("A")
+    assert decoder.feed(b"\n,\r\n") == []
+    rest = b'{"candidates":[{"content":{"parts":[{"text":"B"}]},"finishReason":"STOP","index":0}]}]'
+    assert decoder.feed(rest) == [TextDelta("B")]
+    assert decoder.flush() == [Finished("stop")]

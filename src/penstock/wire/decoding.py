@@ -15,6 +15,7 @@ import msgspec
 
 from penstock.types.errors import UpstreamError, WireError, upstream_truncated
 from penstock.types.events import AnyEvent, UsageReported
+from penstock.wire.json_array import JsonArrayDecoder
 from penstock.wire.ndjson import NdjsonDecoder
 from penstock.wire.provider_errors import Problem, find_problem, upstream_error
 from penstock.wire.sse import SseDecoder
@@ -109,6 +110,33 @@ class NdjsonFrames:
         return [(b"", line) for line in self._lines.flush() if lenient]
 
 
+class ArrayFrames:
+    """One JSON array as a framing: each element is a frame without a name."""
+
+    __slots__ = ("_elements",)
+
+    def __init__(self) -> None:
+        """Stand at the start of a body."""
+        self._elements = JsonArrayDecoder()
+
+    def __repr__(self) -> str:
+        """Show where the elements stand."""
+        return f"ArrayFrames({self._elements})"
+
+    @property
+    def closed(self) -> bool:
+        """Whether the array's end has come."""
+        return self._elements.closed
+
+    def feed(self, data: bytes) -> list[tuple[bytes, ...]]:
+        """Return the elements that ``data`` completes. Raises `WireError` over the limit."""
+        return [(b"", element) for element in self._elements.feed(data)]
+
+    def flush(self, *, lenient: bool) -> list[tuple[bytes, ...]]:
+        """Nothing: an element without an end is dropped. Raises `WireError` as `feed` does."""
+        return [(b"", element) for element in self._elements.flush()]
+
+
 class BodyDecoder(ABC):
     """One response body on its way to events.
 
@@ -193,7 +221,9 @@ class BodyDecoder(ABC):
             start = data.lstrip(b"\xef\xbb\xbf \t\r\n")
             if not start:
                 return False
-            if start[0] not in b"{[":
+            array = self._array_frames() if start[0] == 0x5B else None
+            self._frames = array or self._frames
+            if array is not None or start[0] not in b"{[":
                 self._sniffing = False
                 return False
             self._document_bytes = bytearray()
@@ -235,6 +265,10 @@ class BodyDecoder(ABC):
         if problem is None:
             raise WireError("The provider sent a document that is no answer.")
         raise upstream_error(problem)
+
+    def _array_frames(self) -> Frames | None:
+        """Return the framing of a body that is one JSON array; None where that is a document."""
+        return None
 
     def _hold(self, events: Events) -> None:  # noqa: B027  most dialects hold nothing back
         """An error follows: add what was held back and is true all the same, such as usage."""

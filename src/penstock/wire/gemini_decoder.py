@@ -1,8 +1,9 @@
 """Gemini, the decoder: a provider's body → events.
 
-Owns the format of ``:streamGenerateContent`` answers, with ``alt=sse`` or, read at its end, as one JSON
-array. A chunk is a partial response: its parts add up. Strategy: a chunk of plain text is decoded into
-structs, any other as a dict, with its unknown fields kept by place.
+Owns the format of ``:streamGenerateContent`` answers, with ``alt=sse`` or, from servers and proxies that take
+no notice of that, as one JSON array, read as it comes. A chunk is a partial response: its parts add up.
+Strategy: a chunk of plain text is decoded into structs, any other as a dict, with its unknown fields kept by
+place.
 
 Places in ``extra`` that only this dialect writes: ``response`` (a whole chunk), ``candidate``, ``part``
 and ``usage_metadata``. Parts that only Gemini knows (inline data, executed code, streamed function
@@ -28,7 +29,7 @@ from penstock.types.events import (
     ToolCallDelta,
     UsageReported,
 )
-from penstock.wire.decoding import BodyDecoder, Events, as_count, as_objects, as_text, read_json
+from penstock.wire.decoding import ArrayFrames, BodyDecoder, Events, as_count, as_objects, as_text, read_json
 from penstock.wire.provider_errors import Problem, find_problem, upstream_error
 
 NAME: Final = "gemini"
@@ -168,15 +169,19 @@ class GenerateContentDecoder(BodyDecoder):
             self._count(chunk.usageMetadata)
 
     def _document(self, value: Any, events: Events) -> None:
-        """The array that comes without ``alt=sse``, a whole response, or an error with status 200."""
-        for chunk in value if isinstance(value, list) else [value]:
-            self._response(chunk, events)
+        """A whole response, or an error with status 200."""
+        self._response(value, events)
+
+    def _array_frames(self) -> ArrayFrames:
+        return ArrayFrames()
 
     def _hold(self, events: Events) -> None:
         if self.usage is not None:
             events.append(self.usage)
 
     def _end(self, events: Events) -> None:
+        if isinstance(self._frames, ArrayFrames) and not self._frames.closed:
+            raise self._truncated()
         if not self._candidates or not all(state.ending for state in self._candidates.values()):
             raise self._truncated()
         for index, state in sorted(self._candidates.items()):
