@@ -109,6 +109,7 @@ class Listen(Settings, frozen=True):
     ping: float = 20.0
     commit_after: float = 10.0
     heartbeat: float = 15.0
+    last_words: float = 0.5
     send_timeout: float = 30.0
 
 

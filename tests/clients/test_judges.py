@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients import past
+from tests.clients import node, past
 from tests.clients.conftest import settings
 from tests.clients.gateway import PATIENCE, Gateway, serving
 from tests.clients.judges.table import CLIENTS, COLUMNS, wrong
@@ -31,7 +31,7 @@ NEWEST = (*PAST, "google_python", "ollama_python", "langchain_python")
 @contextmanager
 def standing(folder: Path) -> Iterator[tuple[Gateway, Upstream]]:
     """A provider, and a gateway that tries once and does not wait before its status line goes out."""
-    more = {"retry": {"tries": 1, "tries_in_all": 1}, "listen": {"commit_after": PATIENCE}}
+    more = {"retry": {"tries": 1, "tries_in_all": 1}, "listen": {"commit_after": PATIENCE, "last_words": 2.0}}
     with answering() as upstream, serving(folder, settings(upstream, **more)) as gateway:
         yield gateway, upstream
 
@@ -50,12 +50,19 @@ def judged(url: str, *judges: str, packages: Path | None = None) -> dict:
     return json.loads(done.stdout)
 
 
+def judged_by_node(url: str) -> dict:
+    """Let the judges in JavaScript ask."""
+    node.modules()
+    return json.loads(node.run("judges/all.mjs", PENSTOCK_URL=url, patience=150))
+
+
 @pytest.mark.timeout(240)
 def test_every_client_sees_what_the_table_says(tmp_path):
     with standing(tmp_path) as (gateway, upstream), ThreadPoolExecutor() as pool:
         juries = [
             pool.submit(judged, gateway.url, *PAST, packages=past.packages()),
             pool.submit(judged, gateway.url, *NEWEST),
+            pool.submit(judged_by_node, gateway.url),
         ]
         seen = {row: ways for jury in juries for row, ways in jury.result().items()}
         assert set(seen) == {row for client in CLIENTS for row, _ in client.rows}

@@ -31,7 +31,7 @@ class Running:
 def config(**more) -> Config:
     """The default configuration, in memory, with an embedded model that does not dawdle."""
     base = Config(
-        listen=Listen(port=0, drain=2.0),
+        listen=Listen(port=0, drain=2.0, last_words=0.0),
         store=StoreConfig(kind="memory"),
         providers={"demo": ProviderConfig(kind="scripted", speed=0)},
         default_model="demo-echo",

@@ -40,6 +40,7 @@ def server_settings(config: Config) -> ServerSettings:
         max_body_bytes=config.listen.max_body_bytes,
         commit_after=config.listen.commit_after,
         heartbeat=config.listen.heartbeat,
+        last_words=config.listen.last_words,
         send_timeout=config.listen.send_timeout,
         max_rids=config.listen.max_rids,
         max_append_bytes=config.publications.max_append_bytes,

@@ -74,6 +74,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     ``commit_after``: how long a dialect route keeps its status line back while the provider is silent.
     ``max_append_bytes``: of one append to a publication. ``long_poll``: how long a read of one waits.
     ``heartbeat``: the silence after which a reader gets one; event-source-polyfill gives up after 45.
+    ``last_words``: how long an answer that failed stays open after its error, in formats that are cut then.
     ``auth_timeout``: how long a WebSocket may be nobody's; ``max_rids``: generations that one follows.
     ``access_log``: whether each request gets a line of the log.
     """
@@ -82,6 +83,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     body_timeout: float = 60.0
     commit_after: float = 10.0
     heartbeat: float = 15.0
+    last_words: float = 0.5
     send_timeout: float = 30.0
     auth_timeout: float = 5.0
     max_rids: int = 256

@@ -261,6 +261,7 @@ class Following:
             position=self._position.entries,
             skip=self._position.part,
             silence=ctx.settings.heartbeat,
+            last_words=ctx.settings.last_words,
             manner=self._manner,
         )
         started = False

@@ -65,6 +65,7 @@ class Reader:
         "_format",
         "_holds",
         "_idle",
+        "_last_words",
         "_leftover",
         "_manner",
         "_rendering",
@@ -88,11 +89,13 @@ class Reader:
         position: int,
         skip: int = 0,
         silence: float = 15.0,
+        last_words: float = 0.0,
         manner: Manner = AS_IT_COMES,
     ) -> None:
         """Stand after ``position`` entries and ``skip`` frames of the next one.
 
-        ``silence``: seconds without a write after which a heartbeat goes out.
+        ``silence``: seconds without a write after which a heartbeat goes out. ``last_words``: seconds that a
+        client gets to read an error before the body is cut.
         """
         self.position = position
         self.quiet = 0.0
@@ -108,6 +111,7 @@ class Reader:
         self._leftover = b""
         self._idle = 0.0
         self._silence = silence
+        self._last_words = last_words
         self._wake: asyncio.Future[_Woken] | None = None
         self._holds = False
 
@@ -246,8 +250,11 @@ class Reader:
     async def _finish(self, closed: Closed) -> None:
         if closed.status == "completed" or self._format.ends_cleanly:
             await self._down.end()
-        else:
-            self._down.cut()
+            return
+        # A reader on `fetch` that is told of the cut first never sees what came before it.
+        if self._last_words and self._format.framing != "plain":
+            await asyncio.sleep(self._last_words)
+        self._down.cut()
 
     def gone(self) -> None:
         """The client left. If it was sent no entry, what named the stream may not have reached it either:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+AT_ONCE = 48
 PATIENCE = 30.0
 """Seconds that an answer may take."""
 BORNE = 3.0
@@ -103,6 +104,7 @@ def wait(coroutine: Coroutine[Any, Any, T]) -> T:
 Way = Callable[[Question, Seen], None]
 
 QUESTIONS: dict[str, dict[str, Any]] = {
+    "quiet": {"borne": BORNE},
     "plain": {},
     "calling": {"calls": True},
     "thinking": {},
@@ -110,10 +112,10 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     "broken": {},
     "cut": {},
     "truncated": {},
-    "quiet": {"borne": BORNE},
     "endless": {"stops": True},
 }
-"""The kinds of models of `tests.clients.upstream` that all are asked, and what the client does then."""
+"""The kinds of models of `tests.clients.upstream` that all are asked, and what the client does; first the
+one that takes its time."""
 
 
 def _judge(url: str, row: str, name: str, way: Way, kind: str) -> dict[str, Any]:
@@ -136,19 +138,13 @@ def main(modules: list[str]) -> None:
     for module in modules:
         ways = importlib.import_module(f"tests.clients.judges.{module}").WAYS
         rows |= {f"old {row}" if old else row: found for row, found in ways.items()}
-    with ThreadPoolExecutor(32) as pool:
-        told = {
-            row: {
-                name: {kind: pool.submit(_judge, url, row, name, way, kind) for kind in QUESTIONS}
-                for name, way in ways.items()
-            }
-            for row, ways in rows.items()
-        }
-        result = {
-            row: {name: {kind: done.result() for kind, done in kinds.items()} for name, kinds in ways.items()}
-            for row, ways in told.items()
-        }
-    json.dump(result, sys.stdout)
+    asked = [(kind, row, name) for kind in QUESTIONS for row, ways in rows.items() for name in ways]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        seen = pool.map(lambda one: _judge(url, one[1], one[2], rows[one[1]][one[2]], one[0]), asked)
+    told: dict[str, dict[str, dict[str, Any]]] = {row: {name: {} for name in rows[row]} for row in rows}
+    for (kind, row, name), found in zip(asked, seen, strict=True):
+        told[row][name][kind] = found
+    json.dump(told, sys.stdout)
 
 
 if __name__ == "__main__":

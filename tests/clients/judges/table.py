@@ -58,8 +58,25 @@ CLIENTS = (
     ),
     Client("`anthropic` for Python, 0.x", (("old anthropic-python", "Messages"),)),
     Client("`anthropic` for Python, newest", (("anthropic-python", "Messages"),)),
+    Client(
+        "`openai` for Node, 6",
+        (("old openai-node chat", "Chat Completions"), ("old openai-node responses", "Responses")),
+    ),
+    Client(
+        "`openai` for Node, newest",
+        (("openai-node chat", "Chat Completions"), ("openai-node responses", "Responses")),
+    ),
+    Client("`@anthropic-ai/sdk`", (("anthropic-node", "Messages"),)),
     Client("`google-genai` for Python", (("google-genai", "generate_content"),)),
     Client("`ollama` for Python", (("ollama-python chat", "chat"), ("ollama-python generate", "generate"))),
+    Client("`ollama` for JavaScript", (("ollama-node chat", "chat"), ("ollama-node generate", "generate"))),
+    Client("`ai` with `@ai-sdk/openai-compatible`", (("ai compatible", "Chat Completions"),)),
+    Client(
+        "`ai` with `@ai-sdk/openai`",
+        (("ai openai responses", "Responses"), ("ai openai chat", "Chat Completions")),
+    ),
+    Client("`ai` with `@ai-sdk/anthropic`", (("ai anthropic", "Messages"),)),
+    Client("`fetch`, by a page that is busy", (("fetch", "Chat Completions"),)),
     Client(
         "`langchain-openai`",
         (
@@ -72,12 +89,15 @@ CLIENTS = (
 
 LEFT_OUT = "left out"
 NOT_THE_INPUT = "✓ (its helper: the output alone)"
+LAST_PIECE = "✓ (its helper: the last piece)"
 
 NOTES = {
     ("completions", "calls"): LEFT_OUT,
     ("completions", "reasoning"): LEFT_OUT,
-    ("generate", "calls"): LEFT_OUT,
+    ("ollama-python generate", "calls"): LEFT_OUT,
     ("langchain-openai chat", "reasoning"): LEFT_OUT,  # by LangChain
+    ("ai openai chat", "reasoning"): LEFT_OUT,  # by the SDK
+    ("openai-node chat", "reasoning"): LAST_PIECE,  # it does not join fields that are not OpenAI's
     ("old anthropic-python", "counts"): NOT_THE_INPUT,  # it looks at the start, when nobody knows them yet
 }
 """(end of a row, column) → what a dialect leaves out, or a client does not look at."""
@@ -100,11 +120,16 @@ def wrong(row: str, way: str, column: str, kind: str, seen: dict[str, Any]) -> s
     whole, noted = way == "whole", note(row, column)
     left_out = noted == LEFT_OUT
     error = seen["error"]
+    thoughts = "".join(THOUGHTS)
+    if left_out:
+        thoughts = ""
+    elif noted == LAST_PIECE and way == "helper":
+        thoughts = THOUGHTS[-1]
     told = json.dumps(error, ensure_ascii=False) if error else ""
     good = {
         "text": seen["text"] == TEXT and seen["reason"] in STOPPED and not error,
         "calls": seen["calls"] == ([] if left_out else MADE) and seen["reason"] in CALLED and not error,
-        "reasoning": seen["reasoning"] == ("" if left_out else "".join(THOUGHTS)) and seen["text"] == TEXT,
+        "reasoning": seen["reasoning"] == thoughts and seen["text"] == TEXT,
         "counts": seen["usage"]
         == ([0, COUNTED[1]] if noted == NOT_THE_INPUT and way == "helper" else COUNTED),
         "error before": bool(error)
