@@ -52,6 +52,7 @@ test-live: $(VENV)/.stamp-dev $(LIVE)/.stamp-model-server  ## The tests that nee
 
 torture: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp $(CLIENT)/node_modules/.stamp  ## Kill gateways in mid-stream, break providers in every way, cut streams at every byte (an hour)
 	PENSTOCK_KILLS=$(KILLS) $(BIN)/pytest tests/faults/test_sigkill.py $(ARGS)
+	PENSTOCK_ENDINGS=all $(BIN)/pytest tests/server/test_endings.py $(ARGS)
 	PENSTOCK_FAULTS=all $(BIN)/pytest tests/faults/test_providers.py $(ARGS)
 	PENSTOCK_SETTLEMENTS=10000 $(BIN)/pytest tests/gateway/test_accounting.py $(ARGS)
 	PENSTOCK_CUTS=all $(BIN)/pytest tests/clients/torture/test_byte_cuts.py $(ARGS)

@@ -29,6 +29,8 @@ from penstock.wire.openai_chat import OPENAI_CHAT
 from penstock.wire.openai_completions import OPENAI_COMPLETIONS
 from penstock.wire.openai_responses import OPENAI_RESPONSES, ResponsesEncoder
 from tests.clients.judges import table as judges
+from tests.server.endings import ENDINGS
+from tests.server.endings import PROVIDERS as ENDING_PROVIDERS
 from tests.vectors import load
 from tests.wire.decoding import expected, run
 
@@ -296,7 +298,13 @@ def page() -> str:
             counts.append(str(len(found)))
         broken = sum(case.fails for case in found)
         lines.append(f"| `{provider}` | {' | '.join(counts)} | {broken} |")
+    bad = [ending for ending in ENDINGS if ending != "whole"]
     lines += [
+        "",
+        f"And each of {len(bad)} ways to end badly ({', '.join(bad)}), in the dialects of "
+        f"{len(ENDING_PROVIDERS)} providers, is shown to every kind of client by a running gateway, "
+        "streaming and not ([server/test_endings.py](../tests/server/test_endings.py)): to none of them it "
+        "is an answer, and the provider's own word for it, where there is one, reaches them.",
         "",
         "## Real clients",
         "",
