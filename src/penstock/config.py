@@ -27,6 +27,7 @@ from penstock.providers.http import parse_base_url
 from penstock.providers.keys import MAX_KEYS
 from penstock.providers.kinds import KINDS, url_variable
 from penstock.providers.ollama_host import find_address
+from penstock.providers.profiles import PROFILES
 from penstock.server.encryption import BadTls, TlsSettings, load
 from penstock.server.guard import is_loopback, is_origin
 from penstock.server.origins import EVERY, compile_origins
@@ -37,6 +38,7 @@ from penstock.types.errors import ClientError, GatewayError
 from penstock.types.keys import NAME
 from penstock.types.principals import is_network
 from penstock.wire.anthropic_messages_requests import DEFAULTS
+from penstock.wire.openai_completions_requests import TemplateName
 
 MAX_FILE_BYTES: Final = 1 << 20
 
@@ -55,8 +57,9 @@ MIN_JWT_SECRET: Final = 32
 """Bytes of a secret that tokens are signed with: those of a hash, as RFC 7518 wants it."""
 
 _APIS: Final[Mapping[str, tuple[str, ...]]] = {
+    **dict.fromkeys(PROFILES, ("chat", "completions")),
     "dashscope": ("chat", "native"),
-    "openai": ("chat", "responses"),
+    "openai": ("chat", "completions", "responses"),
     "ollama": ("chat", "generate"),
 }
 """By kind, where there is a choice."""
@@ -154,7 +157,8 @@ class ProviderConfig(Settings, frozen=True):
     ``base_url``: empty for the kind's own. ``api_key_file`` holds the key, for secrets that are mounted.
     ``unsupported``: what becomes of what a request asks and it cannot be told (`penstock.wire.fitting`).
     ``list_models``: whether its names are asked for and offered.
-    ``api`` and ``api_version`` choose among those that a kind has.
+    ``api`` and ``api_version`` choose among those that a kind has; ``template`` is of ``api: completions``
+    (`penstock.wire.openai_completions_requests`).
     ``api: generate``, ``keep_alive`` and ``num_ctx`` are an Ollama's (`penstock.wire.ollama.Preferences`),
     ``max_tokens`` an Anthropic's: the limit of an answer whose request has none.
     """
@@ -173,7 +177,8 @@ class ProviderConfig(Settings, frozen=True):
     max_connections: int = 2_000
     list_models: bool = True
     unsupported: Literal["drop", "refuse"] = "drop"
-    api: Literal["chat", "generate", "native", "responses"] = "chat"
+    api: Literal["chat", "completions", "generate", "native", "responses"] = "chat"
+    template: TemplateName = ""
     api_version: str = ""
     keep_alive: str = ""
     num_ctx: int = 0
@@ -930,6 +935,9 @@ def _problems(config: Config) -> Iterator[Problem]:
         if provider.api not in _APIS.get(config.kind(name), ("chat",)):
             what = f"a provider of the kind {config.kind(name)} has no such api: leave it out"
             yield Problem(f"providers.{name}.api", what)
+        if provider.template and provider.api != "completions":
+            what = "a template makes texts of conversations for api: completions: leave it out"
+            yield Problem(f"providers.{name}.template", what)
         if config.kind(name) == "azure" and not provider.base_url:
             what = "write the address of your resource, such as https://my-resource.openai.azure.com"
             yield Problem(f"providers.{name}", what)

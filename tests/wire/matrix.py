@@ -37,6 +37,7 @@ from tests.wire.decoding import expected, run
 PROVIDERS = (
     "openai_chat",
     "openai_responses",
+    "openai_completions",
     "anthropic_messages",
     "gemini",
     "ollama",

@@ -121,6 +121,7 @@ def _reached(
         **plain,
         organization=config.organization,
         quirks=quirks,
-        api="responses" if config.api == "responses" else "chat",
+        api=config.api if config.api in ("completions", "responses") else "chat",
+        template=config.template,
     )
     return CompatibleProvider(name, settings, pool)

@@ -1,6 +1,6 @@
 """Providers that speak OpenAI's Chat Completions: OpenAI itself, and the many servers that are alike.
 
-Owns the two paths under such a server's address and the many forms in which they list their models.
+Owns the paths under such a server's address and the many forms in which they list their models.
 What is said is the dialect's business, and where a server differs `penstock.wire.openai_chat_quirks`';
 address and credentials are `penstock.providers.endpoint`'s.
 """
@@ -19,11 +19,15 @@ from penstock.upstream.pool import Pool
 from penstock.wire.fitting import Fitting
 from penstock.wire.openai_chat import OPENAI_CHAT
 from penstock.wire.openai_chat_quirks import NO_QUIRKS, Quirks, render_request
+from penstock.wire.openai_completions_decoder import CompletionsDecoder
+from penstock.wire.openai_completions_requests import TemplateName
+from penstock.wire.openai_completions_requests import render_request as render_completion
 from penstock.wire.openai_responses import OPENAI_RESPONSES
 from penstock.wire.openai_responses_requests import NAME as RESPONSES_NAME
 from penstock.wire.openai_responses_requests import render_request as render_response
 
 CHAT_PATH: Final = "/chat/completions"
+COMPLETIONS_PATH: Final = "/completions"
 RESPONSES_PATH: Final = "/responses"
 MODELS_PATH: Final = "/models"
 
@@ -32,15 +36,18 @@ MAX_MODELS: Final = 10_000
 
 
 class CompatibleSettings(EndpointSettings, frozen=True, forbid_unknown_fields=True):
-    """As `EndpointSettings`; ``base_url`` is what SDKs call it, mostly ending in ``/v1``."""
+    """As `EndpointSettings`; ``base_url`` is what SDKs call it, mostly ending in ``/v1``. ``template``: how a
+    conversation becomes a text, where the API is ``completions``; none, so that it is refused."""
 
     organization: str = ""
     quirks: Quirks = NO_QUIRKS
-    api: Literal["chat", "responses"] = "chat"
+    api: Literal["chat", "completions", "responses"] = "chat"
+    template: TemplateName = ""
 
 
 class CompatibleProvider:
-    """One server that speaks OpenAI Chat under `CHAT_PATH`, or Responses under `RESPONSES_PATH`."""
+    """One server that speaks OpenAI Chat under `CHAT_PATH`, legacy Completions under `COMPLETIONS_PATH`, or
+    Responses under `RESPONSES_PATH`."""
 
     def __init__(self, name: str, settings: CompatibleSettings, pool: Pool) -> None:
         """Take ``pool`` over, and close it in the end. Raises `ValueError` for a base URL or a header that
@@ -48,6 +55,7 @@ class CompatibleProvider:
         self.name = name
         self._quirks = settings.quirks
         self._api = settings.api
+        self._template = settings.template
         self._endpoint = Endpoint(
             name,
             settings,
@@ -68,6 +76,10 @@ class CompatibleProvider:
             body = render_response(fit_response(request, fitting), model)
             source = self._endpoint.post(RESPONSES_PATH, body)
             return Conversation(source, OPENAI_RESPONSES.decoder(), fitting.dropped)
+        if self._api == "completions":
+            body = render_completion(request, model, self._quirks, fitting, self._template)
+            source = self._endpoint.post(COMPLETIONS_PATH, body)
+            return Conversation(source, CompletionsDecoder(), fitting.dropped)
         body = render_request(request, model, self._quirks, fitting)
         return Conversation(self._endpoint.post(CHAT_PATH, body), OPENAI_CHAT.decoder(), fitting.dropped)
 

@@ -55,6 +55,11 @@ class Fitting:
         return f"Fitting({self._who!r}, {self._rule!r}, dropped={list(self._dropped)})"
 
     @property
+    def who(self) -> str:
+        """The target in the words of an error."""
+        return self._who
+
+    @property
     def dropped(self) -> tuple[str, ...]:
         """What was left out so far, in the client's names."""
         return tuple(self._dropped)

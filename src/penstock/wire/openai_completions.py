@@ -102,6 +102,8 @@ def parse_request(body: bytes) -> GenerationRequest:
     options = dict(given.stream_options or {})
     include_usage = options.pop("include_usage", None) is True
     extra = {name: item for name, item in unknown(value, CompletionsBody).items() if item is not None}
+    if options:
+        extra["stream_options"] = options
     return GenerationRequest(
         model=given.model,
         messages=(Message("user", prompt),),
