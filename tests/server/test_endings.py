@@ -21,7 +21,7 @@ from penstock.wire.ollama_clients import OLLAMA
 from penstock.wire.openai_chat import OPENAI_CHAT
 from penstock.wire.openai_responses import OPENAI_RESPONSES
 from tests.server.conftest import config, running
-from tests.server.endings import ENDINGS, PROVIDERS, SAID, SPOKEN, ending_badly, possible
+from tests.server.endings import CODE, ENDINGS, PROVIDERS, SAID, SPOKEN, ending_badly, possible
 from tests.server.sse import parse
 from tests.wire.decoding import run
 
@@ -242,7 +242,7 @@ def error_of(name: str, answer: Any) -> str:
     return error["message"]
 
 
-def judge(name: str, ending: str, got: Got) -> None:
+def judge(provider: str, name: str, ending: str, got: Got) -> None:
     told = CLIENTS[name].read(got) if got.status == 200 else Told(False, error_of(name, got.json))
     if ending == "whole":
         assert told == Told(True)
@@ -253,6 +253,7 @@ def judge(name: str, ending: str, got: Got) -> None:
         assert told.error
         if ending in SPOKEN:
             assert SAID in told.error
+            assert not provider.startswith("openai") or CODE in got.body.decode().lower()
 
 
 @pytest.mark.timeout(120)
@@ -268,7 +269,7 @@ async def test_no_client_takes_a_bad_end_for_an_answer(provider):
                 async with turn:
                     got = await ask(gateway.client, name, model(provider, ending))
                 try:
-                    judge(name, ending, got)
+                    judge(provider, name, ending, got)
                 except (AssertionError, KeyError, ValueError, TypeError) as wrong:
                     return f"{name}, {ending}: {type(wrong).__name__} {got} {str(wrong)[:200]}"
                 return ""

@@ -217,3 +217,23 @@ def test_a_clean_text_is_one_bounded_line(text: str):
     assert len(cleaned.encode()) <= MAX_MESSAGE
     assert len(cleaned.splitlines()) <= 1
     assert cleaned.isprintable() or any(not ch.isascii() for ch in cleaned)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "own"),
+    [
+        (500, openai("x", "server_error", "engine_hot"), "upstream_error", "engine_hot"),
+        (429, openai("x", "rate_limit_error", "slow_down"), "rate_limit_exceeded", "slow_down"),
+        (429, {"error": {"code": "1302", "message": "x"}}, "rate_limit_exceeded", "1302"),
+        (400, {"error_code": 336003, "error_msg": "x"}, "invalid_request", "336003"),
+        (503, google(503, "x", "UNAVAILABLE"), "overloaded", "UNAVAILABLE"),
+        (400, openai("x", "invalid_request_error", "too_big"), "too_big", ""),  # it is ours, too
+        (500, openai("x", "server_error", 500), "upstream_error", ""),  # an HTTP status is none
+        (500, openai("x", "server_error", "a b\r\nc"), "upstream_error", ""),
+        (500, openai("x", "server_error", "x" * 100), "upstream_error", ""),
+        (500, "x", "upstream_error", ""),
+    ],
+)
+def test_the_providers_own_code_is_kept_beside_ours(status: int, body: Any, code: str, own: str):
+    error = read(status, body)
+    assert (error.code, error.provider_code) == (code, own)

@@ -569,6 +569,7 @@ class Run:
                 history=self._tally.history(self._meter.started, now, error.code if error else ""),
                 http_status=error.status if error else 0,
                 error_type=error.type if error else "",
+                provider_code=error.provider_code if error else "",
                 param=(error.param or "") if error else "",
                 retry_after=error.retry_after if error else None,
             )

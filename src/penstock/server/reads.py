@@ -385,6 +385,7 @@ def error_of(closed: Closed) -> PenstockError:
         error = GatewayError(closed.message, code=closed.code, status=closed.http_status or 503)
     error.param = closed.param or None
     error.type = closed.error_type
+    error.provider_code = closed.provider_code
     error.retryable = closed.retryable
     error.retry_after = closed.retry_after
     error.headers = answer_headers(closed)

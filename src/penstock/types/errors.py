@@ -23,6 +23,8 @@ class PenstockError(Exception):
     """Base of all errors that may be shown to a caller."""
 
     fault: ClassVar[Fault] = "gateway"
+    provider_code: str = ""
+    """The provider's own word for it, where ours is another."""
     headers: Mapping[str, str] = MappingProxyType({})
     """What a response that says this error says besides; only the server knows which names there are."""
 
@@ -107,6 +109,7 @@ class UpstreamError(PenstockError):
         retry_after: float | None = None,
         type: str = "",
         upstream_status: int = 0,
+        provider_code: str = "",
     ) -> None:
         """See `PenstockError`."""
         super().__init__(
@@ -119,6 +122,7 @@ class UpstreamError(PenstockError):
             type=type,
         )
         self.upstream_status = upstream_status
+        self.provider_code = provider_code if provider_code != code else ""
 
 
 class WireError(UpstreamError):

@@ -218,6 +218,7 @@ class Closed(Event, frozen=True, tag="end"):
     timing: Timing | None = None
     http_status: int = 0
     error_type: str = ""
+    provider_code: str = ""
     param: str = ""
     retry_after: float | None = None
     history: tuple[AttemptReport, ...] = ()

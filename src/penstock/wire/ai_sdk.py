@@ -229,6 +229,8 @@ class Layout:
         # A call that is not whole stays as it is: the SDK sends none of those on.
         self._end_calls(out, settled=True)
         told = {"status": event.status, "code": event.code or event.status, "retryable": event.retryable}
+        if event.provider_code:
+            told["provider_code"] = event.provider_code
         out.append({"type": "message-metadata", "messageMetadata": self._facts(event) | {"end": told}})
         text = event.message or _ENDINGS.get(event.status, event.status)
         if event.status == "cancelled":

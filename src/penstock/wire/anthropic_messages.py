@@ -533,6 +533,7 @@ def _closing_error(event: Closed) -> Extra:
         "type": _type_of(event.code, status, event.error_type),
         "message": event.message or _ENDINGS.get(event.status, event.status),
         "code": event.code or event.status,
+        **({"provider_code": event.provider_code} if event.provider_code else {}),
     }
 
 

@@ -340,8 +340,13 @@ _ENDINGS: Final[Mapping[str, str]] = {
 }
 
 
-def _error(message: str, code: str, status: int, retry_after: float | None, param: str | None) -> Extra:
-    details: list[Extra] = [{"@type": f"{_RPC}ErrorInfo", "reason": code.upper(), "domain": "penstock"}]
+def _error(
+    message: str, code: str, status: int, retry_after: float | None, param: str | None, own: str
+) -> Extra:
+    info: Extra = {"@type": f"{_RPC}ErrorInfo", "reason": code.upper(), "domain": "penstock"}
+    if own:
+        info["metadata"] = {"provider_code": own}
+    details: list[Extra] = [info]
     if param:
         violation = {"field": param, "description": message}
         details.append({"@type": f"{_RPC}BadRequest", "fieldViolations": [violation]})
@@ -353,14 +358,17 @@ def _error(message: str, code: str, status: int, retry_after: float | None, para
 
 def error_object(error: PenstockError) -> Extra:
     """Return the error object of an error response."""
-    return _error(error.message, error.code, error.status, error.retry_after, error.param)
+    return _error(
+        error.message, error.code, error.status, error.retry_after, error.param, error.provider_code
+    )
 
 
 def closing_error(event: Closed) -> Extra:
     """Return the error object of a stream that did not complete."""
     status = event.http_status or (499 if event.status == "cancelled" else 503)
     message = event.message or _ENDINGS.get(event.status, event.status)
-    return _error(message, event.code or event.status, status, event.retry_after, event.param or None)
+    code, param = event.code or event.status, event.param or None
+    return _error(message, code, status, event.retry_after, param, event.provider_code)
 
 
 # --- the dialect -----------------------------------------------------------------------------------

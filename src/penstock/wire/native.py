@@ -99,6 +99,7 @@ def failure(error: PenstockError) -> bytes:
 
 def error_body(error: PenstockError) -> dict[str, Any]:
     """Return what a JSON error response says, inside ``error``."""
+    own = {"provider_code": error.provider_code} if error.provider_code else {}
     return {
         "message": error.message,
         "type": error.type or error_type(error),
@@ -106,6 +107,7 @@ def error_body(error: PenstockError) -> dict[str, Any]:
         "code": error.code,
         "fault": error.fault,
         "retryable": error.retryable,
+        **own,
     }
 
 

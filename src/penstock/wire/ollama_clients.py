@@ -247,10 +247,15 @@ _ENDINGS: Final[Mapping[str, str]] = {
 }
 
 
+def _told(message: str, code: str, own: str) -> Extra:
+    told = {"error": message, "code": code}
+    return told | {"provider_code": own} if own else told
+
+
 def closing_error(event: Closed) -> Extra:
     """Return the line of a stream that did not complete."""
     message = event.message or _ENDINGS.get(event.status, event.status)
-    return {"error": message, "code": event.code or event.status}
+    return _told(message, event.code or event.status, event.provider_code)
 
 
 # --- the dialect -----------------------------------------------------------------------------------
@@ -285,7 +290,7 @@ class Ollama:
 
     def render_error(self, error: PenstockError) -> bytes:
         """Return ``{"error": message, "code": …}``; Ollama's own has the message alone."""
-        return _encode({"error": error.message, "code": error.code})
+        return _encode(_told(error.message, error.code, error.provider_code))
 
     def parse_error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         """Read an error response; see `penstock.wire.ollama`."""

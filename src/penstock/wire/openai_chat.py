@@ -334,6 +334,7 @@ def closing_error(event: Closed) -> Extra:
         "type": event.error_type or kind,
         "param": event.param or None,
         "code": event.code or event.status,
+        **({"provider_code": event.provider_code} if event.provider_code else {}),
     }
 
 
@@ -554,9 +555,10 @@ class OpenAIChat:
         kind = error.type or (
             "insufficient_quota" if error.code == "insufficient_quota" else error_type(error)
         )
-        return _encode(
-            {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
-        )
+        told = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
+        if error.provider_code:
+            told["provider_code"] = error.provider_code
+        return _encode({"error": told})
 
     def parse_error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         """Read an error response of any of the providers; see `penstock.wire.provider_errors`."""

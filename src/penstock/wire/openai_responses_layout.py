@@ -270,6 +270,8 @@ class Layout:
                 "code": closed.code or closed.status,
                 "message": closed.message or _ENDINGS.get(closed.status, closed.status),
             }
+            if closed.provider_code:
+                error["provider_code"] = closed.provider_code
             return self._response(status, self._output("incomplete"), error=error)
         if reason := self._incomplete():
             return self._response("incomplete", self._output(), incomplete_details={"reason": reason})

@@ -133,6 +133,8 @@ _TOO_LONG: Final = re.compile(
     re.IGNORECASE,
 )
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{2,63}")
+_CODE: Final = re.compile(r"[\w.:/-]{1,64}", re.ASCII)
+_STATUS: Final = re.compile(r"[1-5]\d\d")
 _SPACE: Final = re.compile(r"\s+")
 _CONTROL: Final = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
 _TAG: Final = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
@@ -195,7 +197,16 @@ def upstream_error(problem: Problem, *, status: int = 0) -> UpstreamError:
         retry_after=problem.wait,
         type=problem.type,
         upstream_status=status,
+        provider_code=_own_code(problem),
     )
+
+
+def _own_code(problem: Problem) -> str:
+    """Return the provider's own word or number for it; its type and an HTTP status say nothing more."""
+    for sign in problem.signs:
+        if sign != problem.type and not _STATUS.fullmatch(sign) and _CODE.fullmatch(sign):
+            return sign
+    return ""
 
 
 def error_response(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
