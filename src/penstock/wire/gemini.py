@@ -123,7 +123,7 @@ class Layout:
                 self._give(self._calls.add(event), out)
             case Started():
                 self.model = event.model or self.model
-                facts = (event.extra or {}).get("response") or {}
+                facts = (event.extra or {}).get("gemini_response") or {}
                 self.facts = {
                     name: value for name, value in facts.items() if not isinstance(value, dict | list)
                 }
@@ -175,7 +175,7 @@ def _chunk(event: Any, part: Extra, *, own_part: bool = True) -> Extra:
     if found := token_logprobs(getattr(event, "logprobs", None)):
         candidate["logprobsResult"] = _logprobs(found)
     candidate |= extra.get("candidate") or {}
-    return {"candidates": [candidate], **(extra.get("response") or {})}
+    return {"candidates": [candidate], **(extra.get("gemini_response") or {})}
 
 
 def _logprobs(tokens: Sequence[Extra]) -> Extra:

@@ -198,7 +198,7 @@ class GenerateContentDecoder(BodyDecoder):
         facts = {k: v for k, v in value.items() if k not in _RESPONSE_FIELDS and v is not None}
         facts = {k: v for k, v in facts.items() if self._facts.get(k) != v}
         self._facts.update(facts)
-        extra: Extra | None = {"response": facts} if facts else None
+        extra: Extra | None = {"gemini_response": facts} if facts else None
         first = not self._started
         self._begin(as_text(value.get("modelVersion")), as_text(value.get("responseId")), extra, events)
         if first:
@@ -240,7 +240,7 @@ class GenerateContentDecoder(BodyDecoder):
             if self._read_part(index, state, part, extra, events):
                 extra = None
         if extra:
-            facts = extra.get("response") or {}
+            facts = extra.get("gemini_response") or {}
             events.append(
                 Opaque(NAME, {**facts, "candidates": [{"index": index, **extra.get("candidate", {})}]})
             )

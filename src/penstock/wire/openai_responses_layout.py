@@ -378,7 +378,7 @@ class Layout:
         part.pieces.append(delta)
         fields = {**self._place(item, part), "delta": delta}
         if part_kind == "output_text":
-            fields["logprobs"] = found = token_logprobs(event.logprobs)
+            fields["logprobs"] = found = [_complete(one) for one in token_logprobs(event.logprobs)]
             part.logprobs += found
         self._step(steps, f"{_TEXT_STEPS[part_kind]}.delta", **fields)
 
@@ -523,6 +523,12 @@ class Layout:
             "usage": render_usage(usage) if usage is not None else None,
             **more,
         }
+
+
+def _complete(token: Extra) -> Extra:
+    """Return what is said of a token with all that this dialect says; others leave some of it out."""
+    others = [{"bytes": list(other["token"].encode()), **other} for other in token.get("top_logprobs") or ()]
+    return {"bytes": list(token["token"].encode()), **token, "top_logprobs": others}
 
 
 def _annotation(event: Annotation) -> Extra | None:
