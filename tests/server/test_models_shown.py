@@ -1,6 +1,9 @@
 """Whom which models are shown: a key that is for some hears of no others, in no dialect."""
 
+import json
+
 import pytest
+from websockets.asyncio import client as sockets
 
 from penstock.types.keys import TokenOrder
 from penstock.types.principals import Principal
@@ -58,6 +61,64 @@ async def test_a_refusal_names_no_other_model(gateway, name):
     refused = await gateway.client.post("/v1/chat/completions", json=body, headers=headers)
     assert refused.status_code in (403, 404)
     assert "demo-" not in refused.text.replace(f"'{name}'", "")
+
+
+def asked(name):
+    """A generation, and what is as good as one, in every dialect: a path and a body for each."""
+    said = [{"role": "user", "content": "Hi"}]
+    part = {"id": "m", "role": "user", "parts": [{"type": "text", "text": "Hi"}]}
+    contents = {"contents": [{"parts": [{"text": "Hi"}]}]}
+    return {
+        "/v1/streams": {"request": {"model": name, "messages": said}},
+        "/v1/chat/completions": {"model": name, "messages": said},
+        "/v1/completions": {"model": name, "prompt": "Hi"},
+        "/v1/responses": {"model": name, "input": "Hi"},
+        "/v1/responses/input_tokens": {"model": name, "input": "Hi"},
+        "/v1/messages": {"model": name, "messages": said, "max_tokens": 9},
+        "/v1/messages/count_tokens": {"model": name, "messages": said},
+        f"/v1beta/models/{name}:generateContent": contents,
+        f"/v1beta/models/{name}:streamGenerateContent": contents,
+        f"/v1beta/models/{name}:countTokens": contents,
+        "/api/chat": {"model": name, "messages": said},
+        "/api/generate": {"model": name, "prompt": "Hi"},
+        "/ui/chat": {"id": "c", "model": name, "messages": [part]},
+        "/v1/embeddings": {"model": name, "input": "Hi"},
+    }
+
+
+@pytest.mark.parametrize("path", asked("x"))
+async def test_in_no_dialect_a_refusal_tells_a_hidden_model_from_none(gateway, path):
+    async def refused(name):
+        (where, body) = [*asked(name).items()][[*asked("x")].index(path)]
+        answer = await gateway.client.post(where, json=body, headers={"authorization": f"Bearer {SOME}"})
+        assert "demo-" not in answer.text.replace(name, "")
+        request_id = answer.headers["x-request-id"]
+        return answer.status_code, answer.text.replace(name, "…").replace(request_id, "")
+
+    assert await refused("demo-error") == await refused("demo-errox")
+
+
+async def test_a_name_like_those_that_may_be_used_is_told_which_they_are(gateway):
+    for path, body in asked("demo-stal").items():
+        headers = {"authorization": f"Bearer {SOME}"}
+        answer = await gateway.client.post(path, json=body, headers=headers)
+        assert answer.status_code == 404, path
+        assert "Did you mean 'demo-stall'?" in answer.text, path
+        assert "demo-slow-start" not in answer.text, path
+
+
+async def test_a_websocket_hints_at_no_model_that_is_hidden(gateway):
+    async with sockets.connect(
+        f"ws://127.0.0.1:{gateway.port}/v1/ws", subprotocols=[f"penstock.key.{SOME}"], proxy=None
+    ) as ws:
+        told = []
+        for name in ("demo-error", "demo-errox", "demo-stal"):
+            request = asked(name)["/v1/chat/completions"]
+            await ws.send(json.dumps({"type": "create", "rid": "1", "request": request}))
+            told.append(json.loads(await ws.recv())["message"].replace(f"'{name}'", "…"))
+    assert told[0] == told[1]
+    assert "demo-" not in told[0]
+    assert "'demo-stall'" in told[2]
 
 
 async def test_a_token_for_one_preset_is_shown_no_model(gateway):

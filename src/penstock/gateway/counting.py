@@ -8,8 +8,10 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.setup import Setup
+from penstock.policies.access import check_model
 from penstock.types.errors import ClientError
 from penstock.types.estimates import estimate
+from penstock.types.principals import Grant
 from penstock.types.requests import GenerationRequest
 
 
@@ -36,18 +38,23 @@ class Counter:
         """``gateway`` knows who answers, and the names that only providers list."""
         self._gateway = gateway
 
-    async def count(self, request: GenerationRequest) -> Count:
-        """Raises `ClientError` 404 `model_not_found`, and `UpstreamError` where a provider was asked."""
-        with self._gateway.setups.hold() as tenure:
-            return await self._count(request, tenure.setup)
+    async def count(self, request: GenerationRequest, grant: Grant) -> Count:
+        """Count for the bearer of ``grant``.
 
-    async def _count(self, request: GenerationRequest, setup: Setup) -> Count:
+        Raises `ClientError` 404 `model_not_found`, 403 `model_not_allowed`, and `UpstreamError` where a
+        provider was asked.
+        """
+        check_model(grant, request.model)
+        with self._gateway.setups.hold() as tenure:
+            return await self._count(request, grant, tenure.setup)
+
+    async def _count(self, request: GenerationRequest, grant: Grant, setup: Setup) -> Count:
         try:
             target = setup.routing.route(request.model)[0]
         except ClientError:
             listed = await self._gateway.models()
             if not any(request.model in (model.id, *model.aliases) for model in listed):
-                raise self._gateway.unknown_model(request.model) from None
+                raise self._gateway.unknown_model(request.model, grant) from None
             return Count(estimate(request), True)  # a name of an Ollama's, which cannot count
         provider = setup.providers[target.provider]
         if isinstance(provider, CountsTokens):

@@ -45,7 +45,7 @@ from penstock.types.estimates import estimate
 from penstock.types.events import Seam
 from penstock.types.outcomes import UNSTARTED, Outcome
 from penstock.types.positions import new_stream_id
-from penstock.types.principals import Principal
+from penstock.types.principals import Grant, Principal
 from penstock.types.requests import GenerationRequest
 from penstock.types.signals import (
     AttemptBegan,
@@ -272,7 +272,7 @@ class Gateway:
         `GatewayError` (draining or full, 503), `StorageError`, or what a policy refuses with.
         """
         meter = Meter(self._clock())
-        await self._learn(call.request.model)
+        await self._learn(call.request.model, call.principal.grant)
         equal = self._joinable.get(_equal(call)) if self._joins(call) else None
         return await self._start_or_join(call, equal, meter)
 
@@ -283,7 +283,7 @@ class Gateway:
         """
         now = self._clock()
         meter = Meter(now)
-        await self._learn(call.request.model)
+        await self._learn(call.request.model, call.principal.grant)
         while self._unnamed and now - next(iter(self._unnamed.values()))[0] > self.settings.join_window:
             self._unnamed.popitem(last=False)
         _, equal = self._unnamed.get(_equal(call), (0.0, None))
@@ -317,7 +317,7 @@ class Gateway:
 
     async def _start(self, call: Call, meter: Meter, tenure: Tenure, *, repeats: bool) -> Started:
         setup = tenure.setup
-        targets = setup.routing.route(call.request.model, self._listings.known)
+        targets = setup.routing.route(call.request.model, self._listings.known, call.principal.grant)
         wall = self._wall()
         retention = self.settings.retention if call.ttl is None else call.ttl
         if call.at_rest == "none":
@@ -706,19 +706,20 @@ class Gateway:
             found.append(ModelInfo(offer.name, offer.provider, *about, offer.aliases))
         return found
 
-    def unknown_model(self, model: str) -> ClientError:
-        """Return the error for a name that `models` does not offer."""
-        return self._routing.unknown(model, self._listings.known)
+    def unknown_model(self, model: str, grant: Grant) -> ClientError:
+        """Return the error for a name that `models` does not offer, as ``grant`` lets its bearer hear it."""
+        return self._routing.unknown(model, self._listings.known, grant)
 
-    async def _learn(self, model: str) -> None:
+    async def _learn(self, model: str, grant: Grant) -> None:
         """Ask providers about ``model`` where the answer decides who is to answer.
 
-        Not about a name that the configuration knows. One that a provider lists is so by a list that is
-        not old; one that nobody lists takes the route of the rest at once, or is asked about.
+        Not about a name that the configuration knows, nor for who may not use it anyway. One that a
+        provider lists is so by a list that is not old; one that nobody lists takes the route of the rest at
+        once, or is asked about.
         """
         routing = self._routing
         asked = routing.asked
-        if not asked or routing.route_configured(model):
+        if not asked or routing.route_configured(model) or not grant.reaches_model(model):
             return
         rest = routing.route_rest(model)
         lists = await self._listings.at_hand(asked, patience=SOON if rest else None)

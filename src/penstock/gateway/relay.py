@@ -11,11 +11,13 @@ from typing import Final, NamedTuple
 
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.setup import Tenure
+from penstock.policies.access import check_model
 from penstock.providers.passage import Errand, Passage, PassesOn
 from penstock.providers.provider import Target
 from penstock.types.calls import Call
 from penstock.types.errors import ClientError
 from penstock.types.outcomes import UNSTARTED
+from penstock.types.principals import Grant
 
 __all__ = ["ROUTE", "Aim", "Errand", "Passage", "Relay"]
 
@@ -38,10 +40,10 @@ class Relay:
         """``gateway`` knows who answers, and asks the policies."""
         self._gateway = gateway
 
-    def aim(self, model: str) -> Aim:
-        """Return who answers for ``model``; for ``""`` anybody who passes requests on.
+    def aim(self, model: str, grant: Grant) -> Aim:
+        """Return who answers for ``model`` to whom ``grant`` is; for ``""`` anybody who passes requests on.
 
-        Raises `ClientError`: 404 `model_not_found`, 400 `unsupported_endpoint`.
+        Raises `ClientError`: 404 `model_not_found`, 403 `model_not_allowed`, 400 `unsupported_endpoint`.
         """
         tenure = self._gateway.setups.current
         providers = tenure.setup.providers
@@ -50,7 +52,8 @@ class Relay:
                 if isinstance(provider, PassesOn):
                     return Aim(Target(name, name, ""), provider, tenure)
             raise _unsupported("No provider of this gateway has this endpoint.")
-        target = tenure.setup.routing.route(model)[0]
+        check_model(grant, model)
+        target = tenure.setup.routing.route(model, grant=grant)[0]
         provider = providers[target.provider]
         if not isinstance(provider, PassesOn):
             raise _unsupported(f"The provider '{target.provider}' has no such endpoint for '{model[:100]}'.")

@@ -14,8 +14,10 @@ from typing import Final, TypeAlias
 import msgspec
 
 from penstock.gateway.balance import Balance
+from penstock.policies.access import check_model
 from penstock.providers.provider import Model, Target
 from penstock.types.errors import ClientError
+from penstock.types.principals import EVERYTHING, Grant
 from penstock.types.timers import Timers
 
 MAX_OFFERS: Final = 2_000
@@ -122,11 +124,16 @@ class Routing(msgspec.Struct, frozen=True):
         """The providers whose lists decide what a name means."""
         return [name for name in self.listed if name not in self.unlisted]
 
-    def route(self, model: str, lists: Lists = NO_LISTS) -> Sequence[Target]:
-        """Return the targets for ``model``, at least one; raises `ClientError` 404 `model_not_found`."""
+    def route(self, model: str, lists: Lists = NO_LISTS, grant: Grant = EVERYTHING) -> Sequence[Target]:
+        """Return the targets for ``model``, at least one, whoever asks.
+
+        Raises `ClientError` 404 `model_not_found`, with no name that ``grant`` does not show; 403 for a name
+        that it does not allow, as if there were such a model.
+        """
         targets = self._find(model, lists)
         if not targets:
-            raise self.unknown(model, lists)
+            check_model(grant, model)
+            raise self.unknown(model, lists, grant)
         return targets
 
     def resumes(self, model: str) -> bool:
@@ -182,10 +189,17 @@ class Routing(msgspec.Struct, frozen=True):
                 shown.add(meant)
         return list(offers.values())[:limit]
 
-    def unknown(self, model: str, lists: Lists) -> ClientError:
-        """Return the error for a name that nobody answers to; it names those that are like it."""
+    def unknown(self, model: str, lists: Lists, grant: Grant = EVERYTHING) -> ClientError:
+        """Return the error for a name that nobody answers to; it names those that are like it, of those that
+        ``grant`` shows."""
         offers = self.offers(lists, MAX_COMPARED)
-        names = {name.lower(): offer.name for offer in offers for name in (offer.name, *offer.aliases)}
+        shows = grant.shows_model
+        names = {
+            name.lower(): offer.name if shows(offer.name) else name
+            for offer in offers
+            for name in (offer.name, *offer.aliases)
+            if shows(name)
+        }
         near = dict.fromkeys(names[name] for name in get_close_matches(model[:MAX_SHOWN].lower(), names))
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         return ClientError(

@@ -29,15 +29,19 @@ class Access:
         if grant.preset and call.preset != grant.preset:
             message = f"Your token is for the preset '{grant.preset}': POST /v1/presets/{grant.preset}."
             raise ClientError(message, code="preset_not_allowed", status=403)
-        # Whoever may use a preset may use the model that it names, which the caller cannot choose.
-        if not grant.preset and not grant.allows_model(call.request.model):
-            message = f"Your key may not use the model '{call.request.model[:100]}'."
-            raise ClientError(message, code="model_not_allowed", status=403, param="model")
+        check_model(grant, call.request.model)
         return Admission(call, decisions=_decisions(grant))
 
     def filter(self, call: Call) -> EventFilter | None:
         """Nothing is filtered."""
         return None
+
+
+def check_model(grant: Grant, model: str) -> None:
+    """Refuse ``model``, be there one of that name or not. Raises `ClientError` 403 `model_not_allowed`."""
+    if not grant.reaches_model(model):
+        message = f"Your key may not use the model '{model[:100]}'."
+        raise ClientError(message, code="model_not_allowed", status=403, param="model")
 
 
 def _decisions(grant: Grant) -> tuple[Decision, ...]:

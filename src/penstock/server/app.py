@@ -52,7 +52,6 @@ from penstock.server.reads import EXPOSED
 from penstock.server.responses import DEFERRED
 from penstock.server.sockets import refuse
 from penstock.types.errors import ClientError, PenstockError
-from penstock.types.principals import Principal
 
 log = structlog.get_logger(__name__)
 
@@ -329,9 +328,6 @@ def _below(root: str, headers: Headers) -> Iterator[tuple[bytes, bytes]]:
 
 async def _known(request: Request, error: Exception) -> Response:
     """A `PenstockError`. A reader that comes back is never told 5xx or 429: EventSource would give up."""
-    principal = request.scope.get(ADMITTED)
-    if principal is not None and isinstance(error, ClientError) and error.code == "model_not_found":
-        error = _unhinted(principal, error)
     passing = isinstance(error, PenstockError) and (error.status >= 500 or error.status == 429)
     if passing and _resumes(request):
         connection = request.scope.get("extensions", {}).get(EXTENSION)
@@ -343,14 +339,6 @@ async def _known(request: Request, error: Exception) -> Response:
             # Nor can a foreign server close it. An EventSource comes back after an empty stream as well.
             return Response(b"", 200, {"cache-control": "no-store"}, "text/event-stream")
     return error_response(error, current_request_id(), request.scope)
-
-
-def _unhinted(principal: Principal, error: ClientError) -> ClientError:
-    """Return ``error`` without names of models that ``principal`` may not use."""
-    if not (principal.grant.models or principal.grant.preset):
-        return error
-    message = "There is no such model that you may use. GET /v1/models lists those that you may."
-    return ClientError(message, code=error.code, status=error.status, param=error.param)
 
 
 def _resumes(request: Request) -> bool:

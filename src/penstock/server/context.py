@@ -22,7 +22,7 @@ from penstock.server.conversations import Conversations
 from penstock.server.errors import speaks_gemini
 from penstock.server.feed import Feed
 from penstock.server.files import File
-from penstock.server.guard import Guard
+from penstock.server.guard import Guard, is_near
 from penstock.server.links import Links
 from penstock.server.profiling import ProfilerDesk, Recorder
 from penstock.server.proxies import Network
@@ -299,12 +299,8 @@ class Context:
         ]
 
     def unknown_model(self, principal: Principal, name: str) -> ClientError:
-        """Return the error for a name that `models` does not have; to who may use them all, with names that
-        are like it."""
-        if principal.grant.models or principal.grant.preset:
-            message = f"There is no model '{name[:100]}' that you may use."
-            return ClientError(message, code="model_not_found", status=404, param="model")
-        return self.gateway.unknown_model(name)
+        """Return the error for a name that `models` does not have, with names of it that are like it."""
+        return self.gateway.unknown_model(name, principal.grant)
 
     def admit_admin(self, request: HTTPConnection) -> Principal:
         """As `admit`, of administrators alone. Raises `ClientError` 403 `admin_required`."""
@@ -314,10 +310,18 @@ class Context:
         return principal
 
     def admit_operator(self, request: HTTPConnection) -> Principal:
-        """As `admit_admin`, for what spends nothing: without any key, whoever is at this machine may too."""
+        """As `admit_admin`, for what spends nothing: where no key exists, also whoever is on this machine,
+        since the gateway is theirs alone then. Not whom a proxy lets in, nor an application around us."""
         principal = self.admit(request, spends=True)
-        if not principal.admin and (PRINCIPAL in request.scope or not self.guard.private):
+        if principal.admin:
+            return principal
+        if PRINCIPAL in request.scope or not self.guard.private:
             raise _not_admin()
+        if not is_near(request):
+            message = (
+                "Without a key this is for whoever is on this machine, and not for whom a proxy lets in."
+            )
+            raise ClientError(message, code="admin_required", status=403)
         return principal
 
 

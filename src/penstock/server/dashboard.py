@@ -16,7 +16,6 @@ from penstock.server.context import Context, context
 from penstock.server.downstream import ClientGone, Downstream, Present, downstream
 from penstock.server.exchanges import current_request_id
 from penstock.server.feed import MAX_WATCHERS, SPEND_OF, Feed
-from penstock.server.metrics import is_near
 from penstock.server.responses import DEFERRED
 from penstock.types.errors import ClientError, GatewayError, PenstockError
 from penstock.types.usage import Question
@@ -36,24 +35,13 @@ async def page(request: Request) -> Response:
 async def activity(request: Request) -> "Watching":
     """``GET /v1/admin/activity``: what goes on, a frame a second, from a cursor on, then live."""
     ctx = context(request)
-    _admit(ctx, request)
+    ctx.admit_operator(request)
     feed = _feed(ctx)
     if feed.watchers >= MAX_WATCHERS:
         message = "As many watch as may. Close another dashboard."
         raise GatewayError(message, code="overloaded", status=503, retryable=True, retry_after=10)
     cursor = request.headers.get("last-event-id", "") or request.query_params.get("after", "")
     return Watching(ctx, request, feed, cursor)
-
-
-def _admit(ctx: Context, request: Request) -> None:
-    """Let administrators in; where no key exists, also whoever is on this machine: it is theirs alone then.
-
-    Raises `ClientError` 403 `admin_required`.
-    """
-    principal = ctx.admit_operator(request)
-    if not principal.admin and not is_near(request):
-        message = "Without a key this is for whoever is on this machine, and not for whom a proxy lets in."
-        raise ClientError(message, code="admin_required", status=403)
 
 
 def _feed(ctx: Context) -> Feed:
@@ -115,7 +103,7 @@ class Watching:
     async def _may_still(self) -> bool:
         try:
             await self._ctx.identify(self._request.scope)
-            _admit(self._ctx, self._request)
+            self._ctx.admit_operator(self._request)
         except PenstockError:
             return False
         return True

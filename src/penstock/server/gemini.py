@@ -66,10 +66,11 @@ async def _generate(request: Request, *, stream: bool) -> AnyResponse:
 async def gemini_count_tokens(request: Request) -> Response:
     """``POST …:countTokens``: counted by a provider that can, else estimated and marked so."""
     ctx = context(request)
-    ctx.admit(request, spends=True)
+    principal = ctx.admit(request, spends=True)
     require_json(request.headers)
     body = await read_body(request, ctx.settings)
-    count = await ctx.counter.count(parse_count(body, request.path_params["model"]))
+    asked = parse_count(body, request.path_params["model"])
+    count = await ctx.counter.count(asked, principal.grant)
     told: dict[str, Any] = {"totalTokens": count.tokens}
     if count.estimated:
         told["estimated"] = True

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Final, Protocol, TypeAlias
 
 import msgspec
+from starlette.requests import HTTPConnection
 
 from penstock.server.origins import compile_origins
 from penstock.types.errors import ClientError, PenstockError
@@ -73,6 +74,14 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def is_near(connection: HTTPConnection) -> bool:
+    """Say whether somebody comes from this machine, and no proxy says that it passes on another's request."""
+    headers = connection.headers
+    if connection.client is None or "forwarded" in headers or "x-forwarded-for" in headers:
+        return False
+    return is_loopback(connection.client.host)
 
 
 def normal_origin(origin: str) -> str:

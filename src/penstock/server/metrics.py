@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from penstock.server.context import Context, context
-from penstock.server.guard import is_loopback
+from penstock.server.guard import is_near
 from penstock.types.errors import ClientError
 
 
@@ -39,10 +39,3 @@ def _admit(ctx: Context, request: Request) -> None:
             code="admin_required",
             status=403,
         )
-
-
-def is_near(request: Request) -> bool:
-    """Say whether a request comes from this machine, and no proxy says that it passes on another's."""
-    if request.client is None or "forwarded" in request.headers or "x-forwarded-for" in request.headers:
-        return False
-    return is_loopback(request.client.host)

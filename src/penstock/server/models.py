@@ -53,10 +53,10 @@ async def one_model(request: Request) -> Response:
 async def count_tokens(request: Request) -> Response:
     """``POST /v1/messages/count_tokens``: counted by the provider if it can, else estimated and marked so."""
     ctx = context(request)
-    ctx.admit(request, spends=True)
+    principal = ctx.admit(request, spends=True)
     require_json(request.headers)
     body = await read_body(request, ctx.settings)
-    count = await ctx.counter.count(anthropic_request(request)(body))
+    count = await ctx.counter.count(anthropic_request(request)(body), principal.grant)
     told: dict[str, Any] = {"input_tokens": count.tokens}
     if count.estimated:
         told["estimated"] = True

@@ -67,7 +67,7 @@ async def pass_json(request: Request) -> "Relayed":
     model = value.get("model", "")
     if not isinstance(model, str):
         raise ClientError("'model' must be a string.", code="invalid_type", param="model")
-    aim = ctx.relay.aim(model)
+    aim = ctx.relay.aim(model, principal.grant)
     if aim.target.model and aim.target.model != model:
         body = _encode({**value, "model": aim.target.model})
     errand = Errand("POST", _path(request), _sent(request), body)
@@ -91,7 +91,7 @@ async def pass_form(request: Request) -> "Relayed":
         message = f"The form must name its 'model' in its first {MAX_BEFORE_MODEL >> 10} KiB."
         raise ClientError(message, code="missing_required_parameter", param="model")
     model = found[1].decode("utf-8", "replace")
-    aim = ctx.relay.aim(model)
+    aim = ctx.relay.aim(model, principal.grant)
     named = (aim.target.model or model).encode()
     start = start[2 : found.start(1)] + named + start[found.end(1) :]
     length = _length(request)
@@ -136,7 +136,7 @@ def _pass_file(request: Request) -> "Relayed":
     if request.method == "POST":
         _require_form(request.headers)
         stream, length = _upload(request), _length(request)
-    aim = ctx.relay.aim("")
+    aim = ctx.relay.aim("", principal.grant)
     errand = Errand(request.method, _path(request), _sent(request), stream=stream, length=length)
     return Relayed(ctx, principal, "", aim, errand)
 

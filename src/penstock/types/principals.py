@@ -36,6 +36,14 @@ class Grant(msgspec.Struct, frozen=True, omit_defaults=True):
         """Say whether ``model`` may be asked for."""
         return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
 
+    def reaches_model(self, model: str) -> bool:
+        """Say whether a call may be for ``model``: a preset's bearer did not choose the one that it names."""
+        return bool(self.preset) or self.allows_model(model)
+
+    def shows_model(self, model: str) -> bool:
+        """Say whether its bearer may hear of ``model``: whoever is for one preset asks for none by name."""
+        return not self.preset and self.allows_model(model)
+
     def allows_route(self, route: str) -> bool:
         """Say whether calls may come in by ``route``."""
         return not self.routes or any(fnmatchcase(route, pattern) for pattern in self.routes)
