@@ -65,7 +65,7 @@ _APIS: Final[Mapping[str, tuple[str, ...]]] = {
 """By kind, where there is a choice."""
 
 _GO_DURATION: Final = re.compile(r"-?(\d{1,9}|(\d{1,9}(\.\d{1,9})?(ns|us|ms|s|m|h))+)")
-_SECRET_NAMES: Final = frozenset({"key", "api_key", "api_keys", "secret", "password", "token"})
+_SECRET_NAMES: Final = frozenset({"key", "api_key", "api_keys", "secret", "secret_key", "password", "token"})
 """Settings whose values are told nobody."""
 
 _HOST: Final = re.compile(r"(?i)[\w-]+(\.[\w-]+)*\.([a-z]{2,24}|[0-9]{1,3})")
@@ -154,7 +154,8 @@ class PublicationsConfig(Settings, frozen=True):
 class ProviderConfig(Settings, frozen=True):
     """One provider. ``kind`` is a name of `penstock.providers.kinds`; empty: see `Config.kind`.
 
-    ``base_url``: empty for the kind's own. ``api_key_file`` holds the key, for secrets that are mounted.
+    ``base_url``: empty for the kind's own. ``api_key_file`` holds the key, for secrets that are mounted;
+    ``secret_key`` is what an ERNIE wants beside it.
     ``unsupported``: what becomes of what a request asks and it cannot be told (`penstock.wire.fitting`).
     ``list_models``: whether its names are asked for and offered.
     ``api`` and ``api_version`` choose among those that a kind has; ``template`` is of ``api: completions``
@@ -168,6 +169,7 @@ class ProviderConfig(Settings, frozen=True):
     api_key: str = ""
     api_keys: tuple[str, ...] = ()
     api_key_file: str = ""
+    secret_key: str = ""
     organization: str = ""
     project: str = ""
     headers: dict[str, str] = {}
@@ -938,6 +940,14 @@ def _problems(config: Config) -> Iterator[Problem]:
         if provider.template and provider.api != "completions":
             what = "a template makes texts of conversations for api: completions: leave it out"
             yield Problem(f"providers.{name}.template", what)
+        if config.kind(name) == "ernie" and not (provider.secret_key and (keys or provider.api_key_file)):
+            what = "write api_key and secret_key: together they buy an access token"
+            yield Problem(f"providers.{name}", what)
+        elif config.kind(name) == "ernie" and provider.api_keys:
+            yield Problem(f"providers.{name}.api_keys", "of this kind a provider has one key: write api_key")
+        elif provider.secret_key and config.kind(name) != "ernie":
+            what = f"a provider of the kind {config.kind(name)} has none: leave it out"
+            yield Problem(f"providers.{name}.secret_key", what)
         if config.kind(name) == "azure" and not provider.base_url:
             what = "write the address of your resource, such as https://my-resource.openai.azure.com"
             yield Problem(f"providers.{name}", what)

@@ -43,6 +43,7 @@ PROVIDERS = (
     "ollama",
     "cohere",
     "dashscope",
+    "ernie",
 )
 FACES: tuple[Face, ...] = (
     OPENAI_CHAT,

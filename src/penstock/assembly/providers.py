@@ -17,6 +17,7 @@ from penstock.providers.cohere import CohereProvider
 from penstock.providers.compatible import CompatibleProvider, CompatibleSettings
 from penstock.providers.dashscope import DashScopeProvider, own_url
 from penstock.providers.endpoint import EndpointSettings
+from penstock.providers.ernie import ErnieProvider, ErnieSettings
 from penstock.providers.gemini import GeminiProvider
 from penstock.providers.kinds import KINDS
 from penstock.providers.ollama import OllamaProvider, OllamaSettings
@@ -106,6 +107,8 @@ def _reached(
             return DashScopeProvider(
                 name, EndpointSettings(**{**plain, "base_url": own_url(config.base_url)}), pool
             )
+        case "ernie":
+            return ErnieProvider(name, ErnieSettings(**plain, secret_key=config.secret_key), pool)
         case "gemini":
             return GeminiProvider(name, EndpointSettings(**plain), pool)
         case "ollama":

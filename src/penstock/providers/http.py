@@ -9,7 +9,7 @@ No dialect's field and no provider's name enters here, and nothing in here waits
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol, TypeAlias
 
 import msgspec
@@ -26,6 +26,8 @@ MAX_ERROR_BYTES: Final = 64 * 1024
 
 ERROR_BODY_TIMEOUT: Final = 5.0
 """Seconds that the body of an error response may take after its head."""
+
+Complete: TypeAlias = Callable[[Request], Awaitable[Request]]
 
 ParseError: TypeAlias = Callable[[int, Mapping[str, str], bytes], UpstreamError]
 
@@ -94,6 +96,7 @@ class HttpSource:
         "_status",
         "_timer",
         "_turn",
+        "complete",
         "conceal",
         "key",
     )
@@ -109,8 +112,10 @@ class HttpSource:
         conceal: Callable[[str], str] | None = None,
     ) -> None:
         """``parse_error`` makes an error of a response with status 400 or above (see `Dialect`); ``key`` is
-        the one that ``request`` carries; ``conceal``: see `Conversation`."""
+        the one that ``request`` carries; ``conceal``: see `Conversation`. ``complete``, if set before `open`,
+        adds to the request what could not be had before: a token that must be fetched."""
         self.key = key
+        self.complete: Complete | None = None
         self.conceal = conceal
         self._pool = pool
         self._request = request
@@ -154,6 +159,10 @@ class HttpSource:
         if self._closed:
             return
         self._sink = sink
+        if self.complete is not None:
+            self._request = await self.complete(self._request)
+            if self._sink is not sink:
+                return  # it was aborted meanwhile
         exchange = await self._pool.open(
             self._request, self, head_timeout=self._head_timeout, connect_timeout=self._connect_timeout
         )

@@ -12,6 +12,7 @@ import msgspec
 
 from penstock.providers.anthropic import BASE_URL as ANTHROPIC_URL
 from penstock.providers.cohere import BASE_URL as COHERE_URL
+from penstock.providers.ernie import BASE_URL as ERNIE_URL
 from penstock.providers.gemini import BASE_URL as GEMINI_URL
 from penstock.providers.openai import BASE_URL as OPENAI_URL
 from penstock.providers.profiles import PROFILES
@@ -42,6 +43,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "gemini": Kind("Google Gemini", GEMINI_URL, ("GEMINI_API_KEY",), ("gemini-*", "gemma-*")),
     "cohere": Kind("Cohere", COHERE_URL, ("CO_API_KEY", "COHERE_API_KEY"), ("command-*", "c4ai-*")),
     **{name: Kind(made.title, made.base_url, made.keys, made.models) for name, made in PROFILES.items()},
+    "ernie": Kind("Baidu ERNIE (Qianfan v1)", ERNIE_URL),
     "azure": Kind("Azure OpenAI"),
     "ollama": Kind("Ollama"),
     "scripted": Kind("the embedded model"),

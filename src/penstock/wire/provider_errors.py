@@ -70,7 +70,7 @@ _WORDS: Final[Mapping[str, _Class]] = {
         _POLICY: "content_filter content_policy_violation data_inspection_failed datainspectionfailed "
         "datainspection unsafe_request invalid_prompt responsibleaipolicyviolation",
         _AUTH: "invalid_api_key invalidapikey api_key_invalid authentication_error unauthenticated "
-        "invalid_authentication_error invalid_iam_token",
+        "invalid_authentication_error invalid_iam_token invalid_client",
         _QUOTA: "insufficient_quota credit_balance_exhausted billing_error billing_hard_limit_reached "
         "billing_not_active insufficient_balance exceeded_current_quota_error arrearage "
         "enforced_spend_limit_reached prepaidbilloverdue postpaidbilloverdue commoditynotpurchased "

@@ -68,7 +68,8 @@ class SseDecoder:
 
     ``retry`` is the reconnection time in milliseconds that the server last asked for, or None;
     ``last_event_id`` is the id that a reader sends to resume after what has been dispatched; ``comment``
-    the last comment, which means nothing to the format.
+    is the last comment, and ``stray`` the last line that is JSON and no field, which mean nothing to the
+    format: some servers say there what went wrong.
     """
 
     __slots__ = (
@@ -86,6 +87,7 @@ class SseDecoder:
         "comment",
         "last_event_id",
         "retry",
+        "stray",
     )
 
     def __init__(self, *, max_line: int = MAX_LINE, max_frame: int = MAX_FRAME) -> None:
@@ -93,6 +95,7 @@ class SseDecoder:
         self.retry: int | None = None
         self.last_event_id = b""
         self.comment = b""
+        self.stray = b""
         self._max_line = max_line
         self._max_frame = max_frame
         self._max_short = min(max_line, max_frame)
@@ -217,6 +220,8 @@ class SseDecoder:
                         self.retry = int(value)
                     elif not name:
                         self.comment = value
+                    elif name.startswith(b"{"):
+                        self.stray = line
                     continue  # a comment, or a field that the format does not know
             if data is None:
                 data = value

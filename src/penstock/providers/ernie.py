@@ -1,0 +1,151 @@
+"""Baidu ERNIE by the first version of Qianfan's API; its second is a profile (`penstock.providers.profiles`).
+
+Owns the paths under its address, the endpoints that its models' names stand for, and its way of being let in:
+a key and a secret buy an access token, which goes along in the URL, is kept until it ends, and is replaced at
+once when it is refused. What is said is `penstock.wire.ernie`'s; the address and how bytes arrive are
+`penstock.providers.endpoint`'s.
+
+Source: qianfan (Python, 0.4.12), resources/auth and resources/llm/chat_completion.py.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from penstock.providers.endpoint import Endpoint, EndpointSettings
+from penstock.providers.provider import Conversation, Model
+from penstock.providers.tokens import Tokens
+from penstock.types.errors import PenstockError, WireError
+from penstock.types.requests import GenerationRequest
+from penstock.upstream.http1 import Request
+from penstock.upstream.pool import Pool
+from penstock.wire.ernie import ErnieDecoder, TokenRefused, parse_error, render_request
+from penstock.wire.provider_errors import find_problem, upstream_error
+
+BASE_URL: Final = "https://aip.baidubce.com"
+CHAT_PATH: Final = "/rpc/2.0/ai_custom/v1/wenxinworkshop/chat"
+TOKEN_PATH: Final = "/oauth/2.0/token"
+
+LIFE: Final = 2_592_000.0
+"""Seconds that a token lives whose life is not said: 30 days."""
+
+MIN_LIFE: Final = 60.0
+
+ENDPOINTS: Final[Mapping[str, str]] = {
+    "ernie-4.0-8k": "completions_pro",
+    "ernie-3.5-8k": "completions",
+    "ernie-speed-8k": "ernie_speed",
+    "ernie-lite-8k-0922": "eb-instant",
+    "ernie-lite-8k-0308": "ernie-lite-8k",
+    "ernie-character-8k": "ernie-char-8k",
+    "ernie-character-fiction-8k": "ernie-char-fiction-8k",
+    "ernie-functions-8k": "ernie-func-8k",
+    "ernie-function-8k": "ernie-func-8k",
+    "meta-llama-3-8b": "llama_3_8b",
+    "meta-llama-3-70b": "llama_3_70b",
+    "yi-34b-chat": "yi_34b_chat",
+    "mixtral-8x7b-instruct": "mixtral_8x7b_instruct",
+}
+"""By a model's name in small letters; every other model's endpoint is its name in small letters."""
+
+
+class ErnieSettings(EndpointSettings, frozen=True):
+    """As `EndpointSettings`; ``api_key`` and ``secret_key`` together buy a token."""
+
+    secret_key: str = ""
+
+    def __repr__(self) -> str:
+        """Show all but the credentials."""
+        return super().__repr__()
+
+
+class ErnieProvider:
+    """One application of Qianfan's."""
+
+    def __init__(
+        self, name: str, settings: ErnieSettings, pool: Pool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Take ``pool`` over, and close it in the end. Raises `ValueError` for a base URL or a header that
+        cannot be used."""
+        self.name = name
+        self._pair = (settings.api_key, settings.secret_key)
+        self._clock = clock
+        bare = EndpointSettings(settings.base_url, headers=settings.headers, unsupported=settings.unsupported)
+        self._endpoint = Endpoint(
+            name, bare, pool, parse_error, accept="text/event-stream", secrets=self._pair
+        )
+        self._tokens = Tokens(self._fetch, clock)
+
+    def __repr__(self) -> str:
+        """Show the name and the address."""
+        return f"<ErnieProvider {self.name} {self._endpoint.url}>"
+
+    def converse(self, request: GenerationRequest, model: str) -> Conversation:
+        """Render ``request`` for ``model``. Raises `ClientError` if ERNIE cannot do it."""
+        fitting = self._endpoint.fitting()
+        body = render_request(request, fitting)
+        known = model.lower()
+        source = self._endpoint.post(f"{CHAT_PATH}/{quote(ENDPOINTS.get(known, known), safe='')}", body)
+        use = _TokenUse(self._tokens, self._clock())
+        source.complete = use.complete
+        source.key = use
+        others = source.conceal
+        source.conceal = lambda text: use.conceal(others(text) if others is not None else text)
+        return Conversation(source, ErnieDecoder(), fitting.dropped)
+
+    async def models(self) -> Sequence[Model]:
+        """Nothing: this version has no list."""
+        return ()
+
+    async def aclose(self) -> None:
+        """Close the pool."""
+        await self._endpoint.aclose()
+
+    async def _fetch(self) -> tuple[str, float]:
+        key, secret = self._pair
+        asked = {"grant_type": "client_credentials", "client_id": key, "client_secret": secret}
+        answer = await self._endpoint.ask(f"{TOKEN_PATH}?{urlencode(asked)}", b"")
+        match answer:
+            case {"access_token": str(token)} if token:
+                life = answer.get("expires_in")
+                return token, max(life, MIN_LIFE) if type(life) in (int, float) else LIFE
+        if (problem := find_problem(answer)) is not None:
+            raise upstream_error(problem)
+        raise WireError("The provider's access token has an unknown form.")
+
+
+class _TokenUse:
+    """The token that one attempt uses: a `Credential`. One that is refused is dropped, and the attempt is
+    made again with a new one; but not if this one was new already."""
+
+    __slots__ = ("_began", "_fetched", "_token", "_tokens")
+
+    def __init__(self, tokens: Tokens, now: float) -> None:
+        self._tokens = tokens
+        self._began = now
+        self._token = ""
+        self._fetched = now
+
+    async def complete(self, request: Request) -> Request:
+        """Add the token to ``request``. Raises `UpstreamError`."""
+        token = await self._tokens.get()
+        self._token, self._fetched = token.value, token.fetched
+        target = f"{request.target}?{urlencode({'access_token': token.value})}"
+        return msgspec.structs.replace(request, target=target)
+
+    def conceal(self, text: str) -> str:
+        """Take the token out of the provider's words."""
+        return text.replace(self._token, "***") if self._token else text
+
+    def worked(self) -> None:
+        """The provider answers."""
+
+    def failed(self, error: PenstockError) -> bool:
+        """Say whether the token was refused, and a newer one may be taken."""
+        if not isinstance(error, TokenRefused) or not self._token:
+            return False
+        self._tokens.drop(self._token)
+        return self._fetched < self._began
