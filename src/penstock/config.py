@@ -23,6 +23,7 @@ from penstock.gateway.rescue import RetrySettings
 from penstock.policies.jwt_settings import ASYMMETRIC, SYMMETRIC
 from penstock.policies.review import MAX_WINDOW
 from penstock.policies.rulebook import BadRule, RuleSettings, compile_rules
+from penstock.providers.bedrock import address as bedrock_address
 from penstock.providers.http import parse_base_url
 from penstock.providers.keys import MAX_KEYS
 from penstock.providers.kinds import KINDS, url_variable
@@ -64,6 +65,7 @@ _APIS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """By kind, where there is a choice."""
 
+_REGION: Final = re.compile(r"[a-z]{2}(-[a-z]{1,12}){1,3}-\d{1,2}")
 _GO_DURATION: Final = re.compile(r"-?(\d{1,9}|(\d{1,9}(\.\d{1,9})?(ns|us|ms|s|m|h))+)")
 _SECRET_NAMES: Final = frozenset({"key", "api_key", "api_keys", "secret", "secret_key", "password", "token"})
 """Settings whose values are told nobody."""
@@ -161,7 +163,8 @@ class ProviderConfig(Settings, frozen=True):
     ``api`` and ``api_version`` choose among those that a kind has; ``template`` is of ``api: completions``
     (`penstock.wire.openai_completions_requests`).
     ``api: generate``, ``keep_alive`` and ``num_ctx`` are an Ollama's (`penstock.wire.ollama.Preferences`),
-    ``max_tokens`` an Anthropic's: the limit of an answer whose request has none.
+    ``max_tokens`` an Anthropic's: the limit of an answer whose request has none. ``region`` and ``profile``
+    are AWS's.
     """
 
     kind: KindName = ""
@@ -182,6 +185,8 @@ class ProviderConfig(Settings, frozen=True):
     api: Literal["chat", "completions", "generate", "native", "responses"] = "chat"
     template: TemplateName = ""
     api_version: str = ""
+    region: str = ""
+    profile: str = ""
     keep_alive: str = ""
     num_ctx: int = 0
     max_tokens: int = DEFAULTS.max_tokens
@@ -786,7 +791,7 @@ def with_environment(config: Config, environ: Mapping[str, str]) -> Config:
     config = msgspec.structs.replace(config, providers=providers)
     for name, provider in config.providers.items():
         kind_name = config.kind(name)
-        base_url = provider.base_url or _own_url(kind_name, environ)
+        base_url = provider.base_url or _own_url(kind_name, provider, environ)
         providers[name] = msgspec.structs.replace(provider, kind=kind_name, base_url=base_url)
     keys = dict(config.keys)
     if key := environ.get("PENSTOCK_KEY"):
@@ -794,8 +799,16 @@ def with_environment(config: Config, environ: Mapping[str, str]) -> Config:
     return msgspec.structs.replace(config, listen=listen, store=store, providers=providers, keys=keys)
 
 
-def _own_url(kind: str, environ: Mapping[str, str]) -> str:
+def own_region(environ: Mapping[str, str]) -> str:
+    """Return the region that AWS's own variables name; empty for none."""
+    return environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or ""
+
+
+def _own_url(kind: str, provider: ProviderConfig, environ: Mapping[str, str]) -> str:
     """Return where a provider of ``kind`` is when nobody says. Raises `BadConfig`."""
+    if kind == "bedrock":
+        region = provider.region or own_region(environ)
+        return bedrock_address(region) if region else ""
     if kind != "ollama":
         return KINDS[kind].base_url
     try:
@@ -951,6 +964,10 @@ def _problems(config: Config) -> Iterator[Problem]:
         if config.kind(name) == "azure" and not provider.base_url:
             what = "write the address of your resource, such as https://my-resource.openai.azure.com"
             yield Problem(f"providers.{name}", what)
+        if config.kind(name) == "bedrock" and not (provider.base_url or provider.region):
+            yield Problem(f"providers.{name}", "write a region, such as us-east-1, or set AWS_REGION")
+        if provider.region and not _REGION.fullmatch(provider.region):
+            yield Problem(f"providers.{name}.region", "write a region as AWS does, such as us-east-1")
         if provider.num_ctx < 0:
             yield Problem(f"providers.{name}.num_ctx", "write a number of tokens, or leave it out")
         if provider.ca_file and not Path(provider.ca_file).is_file():

@@ -21,7 +21,8 @@ from tests.vectors import VECTORS, octets
 
 @dataclass
 class Asked:
-    """One request: its path without the query, and the rest of it. ``form`` is a body that is no JSON."""
+    """One request: its path without the query, and the rest of it. ``form`` is a body that is no JSON;
+    ``target`` and ``data`` are path and body as they came."""
 
     method: str
     path: str
@@ -29,6 +30,8 @@ class Asked:
     headers: dict[str, str]
     body: Any = None
     form: dict[str, str] = field(default_factory=dict)
+    target: str = ""
+    data: bytes = b""
 
 
 class Refused(Exception):
@@ -65,6 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         asked = Asked(self.command, url.path, dict(parse_qsl(url.query)), headers)
         data = self.rfile.read(int(headers.get("content-length", 0)))
+        asked.target, asked.data = self.path, data
         if headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
             asked.form = dict(parse_qsl(data.decode()))
         elif data:

@@ -44,6 +44,7 @@ PROVIDERS = (
     "cohere",
     "dashscope",
     "ernie",
+    "bedrock",
 )
 FACES: tuple[Face, ...] = (
     OPENAI_CHAT,

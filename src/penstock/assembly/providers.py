@@ -6,13 +6,14 @@ before the loop runs, or in a thread.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from penstock.config import BadConfig, Config, Problem, ProviderConfig, read_secret
+from penstock.config import BadConfig, Config, Problem, ProviderConfig, own_region, read_secret
 from penstock.providers.anthropic import AnthropicProvider, AnthropicSettings
 from penstock.providers.azure import AzureProvider, AzureSettings
+from penstock.providers.bedrock import BedrockProvider, region_of
 from penstock.providers.cohere import CohereProvider
 from penstock.providers.compatible import CompatibleProvider, CompatibleSettings
 from penstock.providers.dashscope import DashScopeProvider, own_url
@@ -29,6 +30,9 @@ from penstock.upstream.pool import Pool, PoolSettings
 from penstock.wire.anthropic_messages_requests import Preferences as AnthropicPreferences
 from penstock.wire.ollama import Preferences
 from penstock.wire.openai_chat_quirks import NO_QUIRKS
+
+BEDROCK_KEY: Final = "AWS_BEARER_TOKEN_BEDROCK"
+"""The variable in which AWS's own SDKs look for an API key of Bedrock's."""
 
 
 class Made(NamedTuple):
@@ -101,6 +105,8 @@ def _reached(
             return AnthropicProvider(name, AnthropicSettings(**plain, preferences=limits), pool)
         case "azure":
             return AzureProvider(name, AzureSettings(**plain, api_version=config.api_version), pool)
+        case "bedrock":
+            return _bedrock(name, config, plain, pool, environ)
         case "cohere":
             return CohereProvider(name, EndpointSettings(**plain), pool)
         case "dashscope" if config.api == "native":
@@ -128,3 +134,23 @@ def _reached(
         template=config.template,
     )
     return CompatibleProvider(name, settings, pool)
+
+
+def _bedrock(
+    name: str, config: ProviderConfig, plain: dict[str, Any], pool: Pool, environ: Mapping[str, str]
+) -> Provider:
+    """Return a Bedrock that is let in by a key, or else by a signature. Raises `ValueError`."""
+    if not config.profile and not config.api_keys:
+        plain["api_key"] = config.api_key or environ.get(BEDROCK_KEY, "")
+    settings = EndpointSettings(**plain)
+    if settings.keys:
+        return BedrockProvider(name, settings, pool, None)
+    try:
+        from penstock.providers.aws import AwsSigner
+    except ImportError:
+        raise ValueError(
+            "signing requests to AWS takes an optional part: pip install 'penstock[bedrock]'; an API key of "
+            "Bedrock's (api_key) does without"
+        ) from None
+    region = config.region or region_of(config.base_url) or own_region(environ) or "us-east-1"
+    return BedrockProvider(name, settings, pool, AwsSigner(region, config.profile))

@@ -15,6 +15,7 @@ from penstock import __version__
 from penstock.providers.http import HttpSource, ParseError, parse_base_url, redirected
 from penstock.providers.keys import ProviderKeys
 from penstock.providers.passage import Errand, Passage
+from penstock.providers.signing import Signature, Signer
 from penstock.types.errors import ClientError, UpstreamError, WireError
 from penstock.upstream.http1 import Request, render_head
 from penstock.upstream.pool import Pool
@@ -72,12 +73,15 @@ class Endpoint:
         key_header: str = "authorization",
         key_prefix: str = "Bearer ",
         secrets: Sequence[str] = (),
+        signer: Signer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take ``pool`` over, and close it in the end; ``accept`` is what answers are, ``headers`` are the
         provider's own, and ``secrets`` what is secret in them; a key goes into ``key_header`` behind
-        ``key_prefix``. Raises `ValueError` for a base URL or a header that cannot be used."""
+        ``key_prefix``, and where there is a ``signer`` none does. Raises `ValueError` for a base URL or a
+        header that cannot be used."""
         self._pool = pool
+        self._signer = signer
         self._name = name
         self._unsupported = settings.unsupported
         self._origin, self._path = parse_base_url(settings.base_url)
@@ -125,6 +129,18 @@ class Endpoint:
 
         ``headers`` are of this request: they win over the provider's, and the settings' over them.
         """
+        if self._signer is not None:
+            signature = self._signer.use()
+            source = HttpSource(
+                self._pool,
+                self._request("POST", path, body, headers),
+                self._parse_error,
+                head_timeout=self._head_timeout,
+                key=signature,
+                conceal=self._concealing(signature),
+            )
+            source.complete = signature.complete
+            return source
         key = self._keys.use() if self._keys else None
         request = self._request("POST", path, body, headers, key=key.value if key else "")
         return HttpSource(
@@ -155,9 +171,16 @@ class Endpoint:
         return await self._fetch(self._request("POST", path, body, headers, key=self._any_key()))
 
     async def _fetch(self, request: Request) -> Any:
+        conceal: Callable[[str], str] = self._conceal
+        if self._signer is not None:
+            signature = self._signer.use()
+            request, conceal = await signature.complete(request), self._concealing(signature)
         response = await self._pool.fetch(request, limit=MAX_MODELS_BYTES)
         if response.status >= 400:
-            raise self._parse_error(response.status, response.headers, response.body)
+            error = self._parse_error(response.status, response.headers, response.body)
+            error.message = conceal(error.message)
+            error.args = (error.message,)
+            raise error
         if response.status >= 300:
             raise redirected(response.status)
         try:
@@ -190,6 +213,16 @@ class Endpoint:
         for secret in self._secrets:
             text = text.replace(secret.decode(), "***")
         return text
+
+    def _concealing(self, signature: Signature) -> Callable[[str], str]:
+        """Return what hides the credentials of ``signature`` as well."""
+
+        def conceal(text: str) -> str:
+            if len(signature.secret) >= MIN_SECRET_CHARS:
+                text = text.replace(signature.secret, "***")
+            return self._conceal(text)
+
+        return conceal
 
     def _parse_error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         for secret in self._secrets:

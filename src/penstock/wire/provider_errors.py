@@ -70,25 +70,33 @@ _WORDS: Final[Mapping[str, _Class]] = {
         _POLICY: "content_filter content_policy_violation data_inspection_failed datainspectionfailed "
         "datainspection unsafe_request invalid_prompt responsibleaipolicyviolation",
         _AUTH: "invalid_api_key invalidapikey api_key_invalid authentication_error unauthenticated "
-        "invalid_authentication_error invalid_iam_token invalid_client",
+        "invalid_authentication_error invalid_iam_token invalid_client unrecognizedclientexception "
+        "invalidsignatureexception expiredtokenexception incompletesignature "
+        "missingauthenticationtokenexception",
         _QUOTA: "insufficient_quota credit_balance_exhausted billing_error billing_hard_limit_reached "
         "billing_not_active insufficient_balance exceeded_current_quota_error arrearage "
         "enforced_spend_limit_reached prepaidbilloverdue postpaidbilloverdue commoditynotpurchased "
         "allocationquota.freetieronly",
         _PERMISSION: "permission_error permission_denied accessdenied accessdenied.unpurchased "
+        "accessdeniedexception "
         "unsupported_country_region_territory",
         _NOT_FOUND: "model_not_found model.notexist not_found_error notfounderror not_found "
-        "model_not_exist deploymentnotfound modelnotfound",
+        "model_not_exist deploymentnotfound modelnotfound resourcenotfoundexception",
         _TOO_LARGE: "request_too_large badrequest.toolarge",
         _RATE: "rate_limit_exceeded rate_limit_error resource_exhausted slow_down requests tokens "
-        "throttling throttling.ratequota throttling.allocationquota throttlingexception limitrequests",
+        "throttling throttling.ratequota throttling.allocationquota throttlingexception limitrequests "
+        "servicequotaexceededexception",
         _OVERLOADED: "server_is_overloaded overloaded_error engine_overloaded_error model_overloaded "
         "service_unavailable_error unavailable_error unavailable serviceunavailable overloaded "
-        "insufficient_system_resource modelservingerror modelunavailable",
+        "insufficient_system_resource modelservingerror modelunavailable "
+        "serviceunavailableexception modelnotreadyexception",
         _BROKEN: "server_error internal_error internal_server_error internalservererror internalerror "
-        "internal api_error network_error dispatch_internal_error systemerror modelservicefailed",
-        _TIMEOUT: "timeout_error deadline_exceeded gatewaytimeout timeout requesttimeout",
-        _BAD_REQUEST: "invalid_request_error badrequesterror invalid_argument invalidparameter",
+        "internal api_error network_error dispatch_internal_error systemerror modelservicefailed "
+        "internalserverexception modelstreamerrorexception modelerrorexception",
+        _TIMEOUT: "timeout_error deadline_exceeded gatewaytimeout timeout requesttimeout "
+        "modeltimeoutexception",
+        _BAD_REQUEST: "invalid_request_error badrequesterror invalid_argument invalidparameter "
+        "validationexception",
     }.items()
     for word in words.split()
 }
@@ -129,7 +137,7 @@ _STATUSES: Final[Mapping[int, _Class]] = {
 
 _TOO_LONG: Final = re.compile(
     r"maximum context length|context length exceeded|prompt is too long|exceeds? the available context size"
-    r"|exceeds the context length|range of input length should be|prompt tokens too long",
+    r"|exceeds the context length|range of input length should be|prompt tokens too long|input is too long",
     re.IGNORECASE,
 )
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{2,63}")
