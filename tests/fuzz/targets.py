@@ -45,6 +45,7 @@ from penstock.wire.openai_completions import OPENAI_COMPLETIONS
 from penstock.wire.openai_responses import OPENAI_RESPONSES
 from penstock.wire.sse import SseDecoder
 from penstock.wire.verification import Verifier
+from tests.fuzz.served import UPGRADE, Served, http_outcome, message, requests, websocket_outcome
 from tests.vectors import VECTORS, random_pieces
 from tests.wire.decoding import run
 
@@ -60,6 +61,8 @@ class Target(NamedTuple):
     name: str
     try_: Callable[[bytes], object]
     examples: list[bytes]
+    close: Callable[[], None] = lambda: None
+    """Ends what it has open; may be called at any time."""
 
 
 def targets() -> dict[str, Target]:
@@ -83,6 +86,7 @@ def targets() -> dict[str, Target]:
             "origin", _origin, [b"https://*.example.com", b"http://localhost:*", b"*", b"https://[::1]:8"]
         ),
         Target("forwarded", _forwarded, _FORWARDED),
+        *_served(),
     ]
     return {target.name: target for target in made}
 
@@ -481,3 +485,25 @@ def _forwarded(data: bytes) -> object:
     parse_network(str(scope["client"][0]))
     assert scope["scheme"] in ("http", "https")
     return str(scope["client"][0]).startswith("10."), scope["scheme"]
+
+
+# --- a gateway that serves -------------------------------------------------------------------------------
+
+
+def _served() -> Iterable[Target]:
+    """Bytes of a connection; frames behind a handshake; messages, a line each, in frames that are right."""
+    http, frames, messages = Served(), Served(), Served()
+    said = [text.replace(b"s_0001ARZ3NDEKTSV4RRFFQ69G5FAV", b"s_x") for text in _messages("client")]
+    yield Target("http", lambda data: http_outcome(http.answer(data)), requests(), http.close)
+    yield Target(
+        "websocket_frames",
+        lambda data: websocket_outcome(frames.answer(UPGRADE + data)),
+        [message(text) for text in said],
+        frames.close,
+    )
+    yield Target(
+        "websocket_messages",
+        lambda data: websocket_outcome(messages.answer(UPGRADE + b"".join(map(message, data.split(b"\n"))))),
+        [*said, b"\n".join(said)],
+        messages.close,
+    )

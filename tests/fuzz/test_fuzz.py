@@ -21,7 +21,10 @@ TRIES = 150
 @pytest.mark.filterwarnings("ignore:Possible nested set:FutureWarning")
 def test_spoiled_input_breaks_no_parser(name):
     target = TARGETS[name]
-    fuzzer = search(target, 0, lambda fuzzer: fuzzer.tried < len(target.examples) + TRIES)
+    try:
+        fuzzer = search(target, 0, lambda fuzzer: fuzzer.tried < len(target.examples) + TRIES)
+    finally:
+        target.close()
     assert not fuzzer.crashes, next(iter(fuzzer.crashes.values())).trace
     assert len(fuzzer.outcomes) > 1
 
@@ -29,7 +32,11 @@ def test_spoiled_input_breaks_no_parser(name):
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: path.name)
 @pytest.mark.filterwarnings("ignore:Possible nested set:FutureWarning")
 def test_what_broke_something_once_does_no_more(path):
-    _, crash = attempt(TARGETS[path.name.rpartition("-")[0]], path.read_bytes())
+    target = TARGETS[path.name.rpartition("-")[0]]
+    try:
+        _, crash = attempt(target, path.read_bytes())
+    finally:
+        target.close()
     assert crash is None, crash.trace
 
 
