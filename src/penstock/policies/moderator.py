@@ -208,7 +208,7 @@ class Moderator:
                     raise ModerationFailed("its answer is too long")
         try:
             return self._verdict(bytes(data))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             raise ModerationFailed("its answer is not of its kind") from None
 
     def _question(self, passage: Passage) -> tuple[bytes, dict[str, str]]:

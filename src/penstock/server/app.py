@@ -181,8 +181,11 @@ SOCKETS: Final = {"/v1/ws": sessions.connect}
 def build_app(context: Context) -> ASGIApp:
     """Return the application."""
     table = routes()
+    # A redirect to the address without a slash at its end would name the host and scheme that a client said,
+    # and send a key there again, in the clear where a proxy ends TLS.
+    router = Router(table, redirect_slashes=False)
     # Not `Starlette`: it answers what nobody foresaw in its own way, before `Outermost` can.
-    app = ExceptionMiddleware(Router(table), handlers={PenstockError: _known, HTTPException: _unrouted})
+    app = ExceptionMiddleware(router, handlers={PenstockError: _known, HTTPException: _unrouted})
     return Outermost(CrossOrigin(app, context), context, cache(lambda keys: describe(table, keys=keys)))
 
 

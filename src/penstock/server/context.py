@@ -396,6 +396,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
     """Return the JSON object in ``body``; raises `ClientError` `invalid_json`."""
     try:
         return _decode_object(body)
+    except RecursionError:
+        raise ClientError("The body is nested too deeply.", code="invalid_json") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         message = f"The body is not a JSON object: {str(error)[:200]}."
         raise ClientError(message, code="invalid_json") from None
