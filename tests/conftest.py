@@ -6,13 +6,15 @@ dropped it. Asyncio's debug mode is on. The guards below add what no warning tel
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 import structlog
 from blockbuster import BlockBusterFunction, blockbuster_ctx
+
+from tests.planted import SEARCH, Capture
 
 # Deadlines measure the machine and not the code. `ci` makes a red run repeatable anywhere;
 # HYPOTHESIS_PROFILE=search looks for new examples, and longer.
@@ -65,6 +67,34 @@ def _logs_as_they_were() -> Iterator[None]:
     yield
     if structlog.is_configured():
         structlog.reset_defaults()
+
+
+_ABOUT_SECRETS = {"test_redaction.py", "test_logs.py", "test_exceptions.py", "test_planted.py"}
+"""Tests here put secrets into lines, to see what becomes of them."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _what_is_captured_is_searched() -> Iterator[None]:
+    """Whatever a test collects of the log is searched for what is planted, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("structlog.testing.LogCapture", Capture)
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test in whose time a secret or a prompt was logged (see `tests.planted`)."""
+    report = yield
+    if item.path.name in _ABOUT_SECRETS:
+        SEARCH.take()
+        return report
+    if report.when == "teardown":
+        for name, said in report.sections:
+            SEARCH.text(name, said)
+        if (found := SEARCH.take()) and report.outcome == "passed":
+            report.outcome = "failed"
+            report.longrepr = "what is planted was logged:\n  " + "\n  ".join(found)
+    return report
 
 
 class _LoopErrors(logging.Handler):

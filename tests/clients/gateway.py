@@ -16,6 +16,8 @@ from pathlib import Path
 
 import httpx
 
+from tests.planted import SEARCH
+
 NOBODY = "127.0.0.1:1"
 """Where nobody answers: a gateway of a test finds no model server that happens to run here."""
 
@@ -82,6 +84,7 @@ class Gateway:
         self._process.send_signal(signal.SIGTERM)
         assert self._process.wait(PATIENCE) == 0, self.log_file.read_text()
         self._process = None
+        self._search()
 
     def kill(self) -> None:
         """SIGKILL: no chance to say or store anything. Nothing is done when nothing runs."""
@@ -89,6 +92,12 @@ class Gateway:
             self._process.kill()
             self._process.wait()
             self._process = None
+            self._search()
+
+    def _search(self) -> None:
+        """What is planted stands in nothing that it has said (`tests.planted`)."""
+        SEARCH.file(self.log_file)
+        SEARCH.file(self._greeting)
 
     def restart(self) -> None:
         """Kill it and start it again, at the same address and on the same data."""
