@@ -65,6 +65,17 @@ def running(folder: Path, settings: dict, **how):
         gateway.kill()
 
 
+def preset(gateway, name: str) -> str:
+    body = {"content": "the plan and the plot"}
+    answer = httpx.post(f"{gateway.api}/presets/{name}", json=body, timeout=PATIENCE)
+    assert answer.status_code == 200, answer.text
+    return "".join(
+        json.loads(line[5:]).get("delta", "")
+        for line in answer.text.splitlines()
+        if line.startswith("data:") and '"text"' in line
+    )
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     with running(tmp_path_factory.mktemp("shared"), BASE) as gateway:
@@ -312,3 +323,26 @@ def test_what_waits_for_a_restart_is_as_before_until_then():
     now = without_restart(before, after)
     assert (now.listen.port, now.listen.heartbeat) == (1, 3.0)
     assert (now.store.path, now.store.retention) == ("/a", 6.0)
+
+
+def test_a_preset_filters_by_the_lists_that_its_filter_has_after_a_reload(gateway):
+    presets = {"careful": {"model": "demo-echo", "filters": ["house"]}, "plain": {"model": "demo-echo"}}
+
+    def with_words(*words):
+        return {
+            **BASE,
+            "presets": presets,
+            "filters": {"house": {"rules": [{"words": [*words]}], "models": []}},
+        }
+
+    gateway.write(**with_words("plan"))
+    assert gateway.reload().status_code == 200
+    assert preset(gateway, "careful") == "the *** and the plot"
+    gateway.write(**with_words("plot"))
+    assert gateway.reload().status_code == 200
+    assert preset(gateway, "careful") == "the plan and the ***"
+    assert preset(gateway, "plain") == "the plan and the plot"
+    presets["careful"]["filters"] = []
+    gateway.write(**with_words("plot"))
+    assert gateway.reload().status_code == 200
+    assert preset(gateway, "careful") == "the plan and the plot"

@@ -87,6 +87,14 @@ def test_a_request_is_known_by_its_id_and_a_process_by_its_profile(follow, tmp_p
     assert '"event":"request"' in line
 
 
+def test_strangers_and_keys_are_let_in_as_the_page_on_security_says(follow):
+    settings = blocks("security.md", "yaml")[0]
+    page = (GUIDE / "security.md").read_text()
+    lines = follow("security.md", {**yaml.safe_load(settings), "listen": {}})
+    assert lines == ["401", "200", "403", "403", "404"]
+    assert f"prints {', '.join(lines[:-1])} and {lines[-1]}" in page
+
+
 def test_alerts_arrive(follow, environ):
     with hook() as web:
         environ["ALERTS_URL"] = f"json://127.0.0.1:{web.server_port}/x"
