@@ -129,7 +129,8 @@ async def play(house, store, chance, number):
 
 
 @pytest.mark.timeout(600)
-async def test_slots_budgets_and_rows_are_exact_however_streams_end(loop_errors):
+@pytest.mark.parametrize("continuation", ["none", "prompt"])
+async def test_slots_budgets_and_rows_are_exact_however_streams_end(loop_errors, continuation):
     chance = random.Random(17)
     rows, slots = Rows(), Slots(chance)
     budgets = Budgets(
@@ -138,7 +139,7 @@ async def test_slots_budgets_and_rows_are_exact_however_streams_end(loop_errors)
     policy = Chain([slots, accounting(rows, budgets)])
     store = HandStore()
     with capture_logs():
-        async with House(store, policy=policy, target={"continuation": "none"}) as house:
+        async with House(store, policy=policy, target={"continuation": continuation}) as house:
             for start in range(0, STREAMS, 20):
                 async with asyncio.TaskGroup() as group:
                     for number in range(start, min(start + 20, STREAMS)):
@@ -154,6 +155,7 @@ async def test_slots_budgets_and_rows_are_exact_however_streams_end(loop_errors)
     assert purses == {"the key 'app'": cost, "the team 'team'": cost, "everybody": cost}
     assert len({(row.stream, row.attempt) for row in rows}) == len(rows)
     assert {row.stream for row in rows} == {info.id for info in store.infos.values() if info.status}
+    assert max(row.attempt for row in rows) > 1, "none was rescued"
     statuses = {row.status for row in rows}
     assert statuses >= {"completed", "failed", "cancelled", "expired", "interrupted"}
 

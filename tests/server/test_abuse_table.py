@@ -217,6 +217,9 @@ def paths() -> Iterator[Row]:
                 continue
             row = http(method, dress(path(pattern)), {} if method in ("POST", "PUT") else None)
             yield Row(f"{what}: {method} {pattern}", row, REFUSED)
+    for step in (".", "..", "%2e%2e", "%2E."):
+        for target in (f"/v1/files/{step}", f"/v1/files/{step}/content"):
+            yield Row(f"a step up: {target}", http("GET", target, None, ADMIN), one(404), "not_found")
     for target in (
         "/ui/%2e%2e/%2e%2e/etc/passwd",
         "/ui/..%2f..%2fetc%2fpasswd",

@@ -23,7 +23,7 @@ def bearer(key):
 
 
 async def while_it_streams(gateway, key, act):
-    """Ask with ``key``; ``act`` once the answer has begun. Return the code of what is refused from then on."""
+    """Ask with ``key``; ``act`` once the answer has begun. Return why it is refused from then on."""
     async with connected(gateway.port) as client:
         client.send(request("POST", "/v1/streams", ASKED, Authorization=f"Bearer {key}"))
         await client.until(b"event: delta")

@@ -132,6 +132,8 @@ def _pass_file(request: Request) -> "Relayed":
     if ctx.guard.wants_key and not principal.admin:
         message = "Files are the provider account's: they are for administrators."
         raise ClientError(message, code="admin_required", status=403)
+    if request.path_params.get("id", "") in (".", ".."):  # a step up in the provider's account
+        raise ClientError("There is no such file.", code="not_found", status=404)
     stream, length = None, None
     if request.method == "POST":
         _require_form(request.headers)
