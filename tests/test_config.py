@@ -510,7 +510,7 @@ def test_every_secret_is_known_as_one():
         for field in msgspec.structs.fields(kind)
         if field.type in (str, tuple[str, ...])
     }
-    suspects = {name for name in texts if re.search("secret|password|token|(^|_)keys?$|credential", name)}
+    suspects = {name for name in texts if re.search("secret|password|token|(^|_)keys?$|credentials?$", name)}
     assert suspects == {"secret", "secret_key", "key", "api_key", "api_keys"}
 
 

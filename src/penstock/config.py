@@ -29,6 +29,8 @@ from penstock.providers.keys import MAX_KEYS
 from penstock.providers.kinds import KINDS, url_variable
 from penstock.providers.ollama_host import find_address
 from penstock.providers.profiles import PROFILES
+from penstock.providers.vertex import GLOBAL
+from penstock.providers.vertex import address as vertex_address
 from penstock.server.encryption import BadTls, TlsSettings, load
 from penstock.server.guard import is_loopback, is_origin
 from penstock.server.origins import EVERY, compile_origins
@@ -66,6 +68,7 @@ _APIS: Final[Mapping[str, tuple[str, ...]]] = {
 """By kind, where there is a choice."""
 
 _REGION: Final = re.compile(r"[a-z]{2}(-[a-z]{1,12}){1,3}-\d{1,2}")
+_GOOGLE_REGION: Final = re.compile(r"global|us|eu|[a-z]{2,12}-[a-z]{2,12}\d{1,2}")
 _GO_DURATION: Final = re.compile(r"-?(\d{1,9}|(\d{1,9}(\.\d{1,9})?(ns|us|ms|s|m|h))+)")
 _SECRET_NAMES: Final = frozenset({"key", "api_key", "api_keys", "secret", "secret_key", "password", "token"})
 """Settings whose values are told nobody."""
@@ -163,8 +166,9 @@ class ProviderConfig(Settings, frozen=True):
     ``api`` and ``api_version`` choose among those that a kind has; ``template`` is of ``api: completions``
     (`penstock.wire.openai_completions_requests`).
     ``api: generate``, ``keep_alive`` and ``num_ctx`` are an Ollama's (`penstock.wire.ollama.Preferences`),
-    ``max_tokens`` an Anthropic's: the limit of an answer whose request has none. ``region`` and ``profile``
-    are AWS's.
+    ``max_tokens`` an Anthropic's: the limit of an answer whose request has none. ``region`` is
+    AWS's or Google's, ``profile`` AWS's; ``credentials_file`` is Vertex's, ``entra`` Azure's: tokens in place
+    of a key.
     """
 
     kind: KindName = ""
@@ -187,6 +191,8 @@ class ProviderConfig(Settings, frozen=True):
     api_version: str = ""
     region: str = ""
     profile: str = ""
+    credentials_file: str = ""
+    entra: bool = False
     keep_alive: str = ""
     num_ctx: int = 0
     max_tokens: int = DEFAULTS.max_tokens
@@ -791,6 +797,12 @@ def with_environment(config: Config, environ: Mapping[str, str]) -> Config:
     config = msgspec.structs.replace(config, providers=providers)
     for name, provider in config.providers.items():
         kind_name = config.kind(name)
+        if kind_name == "vertex":
+            provider = msgspec.structs.replace(
+                provider,
+                project=provider.project or environ.get("GOOGLE_CLOUD_PROJECT", ""),
+                region=provider.region or environ.get("GOOGLE_CLOUD_LOCATION", ""),
+            )
         base_url = provider.base_url or _own_url(kind_name, provider, environ)
         providers[name] = msgspec.structs.replace(provider, kind=kind_name, base_url=base_url)
     keys = dict(config.keys)
@@ -809,6 +821,8 @@ def _own_url(kind: str, provider: ProviderConfig, environ: Mapping[str, str]) ->
     if kind == "bedrock":
         region = provider.region or own_region(environ)
         return bedrock_address(region) if region else ""
+    if kind == "vertex":
+        return vertex_address(provider.region or GLOBAL)
     if kind != "ollama":
         return KINDS[kind].base_url
     try:
@@ -966,8 +980,19 @@ def _problems(config: Config) -> Iterator[Problem]:
             yield Problem(f"providers.{name}", what)
         if config.kind(name) == "bedrock" and not (provider.base_url or provider.region):
             yield Problem(f"providers.{name}", "write a region, such as us-east-1, or set AWS_REGION")
-        if provider.region and not _REGION.fullmatch(provider.region):
+        has_keys = bool(provider.api_key or provider.api_keys or provider.api_key_file)
+        if config.kind(name) == "vertex":
+            if not (provider.project or has_keys):
+                what = "write your project, or set GOOGLE_CLOUD_PROJECT; or an api_key of express mode"
+                yield Problem(f"providers.{name}", what)
+            if provider.region and not _GOOGLE_REGION.fullmatch(provider.region):
+                yield Problem(f"providers.{name}.region", "write global, or a region such as europe-west4")
+        elif provider.region and not _REGION.fullmatch(provider.region):
             yield Problem(f"providers.{name}.region", "write a region as AWS does, such as us-east-1")
+        if provider.credentials_file and not Path(provider.credentials_file).is_file():
+            yield Problem(f"providers.{name}.credentials_file", "there is no such file")
+        if provider.entra and has_keys:
+            yield Problem(f"providers.{name}.entra", "write a key, or entra, and not both")
         if provider.num_ctx < 0:
             yield Problem(f"providers.{name}.num_ctx", "write a number of tokens, or leave it out")
         if provider.ca_file and not Path(provider.ca_file).is_file():

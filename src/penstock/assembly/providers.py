@@ -4,6 +4,7 @@ The only place that names concrete providers. It reads certificates and files of
 before the loop runs, or in a thread.
 """
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -26,6 +27,8 @@ from penstock.providers.ollama_host import BASE_URL as OLLAMA_URL
 from penstock.providers.profiles import PROFILES
 from penstock.providers.provider import Provider
 from penstock.providers.scripted import ScriptedProvider
+from penstock.providers.tokens import Tokens, TokenSigner
+from penstock.providers.vertex import GLOBAL, VertexProvider, VertexSettings
 from penstock.upstream.pool import Pool, PoolSettings
 from penstock.wire.anthropic_messages_requests import Preferences as AnthropicPreferences
 from penstock.wire.ollama import Preferences
@@ -104,7 +107,8 @@ def _reached(
             limits = AnthropicPreferences(config.max_tokens)
             return AnthropicProvider(name, AnthropicSettings(**plain, preferences=limits), pool)
         case "azure":
-            return AzureProvider(name, AzureSettings(**plain, api_version=config.api_version), pool)
+            azure = AzureSettings(**plain, api_version=config.api_version)
+            return AzureProvider(name, azure, pool, _entra() if config.entra else None)
         case "bedrock":
             return _bedrock(name, config, plain, pool, environ)
         case "cohere":
@@ -117,6 +121,8 @@ def _reached(
             return ErnieProvider(name, ErnieSettings(**plain, secret_key=config.secret_key), pool)
         case "gemini":
             return GeminiProvider(name, EndpointSettings(**plain), pool)
+        case "vertex":
+            return _vertex(name, config, plain, pool)
         case "ollama":
             wanted = Preferences(
                 "generate" if config.api == "generate" else "chat", config.keep_alive, config.num_ctx
@@ -154,3 +160,34 @@ def _bedrock(
         ) from None
     region = config.region or region_of(config.base_url) or own_region(environ) or "us-east-1"
     return BedrockProvider(name, settings, pool, AwsSigner(region, config.profile))
+
+
+def _vertex(name: str, config: ProviderConfig, plain: dict[str, Any], pool: Pool) -> Provider:
+    """Return a Vertex that is let in by a key, or else by Google's tokens. Raises `ValueError`."""
+    limits = AnthropicPreferences(config.max_tokens)
+    settings = VertexSettings(
+        **plain, project=config.project, region=config.region or GLOBAL, preferences=limits
+    )
+    if settings.keys:
+        return VertexProvider(name, settings, pool, None)
+    try:
+        from penstock.providers.google import GoogleTokens
+    except ImportError:
+        raise ValueError(
+            "access tokens of Google's take an optional part: pip install 'penstock[vertex]'; a key of "
+            "express mode (api_key) does without"
+        ) from None
+    tokens = Tokens(GoogleTokens(config.credentials_file).fetch, time.monotonic)
+    return VertexProvider(name, settings, pool, TokenSigner(tokens, time.monotonic))
+
+
+def _entra() -> TokenSigner:
+    """Return what asks Microsoft Entra for tokens. Raises `ValueError`."""
+    try:
+        from penstock.providers.entra import fetch_token
+    except ImportError:
+        raise ValueError(
+            "tokens of Microsoft Entra take an optional part: pip install 'penstock[azure]'; a key (api_key) "
+            "does without"
+        ) from None
+    return TokenSigner(Tokens(fetch_token, time.monotonic), time.monotonic)

@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 
 from penstock.providers.endpoint import Endpoint, EndpointSettings
 from penstock.providers.provider import Conversation, Model
+from penstock.providers.signing import Signer
 from penstock.types.requests import GenerationRequest
 from penstock.upstream.pool import Pool
 from penstock.wire.openai_chat import OPENAI_CHAT
@@ -35,9 +36,9 @@ class AzureSettings(EndpointSettings, frozen=True):
 class AzureProvider:
     """One resource of Azure OpenAI."""
 
-    def __init__(self, name: str, settings: AzureSettings, pool: Pool) -> None:
-        """Take ``pool`` over, and close it in the end. Raises `ValueError` for a base URL or a header that
-        cannot be used."""
+    def __init__(self, name: str, settings: AzureSettings, pool: Pool, signer: Signer | None = None) -> None:
+        """Take ``pool`` over, and close it in the end; with ``signer``, no key is sent. Raises `ValueError`
+        for a base URL or a header that cannot be used."""
         self.name = name
         self._version = settings.api_version or API_VERSION
         self._endpoint = Endpoint(
@@ -48,6 +49,7 @@ class AzureProvider:
             accept="text/event-stream",
             key_header="api-key",
             key_prefix="",
+            signer=signer,
         )
 
     def __repr__(self) -> str:

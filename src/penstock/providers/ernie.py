@@ -17,7 +17,7 @@ import msgspec
 
 from penstock.providers.endpoint import Endpoint, EndpointSettings
 from penstock.providers.provider import Conversation, Model
-from penstock.providers.tokens import Tokens
+from penstock.providers.tokens import Tokens, TokenSigner
 from penstock.types.errors import PenstockError, WireError
 from penstock.types.requests import GenerationRequest
 from penstock.upstream.http1 import Request
@@ -72,12 +72,18 @@ class ErnieProvider:
         cannot be used."""
         self.name = name
         self._pair = (settings.api_key, settings.secret_key)
-        self._clock = clock
         bare = EndpointSettings(settings.base_url, headers=settings.headers, unsupported=settings.unsupported)
-        self._endpoint = Endpoint(
-            name, bare, pool, parse_error, accept="text/event-stream", secrets=self._pair
-        )
+        self._door = Endpoint(name, bare, pool, parse_error, accept="application/json", secrets=self._pair)
         self._tokens = Tokens(self._fetch, clock)
+        self._endpoint = Endpoint(
+            name,
+            bare,
+            pool,
+            parse_error,
+            accept="text/event-stream",
+            secrets=self._pair,
+            signer=TokenSigner(self._tokens, clock, _add_token, _refuses),
+        )
 
     def __repr__(self) -> str:
         """Show the name and the address."""
@@ -89,11 +95,6 @@ class ErnieProvider:
         body = render_request(request, fitting)
         known = model.lower()
         source = self._endpoint.post(f"{CHAT_PATH}/{quote(ENDPOINTS.get(known, known), safe='')}", body)
-        use = _TokenUse(self._tokens, self._clock())
-        source.complete = use.complete
-        source.key = use
-        others = source.conceal
-        source.conceal = lambda text: use.conceal(others(text) if others is not None else text)
         return Conversation(source, ErnieDecoder(), fitting.dropped)
 
     async def models(self) -> Sequence[Model]:
@@ -107,7 +108,7 @@ class ErnieProvider:
     async def _fetch(self) -> tuple[str, float]:
         key, secret = self._pair
         asked = {"grant_type": "client_credentials", "client_id": key, "client_secret": secret}
-        answer = await self._endpoint.ask(f"{TOKEN_PATH}?{urlencode(asked)}", b"")
+        answer = await self._door.ask(f"{TOKEN_PATH}?{urlencode(asked)}", b"")
         match answer:
             case {"access_token": str(token)} if token:
                 life = answer.get("expires_in")
@@ -117,35 +118,10 @@ class ErnieProvider:
         raise WireError("The provider's access token has an unknown form.")
 
 
-class _TokenUse:
-    """The token that one attempt uses: a `Credential`. One that is refused is dropped, and the attempt is
-    made again with a new one; but not if this one was new already."""
+def _add_token(request: Request, token: str) -> Request:
+    target = f"{request.target}?{urlencode({'access_token': token})}"
+    return msgspec.structs.replace(request, target=target)
 
-    __slots__ = ("_began", "_fetched", "_token", "_tokens")
 
-    def __init__(self, tokens: Tokens, now: float) -> None:
-        self._tokens = tokens
-        self._began = now
-        self._token = ""
-        self._fetched = now
-
-    async def complete(self, request: Request) -> Request:
-        """Add the token to ``request``. Raises `UpstreamError`."""
-        token = await self._tokens.get()
-        self._token, self._fetched = token.value, token.fetched
-        target = f"{request.target}?{urlencode({'access_token': token.value})}"
-        return msgspec.structs.replace(request, target=target)
-
-    def conceal(self, text: str) -> str:
-        """Take the token out of the provider's words."""
-        return text.replace(self._token, "***") if self._token else text
-
-    def worked(self) -> None:
-        """The provider answers."""
-
-    def failed(self, error: PenstockError) -> bool:
-        """Say whether the token was refused, and a newer one may be taken."""
-        if not isinstance(error, TokenRefused) or not self._token:
-            return False
-        self._tokens.drop(self._token)
-        return self._fetched < self._began
+def _refuses(error: PenstockError) -> bool:
+    return isinstance(error, TokenRefused)

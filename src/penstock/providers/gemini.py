@@ -17,6 +17,7 @@ from penstock.providers.provider import Conversation, Model
 from penstock.types.errors import WireError
 from penstock.types.requests import GenerationRequest
 from penstock.upstream.pool import Pool
+from penstock.wire.fitting import Fitting
 from penstock.wire.gemini import GEMINI
 from penstock.wire.gemini_decoder import GenerateContentDecoder
 from penstock.wire.gemini_requests import NAME, render_request
@@ -58,11 +59,7 @@ class GeminiProvider:
     def converse(self, request: GenerationRequest, model: str) -> Conversation:
         """Render ``request`` for ``model``. Raises `ClientError` if Gemini cannot do it."""
         fitting = self._endpoint.fitting()
-        if request.dialect != NAME:
-            fitting.check(request, FIELDS, EXTRAS)
-            # Its log probabilities have another form, in which only its own clients can read them.
-            request = msgspec.structs.replace(request, logprobs=None, top_logprobs=None)
-        body = render_request(request, model)
+        body = render_request(fitted(request, fitting), model)
         source = self._endpoint.post(f"{_path(model)}:streamGenerateContent?alt=sse", body)
         return Conversation(source, GenerateContentDecoder(), fitting.dropped)
 
@@ -84,6 +81,15 @@ class GeminiProvider:
     async def aclose(self) -> None:
         """Close the pool."""
         await self._endpoint.aclose()
+
+
+def fitted(request: GenerationRequest, fitting: Fitting) -> GenerationRequest:
+    """Return what of ``request`` has a place in Gemini. Raises `ClientError` as ``fitting`` has it."""
+    if request.dialect == NAME:
+        return request
+    fitting.check(request, FIELDS, EXTRAS)
+    # Its log probabilities have another form, in which only its own clients can read them.
+    return msgspec.structs.replace(request, logprobs=None, top_logprobs=None)
 
 
 def _path(model: str) -> str:

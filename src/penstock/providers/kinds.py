@@ -45,6 +45,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     **{name: Kind(made.title, made.base_url, made.keys, made.models) for name, made in PROFILES.items()},
     "ernie": Kind("Baidu ERNIE (Qianfan v1)", ERNIE_URL),
     "azure": Kind("Azure OpenAI"),
+    "vertex": Kind("Google Vertex AI"),
     "bedrock": Kind("AWS Bedrock"),
     "ollama": Kind("Ollama"),
     "scripted": Kind("the embedded model"),

@@ -8,9 +8,15 @@ holds is used when no new one can be had. How one is fetched is the provider's b
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
+
+import msgspec
 
 from penstock.types.errors import PenstockError, UpstreamError
+from penstock.upstream.http1 import Request
+
+Add: TypeAlias = Callable[[Request, str], Request]
+"""Puts a token into a request."""
 
 EARLY: Final = 300.0
 """Seconds before its end that a token is renewed, or a tenth of its life where that is less."""
@@ -97,3 +103,72 @@ class Tokens:
         if self._token is not None and self._clock() < self._token.ends:
             return self._token
         raise error
+
+
+class TokenUse:
+    """The token that one attempt uses (`penstock.providers.signing.Signature`). One that is refused is
+    dropped, and the attempt is made again with a new one; but not if this one was new already."""
+
+    __slots__ = ("_add", "_began", "_fetched", "_refuses", "_tokens", "secret")
+
+    def __init__(
+        self, tokens: Tokens, add: Add, refuses: Callable[[PenstockError], bool], began: float
+    ) -> None:
+        """``refuses`` says whether an error is about the token; ``began`` is now, by ``tokens``' clock."""
+        self._tokens = tokens
+        self._add = add
+        self._refuses = refuses
+        self._began = began
+        self._fetched = began
+        self.secret = ""
+
+    async def complete(self, request: Request) -> Request:
+        """Add the token to ``request``. Raises `UpstreamError`."""
+        token = await self._tokens.get()
+        self.secret, self._fetched = token.value, token.fetched
+        return self._add(request, token.value)
+
+    def worked(self) -> None:
+        """The provider answers."""
+
+    def failed(self, error: PenstockError) -> bool:
+        """Say whether the token was refused, and a newer one may be taken."""
+        if not self.secret or not self._refuses(error):
+            return False
+        self._tokens.drop(self.secret)
+        return self._fetched < self._began
+
+
+class TokenSigner:
+    """Lets requests in by the token of ``tokens`` (`penstock.providers.signing.Signer`)."""
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        clock: Callable[[], float],
+        add: Add | None = None,
+        refuses: Callable[[PenstockError], bool] | None = None,
+    ) -> None:
+        """``clock`` is that of ``tokens``. Without ``add`` it is a bearer token, without ``refuses`` a 401 is
+        about it."""
+        self._tokens = tokens
+        self._clock = clock
+        self._add = add or bear
+        self._refuses = refuses or _is_unauthorized
+
+    def __repr__(self) -> str:
+        """Show whether there is a token."""
+        return f"<TokenSigner {self._tokens}>"
+
+    def use(self) -> TokenUse:
+        """Return the token for the next request; nothing is fetched yet."""
+        return TokenUse(self._tokens, self._add, self._refuses, self._clock())
+
+
+def bear(request: Request, token: str) -> Request:
+    """Return ``request`` with ``token`` as its bearer token."""
+    return msgspec.structs.replace(request, headers=(*request.headers, ("authorization", f"Bearer {token}")))
+
+
+def _is_unauthorized(error: PenstockError) -> bool:
+    return isinstance(error, UpstreamError) and error.upstream_status == 401
