@@ -6,6 +6,7 @@ from penstock.assembly.system import assemble
 from penstock.config import Config, ProviderConfig, StoreConfig, TargetConfig
 from penstock.gateway.counting import Count, estimate
 from penstock.types.errors import ClientError
+from penstock.types.principals import EVERYTHING, Grant
 from penstock.types.requests import (
     GenerationRequest,
     ImagePart,
@@ -43,7 +44,7 @@ def system(servers):
 
 async def test_a_provider_that_can_count_is_asked(system, servers):
     async with system.gateway:
-        count = await system.context.counter.count(asking("mixed"))
+        count = await system.context.counter.count(asking("mixed"), EVERYTHING)
         assert count == Count(14, False)
         assert servers[0].asked[-1].body["model"] == "claude-echo"
 
@@ -51,14 +52,14 @@ async def test_a_provider_that_can_count_is_asked(system, servers):
 async def test_any_other_is_estimated(system):
     async with system.gateway:
         for model in ("demo", "near/echo", "echo"):
-            count = await system.context.counter.count(asking(model))
+            count = await system.context.counter.count(asking(model), EVERYTHING)
             assert count == Count(estimate(asking()), True)
 
 
 async def test_a_name_that_nobody_answers_to_is_not_found(system):
     async with system.gateway:
         with pytest.raises(ClientError) as raised:
-            await system.context.counter.count(asking("nope"))
+            await system.context.counter.count(asking("nope"), EVERYTHING)
         assert raised.value.code == "model_not_found"
 
 
@@ -71,3 +72,11 @@ def test_everything_that_is_sent_counts():
     assert estimate(GenerationRequest("m", (said,))) > 20
     parts = (TextPart("Hello"), ImagePart(data="A" * 100_000), OpaquePart("x", {"a": "b" * 100}))
     assert 1_600 < estimate(GenerationRequest("m", (Message("user", parts),))) < 2_000
+
+
+async def test_a_model_that_a_key_may_not_use_is_not_counted_for_it(system):
+    async with system.gateway:
+        for model in ("mixed", "nope"):
+            with pytest.raises(ClientError) as refused:
+                await system.context.counter.count(asking(model), Grant(models=("other",)))
+            assert refused.value.code == "model_not_allowed"
