@@ -112,6 +112,7 @@ class Listen(Settings, frozen=True):
     drain: float = 20.0
     max_body_bytes: int = 32 << 20
     max_connections: int = 20_000
+    max_connections_per_address: int = 2_000
     max_websockets: int = 20_000
     max_rids: int = 256
     ping: float = 20.0

@@ -28,6 +28,7 @@ Read: TypeAlias = Callable[[], Draft]
 
 RESTART: Final = (
     *(f"listen.{name}" for name in ("host", "port", "drain", "max_connections", "max_websockets", "ping")),
+    "listen.max_connections_per_address",
     "listen.send_timeout",
     "listen.tls",
     *(f"store.{name}" for name in ("kind", "path", "durability", "max_streams", "max_bytes")),

@@ -10,6 +10,7 @@ from penstock.gateway.publications import PublicationSettings
 from penstock.gateway.rescue import RetrySettings
 from penstock.gateway.router import Routing
 from penstock.gateway.run import RunSettings
+from penstock.server.addresses import OWN
 from penstock.server.context import RouteSettings, ServerSettings
 from penstock.server.guard import GuardSettings
 from penstock.server.http import HttpSettings
@@ -104,6 +105,8 @@ def serving(config: Config) -> ServingSettings:
     listen = config.listen
     http = HttpSettings(
         max_connections=listen.max_connections,
+        max_connections_per_address=listen.max_connections_per_address,
+        uncounted=(*OWN, *map(parse_network, listen.trusted_proxies)),
         max_websockets=listen.max_websockets,
         ping=listen.ping,
         send_timeout=listen.send_timeout,

@@ -30,6 +30,9 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from penstock.server.addresses import Places
+from penstock.server.proxies import Network
+
 log = structlog.get_logger(__name__)
 
 EXTENSION: Final = "penstock.connection"
@@ -42,16 +45,20 @@ kernel of a client that has left send a reset, the next meets it. Go's client ta
 
 BAD_REQUEST: Final = (b"400 Bad Request", b"This is not an HTTP/1.1 request.")
 TOO_LARGE: Final = (b"431 Request Header Fields Too Large", b"The request head is too large.")
+TOO_MANY: Final = (b"429 Too Many Requests", b"There are too many connections from this address.")
 TOO_SLOW: Final = (b"408 Request Timeout", b"The request head took too long.")
 
 
 class HttpSettings(msgspec.Struct, frozen=True):
-    """Bounds of a client connection. Seconds and bytes. ``ping``: between pings of a WebSocket."""
+    """Bounds of a client connection. Seconds and bytes. ``ping``: between pings of a WebSocket.
+    ``uncounted``: whose connections no bound of an address is for (`penstock.server.addresses`)."""
 
     head_timeout: float = 10.0
     idle_timeout: float = 75.0
     max_head_bytes: int = 64 << 10
     max_connections: int = 20_000
+    max_connections_per_address: int = 0
+    uncounted: tuple[Network, ...] = ()
     max_websockets: int = 20_000
     ping: float = 20.0
     send_buffer: int = 64 << 10
@@ -222,7 +229,7 @@ class _Pipeline(list[Any]):
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """See the module's head. ``settings`` come with the class that `protocol_class` makes."""
+    """See the module's head. ``settings`` and ``places`` come with the class that `protocol_class` makes."""
 
     # With these in the instance's dictionary it would outgrow what instances share: 1 KB a connection.
     __slots__ = (
@@ -230,11 +237,13 @@ class HttpProtocol(HttpToolsProtocol):
         "_head_bytes",
         "_head_timer",
         "_in_body",
+        "_place",
         "_probe_timer",
         "_refusal",
     )
 
     settings: HttpSettings
+    places: Places
 
     def __init__(
         self,
@@ -251,6 +260,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._in_body = False
+        self._place = ""
         self._probe_timer: asyncio.TimerHandle | None = None
         self._refusal = BAD_REQUEST
 
@@ -261,6 +271,12 @@ class HttpProtocol(HttpToolsProtocol):
         if len(self.connections) > self.settings.max_connections:
             transport.abort()
             return
+        place = self.places.whose(transport.get_extra_info("peername"))
+        if not self.places.has_room(place):
+            self._refuse(*TOO_MANY)
+            return
+        self.places.take(place)
+        self._place = place
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -269,6 +285,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._probe_timer is not None:
             self._probe_timer.cancel()
         super().connection_lost(exc)
+        self._leave_place()
         if self._connection is not None:
             self._connection.lost()
             self._connection = None
@@ -302,6 +319,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(*BAD_REQUEST)
         else:
             self._connection = None
+            self._leave_place()  # it takes its own
             self.handle_websocket_upgrade()
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -379,6 +397,10 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
+    def _leave_place(self) -> None:
+        place, self._place = self._place, ""
+        self.places.give_back(place)
+
     def _probe(self, delays: Sequence[float]) -> None:
         """Write what does no harm to a client that ended its side and reads on."""
         self._probe_timer = None
@@ -407,6 +429,13 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def protocol_class(settings: HttpSettings) -> type[HttpProtocol]:
-    """Return the protocol with ``settings``, in the form that uvicorn's configuration takes."""
-    return type("ConfiguredHttpProtocol", (HttpProtocol,), {"settings": settings, "__slots__": ()})
+def places_of(settings: HttpSettings) -> Places:
+    """Return the connections of each address, for the protocols of one server."""
+    return Places(settings.max_connections_per_address, settings.uncounted)
+
+
+def protocol_class(settings: HttpSettings, places: Places | None = None) -> type[HttpProtocol]:
+    """Return the protocol with ``settings``, in the form that uvicorn's configuration takes; ``places`` are
+    those that it shares with the server's WebSockets."""
+    members = {"settings": settings, "places": places or places_of(settings), "__slots__": ()}
+    return type("ConfiguredHttpProtocol", (HttpProtocol,), members)

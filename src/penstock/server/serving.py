@@ -22,7 +22,7 @@ from uvicorn.server import ServerState
 
 from penstock.gateway.gateway import Gateway
 from penstock.server.encryption import HANDSHAKE_TIMEOUT, Certificate, TlsSettings
-from penstock.server.http import HttpProtocol, HttpSettings, protocol_class, tune
+from penstock.server.http import HttpProtocol, HttpSettings, places_of, protocol_class, tune
 from penstock.server.responses import Heart
 from penstock.server.sockets import FIRST_MESSAGE
 from penstock.server.websocket import websocket_class
@@ -105,10 +105,11 @@ class Server:
         self._hurry = asyncio.Event()
         self._drain = settings.drain
         self._state = ServerState()
+        self.places = places_of(settings.http)
         self._config = Config(
             app,
-            http=protocol_class(settings.http),
-            ws=websocket_class(settings.http),
+            http=protocol_class(settings.http, self.places),
+            ws=websocket_class(settings.http, self.places),
             ws_max_size=FIRST_MESSAGE,
             ws_ping_interval=settings.http.ping,
             ws_ping_timeout=settings.http.send_timeout,

@@ -20,7 +20,8 @@ from websockets.frames import Frame
 from websockets.http11 import Request
 from websockets.protocol import State
 
-from penstock.server.http import HttpSettings, Latch
+from penstock.server.addresses import Places
+from penstock.server.http import HttpSettings, Latch, places_of
 
 EXTENSION: Final = "penstock.websocket"
 
@@ -91,11 +92,12 @@ class Inbox:
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """See the module's head. ``settings`` and ``everyone`` come with what `websocket_class` makes."""
+    """See the module's head. `websocket_class` adds ``settings``, ``places`` and ``everyone``."""
 
-    __slots__ = ("_abort_timer", "_handler", "_message", "_paused")
+    __slots__ = ("_abort_timer", "_handler", "_message", "_paused", "_place")
 
     settings: HttpSettings
+    places: Places
     everyone: set["WebSocketProtocol"]
     """The connections of this server."""
 
@@ -114,6 +116,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._handler: Handler | None = None
         self._message = bytearray()
         self._paused = False
+        self._place = ""
 
     # --- for the handler ---------------------------------------------------------------------------
 
@@ -191,6 +194,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.app = serve
         await super().run_asgi()
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the place of the connection that became this one."""
+        self._place = self.places.whose(transport.get_extra_info("peername"))
+        self.places.take(self._place)
+        super().connection_made(transport)
+
     def handle_connect(self, event: Request) -> None:
         """Begin the handshake, unless there are too many."""
         if len(self.everyone) >= self.settings.max_websockets:
@@ -208,6 +217,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Tell the handler."""
         super().connection_lost(exc)
         self.everyone.discard(self)
+        place, self._place = self._place, ""
+        self.places.give_back(place)
         if self._abort_timer is not None:
             self._abort_timer.cancel()
         handler, self._handler = self._handler, None
@@ -322,7 +333,8 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def websocket_class(settings: HttpSettings) -> type[WebSocketProtocol]:
-    """Return the protocol with ``settings``, in the form that uvicorn's configuration takes."""
-    members = {"settings": settings, "everyone": set(), "__slots__": ()}
+def websocket_class(settings: HttpSettings, places: Places | None = None) -> type[WebSocketProtocol]:
+    """As `penstock.server.http.protocol_class`."""
+    shared = places or places_of(settings)
+    members = {"settings": settings, "everyone": set(), "places": shared, "__slots__": ()}
     return type("ConfiguredWebSocketProtocol", (WebSocketProtocol,), members)
