@@ -80,6 +80,9 @@ bench-fan-out: $(VENV)/.stamp-bench  ## Measure many readers of few streams, som
 bench-policies: $(VENV)/.stamp-bench  ## Measure what all policies cost a token, against none
 	$(BIN)/python -m bench.policies --parts plain --streams 500 $(ARGS)
 
+bench-dialects: $(VENV)/.stamp-bench  ## Measure what a token costs between each two dialects
+	$(BIN)/python -m bench.dialects $(ARGS)
+
 bench-metrics: $(VENV)/.stamp-bench  ## Measure what metrics cost a token, a call and a scrape
 	$(BIN)/python -m bench.token_path --metrics $(ARGS)
 	$(BIN)/python -m bench.scrape

@@ -29,7 +29,7 @@ from typing import Any, cast
 import uvloop
 
 from bench.histogram import Histogram
-from bench.load import PROMPT, ReplyError, ReplyParser
+from bench.load import CLIENTS, PROMPT, ReplyError, ReplyParser
 from bench.processes import BenchError
 from bench.run import make_certificate, sleep_until
 from bench.systems import Lab, start_penstock, start_upstream
@@ -64,7 +64,7 @@ class Reader(asyncio.Protocol):
         self._tally = tally
         self._request = request
         self._frozen = frozen
-        self._parser = ReplyParser()
+        self._parser = ReplyParser(CLIENTS["native"])
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

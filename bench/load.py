@@ -19,7 +19,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from time import monotonic_ns
-from typing import Any, cast
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import uvloop
@@ -29,13 +29,65 @@ from bench.histogram import Histogram
 MAX_HEAD = 64 << 10
 MARK = b"t="  # stands before the time in each token's text
 DIGITS = 16
-END_OPENAI = b"data: [DONE]"
-END_NATIVE = b"event: done"
 MAX_FAILURES_TOLD = 5
+SYSTEM = "You are a patient teacher."
 PROMPT = (
     "Explain in plain words how a lock on a canal lifts a boat, what the gates, the chamber and the sluices "
     "do, in which order the keeper works them, and why the water itself does the lifting."
 )
+
+
+@dataclass(frozen=True)
+class Client:
+    """How a client of one dialect asks, and how it knows an answer's end.
+
+    ``again``: what stands before the whole text, where an answer says it once more at its end.
+    """
+
+    path: str
+    end: bytes
+    media_type: bytes = b"text/event-stream"
+    event_end: bytes = b"\n\n"
+    again: bytes = b""
+
+    def body(self, name: str, model: str, tokens: int) -> dict[str, Any]:
+        """Return the request of the client ``name`` for an answer of so many tokens."""
+        asked = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": PROMPT}]
+        user = asked[1:]
+        match name:
+            case "messages":
+                more = {"max_tokens": tokens, "stream": True}
+                return {"model": model, "system": SYSTEM, "messages": user, **more}
+            case "responses":
+                more = {"max_output_tokens": tokens, "stream": True}
+                return {"model": model, "instructions": SYSTEM, "input": user, **more}
+            case "gemini":
+                contents = [{"role": "user", "parts": [{"text": PROMPT}]}]
+                system = {"parts": [{"text": SYSTEM}]}
+                options = {"generationConfig": {"maxOutputTokens": tokens}}
+                return {"contents": contents, "systemInstruction": system, **options}
+            case "ollama":
+                return {"model": model, "messages": asked, "options": {"num_predict": tokens}}
+            case "ui":
+                parts = [{"type": "text", "text": PROMPT}]
+                page = {"id": "", "messages": [{"id": "m1", "role": "user", "parts": parts}]}
+                return {**page, "model": model, "system": SYSTEM, "maxOutputTokens": tokens}
+        counted = {"stream_options": {"include_usage": True}, "max_tokens": tokens}
+        body = {"model": model, "messages": asked, "stream": True, **counted}
+        return {"dialect": "openai_chat", "request": body} if name == "native" else body
+
+
+CLIENTS: Final = {
+    "chat": Client("/v1/chat/completions", b"data: [DONE]"),
+    "native": Client("/v1/streams", b"event: done"),
+    "messages": Client("/v1/messages", b"event: message_stop"),
+    "responses": Client(
+        "/v1/responses", b"event: response.completed", again=b"event: response.output_text.done"
+    ),
+    "gemini": Client("/v1beta/models/{model}:streamGenerateContent?alt=sse", b'"finishReason":"STOP"'),
+    "ollama": Client("/api/chat", b'"done":true', b"application/x-ndjson", b"\n"),
+    "ui": Client("/ui/chat", b"data: [DONE]"),
+}
 
 
 class ReplyError(Exception):
@@ -43,16 +95,29 @@ class ReplyError(Exception):
 
 
 class ReplyParser:
-    """The cheapest exact reader of one chunked reply of server-sent events; sans-I/O.
+    """The cheapest exact reader of one chunked reply of server-sent events, or of lines; sans-I/O.
 
     `feed` takes what arrived and returns the times of sending of the tokens in it. `done` says that the
     stream's last event was seen, `ended` that the body ended as it should.
     """
 
-    __slots__ = ("_event", "_head_read", "_rest", "done", "ended", "status")
+    __slots__ = (
+        "_client",
+        "_event",
+        "_event_end",
+        "_head_read",
+        "_read_again",
+        "_rest",
+        "done",
+        "ended",
+        "status",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, client: Client = CLIENTS["chat"]) -> None:
+        self._client = client
+        self._event_end = client.event_end
         self._head_read = False
+        self._read_again = False  # the whole text has begun
         self._rest = b""  # bytes of an unfinished head or HTTP chunk
         self._event = b""  # an unfinished event
         self.status = 0
@@ -90,7 +155,7 @@ class ReplyParser:
                 if self._event:
                     raise ReplyError(f"the body ended within an event: {self._event[:80]!r}")
                 self.ended = True
-            elif self._event or data[end - 2 : end] != b"\n\n":
+            elif self._event or not data.endswith(self._event_end, start, end):
                 self._read_events(self._event + data[start:end], times)
             else:
                 self._read_times(data[start:end], times)
@@ -109,20 +174,32 @@ class ReplyParser:
         self.status = int(head[9:12])
         if self.status != 200:
             raise ReplyError(f"status {self.status}: {data[end + 4 : end + 204].decode(errors='replace')}")
-        if b"transfer-encoding: chunked" not in head or b"content-type: text/event-stream" not in head:
-            raise ReplyError("not a chunked event stream")
+        if (
+            b"transfer-encoding: chunked" not in head
+            or b"content-type: %b" % self._client.media_type not in head
+        ):
+            raise ReplyError("not a chunked stream of this kind")
         self._head_read = True
         return end + 4
 
     def _read_events(self, data: bytes, times: list[int]) -> None:
-        end = data.rfind(b"\n\n") + 2
-        if end < 2:
+        mark = self._event_end
+        end = data.rfind(mark) + len(mark)
+        if end < len(mark):
             self._event = data
         else:
             self._event = data[end:]
             self._read_times(data[:end], times)
 
     def _read_times(self, events: bytes, times: list[int]) -> None:
+        client = self._client
+        if client.end in events:
+            self.done = True
+        if client.again and (end := events.find(client.again)) >= 0:
+            events = events[:end]
+            self._read_again = True
+        elif self._read_again:
+            return
         found = events.find(MARK)
         while found >= 0:
             start = found + len(MARK)
@@ -130,8 +207,6 @@ class ReplyParser:
             if digits.isdigit():
                 times.append(int(digits))
             found = events.find(MARK, start)
-        if END_OPENAI in events or END_NATIVE in events:
-            self.done = True
 
 
 @dataclass(frozen=True)
@@ -174,28 +249,18 @@ class Target:
     host: str
     port: int
     path: str
-    native: bool
+    client: str
     model: str
     key: str | None
 
     def request(self, tokens: int) -> bytes:
         """Return the bytes of one request, ids included where the route asks for them."""
-        body: dict[str, Any] = {
-            "model": self.model,
-            "messages": [
-                {"role": "system", "content": "You are a patient teacher."},
-                {"role": "user", "content": PROMPT},
-            ],
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "max_tokens": tokens,
-        }
-        if self.native:
-            body = {"dialect": "openai_chat", "request": body}
+        body = CLIENTS[self.client].body(self.client, self.model, tokens)
         data = json.dumps(body).encode()
         head = f"POST {self.path} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n"
         head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
-        head += "Accept: text/event-stream\r\n" if self.native else "Accept: application/json\r\n"
+        accepted = "text/event-stream" if self.client == "native" else "application/json"
+        head += f"Accept: {accepted}\r\n"
         if self.key:
             head += f"Authorization: Bearer {self.key}\r\n"
         return head.encode() + b"\r\n" + data
@@ -204,9 +269,10 @@ class Target:
 class Run:
     """The figures of all streams together; one object, so that a token costs few look-ups."""
 
-    def __init__(self, plan: Plan, request: bytes) -> None:
+    def __init__(self, plan: Plan, target: Target, tokens: int) -> None:
         self.plan = plan
-        self.request = request
+        self.client = CLIENTS[target.client]
+        self.request = target.request(tokens)
         self.latency = Histogram()
         self.first_chunk = Histogram()
         self.gaps = 0  # tokens that came before an older one
@@ -253,7 +319,7 @@ class Stream(asyncio.Protocol):
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._parser = ReplyParser()
+        self._parser = ReplyParser(run.client)
         self._received = 0
         self._last = 0
         self._asked_ns = 0
@@ -349,7 +415,7 @@ async def load(options: argparse.Namespace, target: Target) -> None:
         warmup_s=options.warmup,
         seconds=options.seconds,
     )
-    run = Run(plan, target.request(plan.tokens))
+    run = Run(plan, target, plan.tokens)
     tell({"window_start_ns": plan.window_start_ns, "window_end_ns": plan.window_end_ns})
     transports = await open_streams(run, target)
     if monotonic_ns() > plan.window_start_ns:
@@ -367,7 +433,7 @@ async def load(options: argparse.Namespace, target: Target) -> None:
 
 async def hold(options: argparse.Namespace, target: Target) -> None:
     plan = Plan.of(streams=options.streams, rate=options.rate, ramp_s=options.ramp, warmup_s=0, seconds=0)
-    run = Run(plan, target.request(1))
+    run = Run(plan, target, 1)
     transports = await open_streams(run, target)
     try:
         async with asyncio.timeout(15):
@@ -391,7 +457,7 @@ def main() -> None:
     parser.add_argument("--warmup", type=float, default=1.5, help="seconds between the ramp and the window")
     parser.add_argument("--seconds", type=float, default=8.0, help="length of the window")
     parser.add_argument("--hold", type=float, default=0.0, help="keep silent streams open, in seconds")
-    parser.add_argument("--native", action="store_true", help="the gateway's own route instead of OpenAI's")
+    parser.add_argument("--client", choices=CLIENTS, default="chat", help="whose dialect is spoken")
     parser.add_argument("--model", default="bench")
     parser.add_argument("--key")
     options = parser.parse_args()
@@ -399,8 +465,8 @@ def main() -> None:
     target = Target(
         host=url.hostname or "127.0.0.1",
         port=url.port or 80,
-        path=url.path,
-        native=options.native,
+        path=f"{url.path}?{url.query}" if url.query else url.path,
+        client=options.client,
         model=options.model,
         key=options.key,
     )

@@ -122,7 +122,7 @@ async def read(options: argparse.Namespace) -> None:
     tokens = round((RAMP_S + WARMUP_S + sum(spans) + 1) * RATE)
 
     def group(model: str, total: int) -> Group:
-        target = Target("127.0.0.1", options.port, CHAT, False, model, None)
+        target = Target("127.0.0.1", options.port, CHAT, "chat", model, None)
         return Group(target.request(tokens), total)
 
     dying, healthy = group("dying", options.streams), group("healthy", options.healthy)

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible upstream that sends each token at its time, and says so where it could not.
+"""An upstream, in several dialects, that sends each token at its time, and says so where it could not.
 
 One timer wheel serves all streams: a timerfd ticks every 250 µs (an event loop's own timers count in whole
 milliseconds, which would send the tokens of fifty streams in one burst), and what is due is written straight
@@ -31,6 +31,7 @@ import httptools
 import uvloop
 
 from bench.histogram import Histogram
+from bench.speech import DIGITS, SPEECHES, TEXT, Speech, chat
 
 TICK_NS = 250_000
 WHEEL_SLOTS = 8192  # of one tick each: a horizon of 2 s
@@ -42,14 +43,17 @@ MAX_BODY = 1 << 20
 MODEL = "bench"
 IDLE_MODEL = "bench-idle"
 
-STREAM_HEAD = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
-    b"x-request-id: req_bench\r\ntransfer-encoding: chunked\r\n\r\n"
+HEAD = (
+    "HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncache-control: no-cache\r\n"
+    "x-request-id: req_bench\r\ntransfer-encoding: chunked\r\n\r\n"
 )
-EVENT = 'data: {"id":"%s","object":"chat.completion.chunk","created":%d,"model":"bench","choices":%s}\n\n'
-CHOICE = '[{"index":0,"delta":%s,"logprobs":null,"finish_reason":%s}]'
-USAGE = '[],"usage":{"prompt_tokens":32,"completion_tokens":%d,"total_tokens":%d}'
-DIGITS = "0" * 16
+ROUTES = {
+    "/v1/chat/completions": "chat",
+    "/v1/messages": "messages",
+    "/v1/responses": "responses",
+    "/api/chat": "ollama",
+    f"/v1beta/models/{MODEL}:streamGenerateContent": "gemini",
+}
 
 
 def framed(data: str) -> bytes:
@@ -58,11 +62,17 @@ def framed(data: str) -> bytes:
     return b"%x\r\n%b\r\n" % (len(encoded), encoded)
 
 
-def content_frame(completion: str, created: int) -> tuple[bytes, bytes]:
+def content_frame(token: str) -> tuple[bytes, bytes]:
     """Return what stands before and after the 16 digits of the time, HTTP's framing included."""
-    event = EVENT % (completion, created, CHOICE % (f'{{"content":"t={DIGITS} "}}', "null"))
-    before, mark, after = framed(event).partition(b'"t=')
-    return before + mark, after[len(DIGITS) :]
+    before, mark, after = framed(token).partition(TEXT.encode())
+    return before + mark[:2], mark[2 + len(DIGITS) :] + after
+
+
+def asked_tokens(request: dict[str, Any]) -> Any:
+    """Return how many tokens a request wants, wherever its dialect says it."""
+    places = (request, request.get("generationConfig") or {}, request.get("options") or {})
+    names = ("max_completion_tokens", "max_tokens", "max_output_tokens", "maxOutputTokens", "num_predict")
+    return next((place[name] for place in places for name in names if place.get(name)), None)
 
 
 def jitter_offsets(interval_ns: int, seed: int) -> list[int]:
@@ -254,10 +264,7 @@ class Connection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._stream: PacedStream | None = None
         self._idle: asyncio.TimerHandle | None = None
-        self._completion = ""
-        self._created = 0
-        self._tokens = 0
-        self._usage = False
+        self._said: Speech | None = None
         self._fd = -1
         self.transport: asyncio.Transport
 
@@ -298,8 +305,8 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         url = urlsplit(self._url)
         match self._parser.get_method(), url.path:
-            case b"POST", b"/v1/chat/completions":
-                self._complete()
+            case b"POST", path if dialect := ROUTES.get(path.decode("ascii", "replace")):
+                self._complete(dialect)
             case b"GET", b"/v1/models":
                 models = [
                     {"id": name, "object": "model", "owned_by": "bench"} for name in (MODEL, IDLE_MODEL)
@@ -319,13 +326,13 @@ class Connection(asyncio.Protocol):
         head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
         self.transport.write(head.encode() + data)
 
-    def _complete(self) -> None:
+    def _complete(self, dialect: str) -> None:
         try:
             request = json.loads(b"".join(self._body))
-            tokens = request.get("max_completion_tokens") or request.get("max_tokens")
-            tokens = int(tokens or self._upstream.default_tokens)
-            self._usage = bool((request.get("stream_options") or {}).get("include_usage"))
-            stream, model = request.get("stream"), request.get("model")
+            tokens = int(asked_tokens(request) or self._upstream.default_tokens)
+            stream = dialect == "gemini" or request.get("stream")  # there the path says it
+            usage = dialect != "chat" or bool((request.get("stream_options") or {}).get("include_usage"))
+            model = request.get("model")
         except (ValueError, AttributeError, TypeError):
             self._answer(400, {"error": {"message": "not a chat request", "type": "invalid_request_error"}})
             return
@@ -336,24 +343,21 @@ class Connection(asyncio.Protocol):
             self.transport.abort()  # a pipelined request while a stream is running
             return
         self._upstream.streams_opened += 1
-        self._completion = f"chatcmpl-{self._upstream.streams_opened:024d}"
-        self._created = int(time.time())
-        self.transport.write(
-            STREAM_HEAD + self._event(CHOICE % ('{"role":"assistant","content":""}', "null"))
-        )
-        frame = content_frame(self._completion, self._created)
+        answer, created = f"chatcmpl-{self._upstream.streams_opened:024d}", int(time.time())
+        sent = 1 if model == IDLE_MODEL else tokens
+        said = SPEECHES[dialect](answer, created, sent)
+        if not usage:
+            said = chat(answer, created, sent, usage=False)
+        self._said = said
+        self.transport.write((HEAD % said.media_type).encode() + framed(said.opening))
+        frame = content_frame(said.token)
         if model == IDLE_MODEL:
-            self._tokens = 1
             PacedStream(self.transport, -1, 1, frame).send_token(monotonic_ns())
             self._upstream.idle_streams += 1
             self._idle = self._loop.call_later(self._upstream.idle_s, self.finish)
         else:
-            self._tokens = tokens
             self._stream = PacedStream(self.transport, self._fd, tokens, frame)
             self._upstream.start(self._stream, self)
-
-    def _event(self, choices: str) -> bytes:
-        return framed(EVENT % (self._completion, self._created, choices))
 
     def _end_idle(self) -> None:
         assert self._idle is not None
@@ -366,10 +370,8 @@ class Connection(asyncio.Protocol):
         self._stream = None
         if self._idle is not None:
             self._end_idle()
-        tail = self._event(CHOICE % ("{}", '"stop"'))
-        if self._usage:
-            tail += self._event(USAGE % (self._tokens, self._tokens + 32))
-        self.transport.write(tail + framed("data: [DONE]\n\n") + b"0\r\n\r\n")
+        assert self._said is not None
+        self.transport.write(framed(self._said.ending) + b"0\r\n\r\n")
 
 
 async def serve(options: argparse.Namespace) -> None:

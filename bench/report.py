@@ -228,6 +228,11 @@ def verdicts(results: Results, system: str = "penstock") -> list[Verdict]:
         Verdict("p99 added to a token at 500 streams", "ms", 5.0, None, added),
         Verdict("memory per idle stream", "KB", 25.0, None, idle.get((system, False))),
         Verdict("memory per idle stream, TLS upstream", "KB", 40.0, None, idle.get((system, True))),
+        *(
+            Verdict(f"{name}: CPU per token at 500 streams, against chat to chat", "×", 1.3, None, figure)
+            for name in dict.fromkeys(window.system for window in results.windows)
+            if name.startswith(("to-", "from-")) and (figure := ratio(name, system))
+        ),
     ]
 
 

@@ -32,6 +32,7 @@ import trustme
 import yaml
 
 from bench.histogram import Histogram
+from bench.load import CLIENTS
 from bench.processes import BenchError, CoreTime, Process, get
 from bench.report import MAX_OTHERS_SHARE, IdleMemory, Results, Window, table
 from bench.systems import ROOT, SYSTEMS, Lab, Running, start_upstream
@@ -64,7 +65,8 @@ class Harness:
 
     def _load(self, running: Running, streams: int, *more: str) -> Process:
         argv = [sys.executable, "-m", "bench.load", running.url, "--streams", str(streams)]
-        argv += ["--rate", str(self._lab.rate), *(["--native"] if running.native else []), *more]
+        argv += ["--rate", str(self._lab.rate), "--client", running.client]
+        argv += ["--model", running.model, *more]
         return self._lab.start("load", argv, core=self._lab.load_core, talks=True)
 
     def _warm_up(self, running: Running) -> None:
@@ -288,6 +290,8 @@ def measure(harness: Harness, results: Results, options: argparse.Namespace) -> 
             for system in systems:
                 if system == "direct" and (tls or number > 1):
                     continue  # the baseline: the load generator speaks no TLS
+                if tls and system.startswith("from-"):
+                    continue  # these providers are plain
                 window = harness.window(system, streams, tls=tls, number=number)
                 results.windows.append(window)
                 cost = f"{window.cpu_s / window.tokens * 1e6:6.2f} µs/token" if window.tokens else "no tokens"
@@ -302,7 +306,7 @@ def measure(harness: Harness, results: Results, options: argparse.Namespace) -> 
     if "memory" in options.parts:
         for tls in (False, True):
             for system in systems:
-                if system not in ("direct", "standin", "overlay"):
+                if system in ("nginx", "penstock"):
                     memory = harness.idle_memory(system, tls=tls)
                     results.idle.append(memory)
                     print(
@@ -340,7 +344,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="windows of each system at each number, default 2")
     parser.add_argument("--rate", type=float, default=RATE, help="tokens a second of each stream")
     parser.add_argument("--store", choices=("embedded", "memory"), default="embedded")
-    parser.add_argument("--route", choices=("chat", "native"), default="chat", help="the gateway's route")
+    parser.add_argument("--route", choices=CLIENTS, default="chat", help="the gateway's route")
     parser.add_argument("--overlay", type=Path, help="YAML laid upon the gateway's configuration: `overlay`")
     parser.add_argument(
         "--profile", type=Path, metavar="SVG", help="py-spy's picture of the system; no verdicts"

@@ -8,19 +8,30 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from bench.load import CLIENTS
 from bench.processes import BenchError, Process, answers, require_free
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAT = "/v1/chat/completions"
 ENV = {"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
 MODELS = ("bench", "bench-idle")
+PROVIDERS = {
+    "messages": ("", {"kind": "anthropic"}),
+    "responses": ("/v1", {"kind": "openai", "api": "responses"}),
+    "gemini": ("/v1beta", {"kind": "gemini"}),
+    "ollama": ("", {"kind": "ollama"}),
+}
+"""The upstream in other dialects than OpenAI's chat: what follows its address, and what it is. The models
+have the same names."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +43,7 @@ class Lab:
     system_core: int
     load_core: int
     store: str
-    route: str  # chat | native
+    route: str  # whose dialect the load speaks to the gateway
     rate: float
     certificate: Path  # of the TLS upstream, with its key; signed by `authority`
     authority: Path
@@ -60,7 +71,8 @@ class Running:
 
     url: str
     process: Process | None  # None where there is nothing between load and upstream
-    native: bool = False
+    client: str = "chat"  # whose dialect the load speaks
+    model: str = "bench"
 
 
 @contextlib.contextmanager
@@ -125,14 +137,21 @@ def gateway_config(lab: Lab, folder: Path, *, tls: bool) -> dict[str, Any]:
     }
     if tls:
         provider["ca_file"] = str(lab.authority)
+    others = {
+        name: {**said, "base_url": f"http://127.0.0.1:{lab.upstream_port}{at}", "api_key": "bench"}
+        for name, (at, said) in PROVIDERS.items()
+    }
     store = {"kind": lab.store}
     if lab.store == "embedded":
         store |= {"path": str(folder), "durability": "process"}
     return {
         "listen": {"host": "127.0.0.1", "port": lab.system_port},
         "store": store,
-        "providers": {"bench": provider},
-        "models": {model: [{"provider": "bench", "model": model}] for model in MODELS},
+        "providers": {"bench": provider, **others},
+        "models": {
+            **{model: [{"provider": "bench", "model": model}] for model in MODELS},
+            **{name: [{"provider": name, "model": "bench"}] for name in others},
+        },
     }
 
 
@@ -146,7 +165,9 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def start_penstock(lab: Lab, *, tls: bool, overlay: bool = False) -> Iterator[Running]:
+def start_penstock(
+    lab: Lab, *, tls: bool, overlay: bool = False, client: str = "", model: str = "bench"
+) -> Iterator[Running]:
     require_free(lab.system_port)
     folder = lab.folder / "data"
     shutil.rmtree(folder, ignore_errors=True)
@@ -155,12 +176,11 @@ def start_penstock(lab: Lab, *, tls: bool, overlay: bool = False) -> Iterator[Ru
     path = lab.folder / "penstock.yaml"
     path.write_text(yaml.safe_dump(merged(config, lab.overlay) if overlay else config))
     argv = [sys.executable, "-m", "penstock", "serve", "--config", str(path)]
-    native = lab.route == "native"
+    client = client or lab.route
     with lab.start("penstock", argv, core=lab.system_core) as process:
         process.wait_ready(lambda: answers(lab.system_port, "/readyz"))
-        yield Running(
-            f"http://127.0.0.1:{lab.system_port}{'/v1/streams' if native else CHAT}", process, native=native
-        )
+        path_of = CLIENTS[client].path.format(model=model)
+        yield Running(f"http://127.0.0.1:{lab.system_port}{path_of}", process, client, model)
 
 
 @contextlib.contextmanager
@@ -169,10 +189,13 @@ def start_overlay(lab: Lab, *, tls: bool) -> Iterator[Running]:
         yield running
 
 
-SYSTEMS = {
+SYSTEMS: dict[str, Callable[..., AbstractContextManager[Running]]] = {
     "direct": start_direct,
     "nginx": start_nginx,
     "penstock": start_penstock,
     "overlay": start_overlay,
     "standin": start_standin,
+    **{f"to-{client}": partial(start_penstock, client=client) for client in CLIENTS if client != "chat"},
+    **{f"from-{model}": partial(start_penstock, model=model) for model in PROVIDERS},
 }
+"""``to-…``: the gateway with a client of another dialect; ``from-…``: with a provider of another."""

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import cProfile
-import json
 import pstats
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from time import perf_counter_ns, time
 from typing import Any, cast
@@ -23,6 +23,7 @@ from typing import Any, cast
 import structlog
 import uvloop
 
+from bench.speech import Speech, chat
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.router import Routing
 from penstock.policies.access import Access
@@ -48,28 +49,18 @@ from penstock.types.principals import Grant, Principal
 from penstock.types.requests import GenerationRequest, Message
 from penstock.types.usage import UsageRow
 from penstock.upstream.http1 import Request, ResponseSink
+from penstock.wire.dialect import Dialect
 from penstock.wire.openai_chat import OPENAI_CHAT
 
 STREAMS = 100
 TOKENS_A_ROUND = 20  # of each stream
 
 
-def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
-    """Return a chunk as OpenAI sends it, about 220 bytes."""
-    body = {
-        "id": "chatcmpl-000000000000000000000001",
-        "object": "chat.completion.chunk",
-        "created": 1790000000,
-        "model": "bench",
-        "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}],
-    }
-    return b"data: %b\n\n" % json.dumps(body, separators=(",", ":")).encode()
-
-
 class Tap:
     """Stands where the HTTP client's pool does: keeps the sink, to be fed by hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, media_type: str) -> None:
+        self.media_type = media_type
         self.sinks: list[ResponseSink] = []
 
     async def open(
@@ -81,7 +72,7 @@ class Tap:
         connect_timeout: float | None = None,
     ) -> Any:
         self.sinks.append(sink)
-        sink.on_head(200, {"content-type": "text/event-stream"})
+        sink.on_head(200, {"content-type": self.media_type})
         return self
 
     def pause(self) -> None: ...
@@ -92,17 +83,18 @@ class Tap:
 
 
 class Provider:
-    """An OpenAI-compatible provider on a `Tap`."""
+    """A provider on a `Tap` that speaks ``dialect``."""
 
     name = "bench"
 
-    def __init__(self, tap: Tap) -> None:
+    def __init__(self, tap: Tap, dialect: Dialect) -> None:
         self._tap = tap
+        self._dialect = dialect
 
     def converse(self, request: GenerationRequest, model: str) -> Conversation:
         from_url = Request("POST", cast("Any", ("http", "127.0.0.1", 1)), "/", ())
-        source = HttpSource(cast("Any", self._tap), from_url, OPENAI_CHAT.parse_error)
-        return Conversation(source, OPENAI_CHAT.decoder())
+        source = HttpSource(cast("Any", self._tap), from_url, self._dialect.parse_error)
+        return Conversation(source, self._dialect.decoder())
 
     async def models(self) -> list[Model]:
         return []
@@ -157,53 +149,77 @@ def every_policy() -> Chain:
 WHO = Principal("bench", key="k", team="t", grant=Grant(models=("bench*",)), address="127.0.0.1")
 
 
+class Journey:
+    """Streams of one provider that are read in one format, all of them open and caught up."""
+
+    def __init__(self, store: Store, dialect: Dialect, speech: Speech, format: Format) -> None:
+        self._store = store
+        self._format = format
+        self._speech = speech
+        self._token = speech.token.encode()
+        self._tap = Tap(speech.media_type)
+        self._provider = Provider(self._tap, dialect)
+        self._readers: list[asyncio.Future[Any]] = []
+
+    @contextlib.asynccontextmanager
+    async def begun(self, *, policies: bool = False, metrics: bool = False) -> AsyncIterator[None]:
+        """Open the streams; end them, and wait until every reader was told, on the way out."""
+        routing = Routing({"bench": (Target("bench/bench", "bench", "bench"),)})
+        renderings = Renderings()
+        policy = every_policy() if policies else None
+        observe = Observers([Metrics(routing.rule)]) if metrics else None
+        providers = {"bench": self._provider}
+        async with Gateway(self._store, providers, routing, policy=policy, observe=observe) as gateway:
+            request = GenerationRequest("bench", (Message("user", "x"),), stream=True)
+            for _ in range(STREAMS):
+                started = await gateway.start(Call(WHO, "bench", request))
+                down = cast("Downstream", Sinkhole())
+                reader = Reader(started.stream, self._format, down, renderings, position=0)
+                self._readers.append(asyncio.ensure_future(reader.run(b"")))
+            sinks = self._tap.sinks
+            while len(sinks) < STREAMS:  # noqa: ASYNC110  a few turns of the loop
+                await asyncio.sleep(0)
+            for sink in sinks:
+                sink.on_body(self._speech.opening.encode())
+                sink.on_body(self._token)
+            for _ in range(10):
+                await asyncio.sleep(0.001)
+            yield
+            for sink in sinks:
+                sink.on_body(self._speech.ending.encode())
+                sink.on_end()
+            await asyncio.gather(*self._readers)
+
+    async def round(self, clock: Callable[[], int] = perf_counter_ns) -> float:
+        """Return the time of a token by ``clock``, in nanoseconds."""
+        sinks, token = self._tap.sinks, self._token
+        spent = 0
+        for _ in range(TOKENS_A_ROUND):
+            began = clock()
+            for sink in sinks:
+                sink.on_body(token)
+            await asyncio.sleep(0)  # the commit
+            spent += clock() - began
+        return spent / (STREAMS * TOKENS_A_ROUND)
+
+
 async def measure(
     store: Store, format: Format, rounds: int, *, policies: bool, metrics: bool, profile: bool
 ) -> float:
     """Return the least time of a token over all rounds, in nanoseconds."""
-    tap = Tap()
-    routing = Routing({"bench": (Target("bench/bench", "bench", "bench"),)})
-    token = chunk({"content": "t=1234567890123456 "})
-    renderings = Renderings()
+    journey = Journey(store, OPENAI_CHAT, chat("chatcmpl-000000000000000000000001", 1790000000, 1), format)
     best = float("inf")
-    policy = every_policy() if policies else None
-    observe = Observers([Metrics(routing.rule)]) if metrics else None
-    providers = {"bench": Provider(tap)}
-    async with Gateway(store, providers, routing, policy=policy, observe=observe) as gateway:
-        request = GenerationRequest("bench", (Message("user", "x"),), stream=True)
-        readers = []
-        for _ in range(STREAMS):
-            started = await gateway.start(Call(WHO, "bench", request))
-            down = cast("Downstream", Sinkhole())
-            reader = Reader(started.stream, format, down, renderings, position=0)
-            readers.append(asyncio.ensure_future(reader.run(b"")))
-        while len(tap.sinks) < STREAMS:  # noqa: ASYNC110  a few turns of the loop
-            await asyncio.sleep(0)
-        for sink in tap.sinks:
-            sink.on_body(chunk({"role": "assistant", "content": ""}))
-            sink.on_body(token)
-        for _ in range(10):
-            await asyncio.sleep(0.001)
+    async with journey.begun(policies=policies, metrics=metrics):
         profiler = cProfile.Profile() if profile else None
         for number in range(rounds):
             if profiler is not None and number > rounds // 2:
                 profiler.enable()
-            spent = 0
-            for _ in range(TOKENS_A_ROUND):
-                began = perf_counter_ns()
-                for sink in tap.sinks:
-                    sink.on_body(token)
-                await asyncio.sleep(0)  # the commit
-                spent += perf_counter_ns() - began
+            best = min(best, await journey.round())
             if profiler is not None:
                 profiler.disable()
-            best = min(best, spent / (STREAMS * TOKENS_A_ROUND))
             await asyncio.sleep(0.002)  # let the store's thread breathe, unmeasured
         if profiler is not None:
             pstats.Stats(profiler).sort_stats("tottime").print_stats(30)
-        for sink in tap.sinks:
-            sink.on_body(chunk({}, "stop") + b"data: [DONE]\n\n")
-        await asyncio.gather(*readers)
     return best
 
 

@@ -35,6 +35,7 @@ import uvloop
 
 from bench.paced_upstream import IDLE_MODEL, MODEL, content_frame
 from bench.processes import BenchError, Process
+from bench.speech import chat
 from penstock.types.errors import UpstreamError
 from penstock.upstream.http1 import Origin, Request, render_head
 from penstock.upstream.pool import Pool, PoolSettings
@@ -149,7 +150,7 @@ async def measure(options: argparse.Namespace) -> dict[str, float]:
 
 def chunk_bytes(*, with_framing: bool) -> int:
     """Return the length of one of the upstream's chunks, with or without HTTP's framing."""
-    before, after = content_frame(f"chatcmpl-{0:024d}", int(time.time()))
+    before, after = content_frame(chat(f"chatcmpl-{0:024d}", int(time.time()), 1).token)
     framed = before + b"0" * 16 + after
     return len(framed) if with_framing else len(framed.split(b"\r\n")[1])
 

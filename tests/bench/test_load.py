@@ -2,14 +2,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.load import Plan, ReplyError, ReplyParser
-from bench.paced_upstream import STREAM_HEAD, content_frame, framed
+from bench.load import CLIENTS, Plan, ReplyError, ReplyParser
+from bench.paced_upstream import HEAD, content_frame, framed
+from bench.speech import chat
+
+SAID = chat("chatcmpl-1", 1_760_000_000, 9)
+STREAM_HEAD = (HEAD % SAID.media_type).encode()
 
 TIMES = [123456789012345, 123456809012345, 123456829012345]
 
 
 def reply(times: list[int]) -> bytes:
-    before, after = content_frame("chatcmpl-1", 1_760_000_000)
+    before, after = content_frame(SAID.token)
     tokens = b"".join(before + b"%016d" % time + after for time in times)
     return STREAM_HEAD + tokens + framed("data: [DONE]\n\n") + b"0\r\n\r\n"
 
@@ -23,8 +27,8 @@ def rechunked(body: bytes, sizes: list[int]) -> bytes:
     return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
 
 
-def feed_in_pieces(data: bytes, size: int) -> tuple[ReplyParser, list[int]]:
-    parser, times = ReplyParser(), []
+def feed_in_pieces(data: bytes, size: int, client: str = "chat") -> tuple[ReplyParser, list[int]]:
+    parser, times = ReplyParser(CLIENTS[client]), []
     for position in range(0, len(data), size):
         times += parser.feed(data[position : position + size])
     return parser, times
@@ -45,7 +49,7 @@ def test_the_parser_joins_events_that_a_proxy_cut_into_other_chunks(sizes: list[
         for n, time in enumerate(TIMES)
     )
     whole += b'event: done\ndata: {"status":"completed"}\n\n'
-    parser, times = feed_in_pieces(STREAM_HEAD + rechunked(whole, sizes), step)
+    parser, times = feed_in_pieces(STREAM_HEAD + rechunked(whole, sizes), step, "native")
     assert times == TIMES
     assert parser.done
     assert parser.ended

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.paced_upstream import Wheel, content_frame, jitter_offsets
+from bench.speech import chat
 
 TICK = 1000
 
@@ -49,7 +50,7 @@ def test_gaps_vary_by_a_fifth_at_most_and_do_not_add_up():
 
 
 def test_a_content_chunk_is_a_whole_event_of_about_two_hundred_bytes():
-    before, after = content_frame("chatcmpl-000000000000000000000001", 1_760_000_000)
+    before, after = content_frame(chat("chatcmpl-000000000000000000000001", 1_760_000_000, 9).token)
     size, _, rest = (before + b"0000123456789012" + after).partition(b"\r\n")
     event = rest.removesuffix(b"\r\n")
     assert len(event) == int(size, 16)

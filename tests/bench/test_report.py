@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from bench.histogram import Histogram
-from bench.load import Plan, Run
+from bench.load import Plan, Run, Target
 from bench.report import IdleMemory, Results, Verdict, Window, table, verdicts
 from bench.run import losses
 from bench.systems import merged
@@ -111,7 +111,7 @@ def test_results_survive_being_written_and_read():
 
 def test_whatever_is_missing_from_a_load_is_a_loss():
     plan = Plan.of(streams=2, rate=50, ramp_s=0.1, warmup_s=0.1, seconds=0.2)
-    run = Run(plan, b"")
+    run = Run(plan, Target("127.0.0.1", 1, "/", "chat", "bench", None), 1)
     run.completed, run.received, run.gaps = 1, 2 * plan.tokens - 3, 1
     assert losses(run.result()) == [
         "only 1 of 2 streams completed",

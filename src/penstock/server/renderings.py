@@ -74,8 +74,7 @@ def sse_without_ids(seq: int, frames: Sequence[Frame]) -> bytes:
     """``event`` and ``data`` only, for readers that cannot come back and may stumble over ids."""
     if len(frames) == 1:
         event, data = frames[0]
-        if not event:
-            return b"data: %b\n\n" % data
+        return b"event: %b\ndata: %b\n\n" % (event, data) if event else b"data: %b\n\n" % data
     return b"".join(sse.encode(data, event=event) for event, data in frames)
 
 

@@ -57,7 +57,7 @@ class _Candidate(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 class _Chunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     candidates: list[_Candidate]
-    usageMetadata: dict[str, Any] | None = None
+    usageMetadata: msgspec.Raw = msgspec.Raw()
     modelVersion: str = ""
     responseId: str = ""
 
@@ -132,15 +132,16 @@ class GenerateContentDecoder(BodyDecoder):
     """A provider's body to events. Order and errors: see `BodyDecoder`.
 
     Finish reasons and usage are told when the body ends: some models repeat ``STOP`` on every chunk,
-    nothing marks the last one, and whether tools were called is known only then.
+    nothing marks the last one, and whether tools were called is known only then. `usage` is read then, too.
     """
 
-    __slots__ = ("_candidates", "_facts", "_seen", "_started")
+    __slots__ = ("_candidates", "_counts", "_facts", "_seen", "_started")
 
     def __init__(self) -> None:
         """Stand at the start of a body."""
         super().__init__()
         self._started = False
+        self._counts = msgspec.Raw()  # of the last chunk that had some: read when they are wanted
         self._seen: Extra = {}
         self._facts: Extra = {}
         self._candidates: dict[int, _Candidature] = {}
@@ -154,7 +155,8 @@ class GenerateContentDecoder(BodyDecoder):
                 raise msgspec.DecodeError("not an object") from None
             self._response(value, events)
             return
-        self._begin(chunk.modelVersion, chunk.responseId, None, events)
+        if not self._started:
+            self._begin(chunk.modelVersion, chunk.responseId, None, events)
         for candidate in chunk.candidates:
             state = self._candidate(candidate.index)
             for part in candidate.content.parts:
@@ -165,8 +167,8 @@ class GenerateContentDecoder(BodyDecoder):
                     events.append(ReasoningDelta(part.text, candidate.index))
                 else:
                     events.append(TextDelta(part.text, candidate.index))
-        if chunk.usageMetadata is not None:
-            self._count(chunk.usageMetadata)
+        if chunk.usageMetadata:
+            self._counts = chunk.usageMetadata
 
     def _document(self, value: Any, events: Events) -> None:
         """A whole response, or an error with status 200."""
@@ -176,6 +178,7 @@ class GenerateContentDecoder(BodyDecoder):
         return ArrayFrames()
 
     def _hold(self, events: Events) -> None:
+        self._read_counts()
         if self.usage is not None:
             events.append(self.usage)
 
@@ -216,6 +219,7 @@ class GenerateContentDecoder(BodyDecoder):
             elif extra:
                 events.append(Opaque(NAME, facts))
         if isinstance(usage := value.get("usageMetadata"), dict):
+            self._counts = msgspec.Raw()
             self._count(usage)
 
     def _begin(self, model: str, id: str, extra: Extra | None, events: Events) -> None:
@@ -282,6 +286,12 @@ class GenerateContentDecoder(BodyDecoder):
         if state is None:
             state = self._candidates[index] = _Candidature()
         return state
+
+    def _read_counts(self) -> None:
+        """Most models count on every chunk, and each count takes the place of the one before."""
+        raw, self._counts = self._counts, msgspec.Raw()
+        if raw and isinstance(counts := read_json(bytes(raw)), dict):
+            self._count(counts)
 
     def _count(self, raw: Extra) -> None:
         thoughts = as_count(raw.get("thoughtsTokenCount"))

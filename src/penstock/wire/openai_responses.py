@@ -37,6 +37,9 @@ def _json(value: Any) -> bytes:
 
 # --- EventEncoder ----------------------------------------------------------------------------------
 
+_TEXT_DELTA: Final = b"response.output_text.delta"
+_TEXT_HEAD: Final = b'{"type":"response.output_text.delta","sequence_number":'
+
 
 class ResponsesEncoder:
     """Entries to events. A pure function of the log, the `Answer` and the echo; see `Layout`.
@@ -44,7 +47,7 @@ class ResponsesEncoder:
     ``after``: the number of the last step that the client has; those up to it are left out.
     """
 
-    __slots__ = ("_after", "_head", "_key", "_layout", "_part", "_tail")
+    __slots__ = ("_after", "_key", "_layout", "_part", "_tail")
 
     def __init__(self, answer: Answer, echo: Mapping[str, Any] | None = None, after: int = -1) -> None:
         """Stand at the start of the log."""
@@ -52,7 +55,7 @@ class ResponsesEncoder:
         self._after = after
         self._part: Part | None = None  # that text goes on in
         self._key = -1
-        self._head = self._tail = b""
+        self._tail = b""
 
     def opening(self) -> Sequence[Frame]:
         """Return the frames before the log's first entry."""
@@ -80,12 +83,7 @@ class ResponsesEncoder:
             data = _encode(delta)
             if not data.isascii():
                 data = escape_line_ends(data)
-            return (
-                (
-                    b"response.output_text.delta",
-                    self._head + b"%d%b%b" % (number, self._tail, data) + b',"logprobs":[]}',
-                ),
-            )
+            return ((_TEXT_DELTA, b'%b%d%b%b,"logprobs":[]}' % (_TEXT_HEAD, number, self._tail, data)),)
         frames = self._frames(layout.steps(event))
         self._note_text()
         return frames
@@ -97,7 +95,6 @@ class ResponsesEncoder:
         self._key = self._part.key if self._part is not None else -1
         if found is not None:
             item, index, part = found
-            self._head = b'{"type":"response.output_text.delta","sequence_number":'
             self._tail = b',"item_id":%b,"output_index":%d,"content_index":%d,"delta":' % (
                 _encode(item),
                 index,

@@ -2,9 +2,10 @@
 
 Owns the framing and its limits. Strategy: line ends are normalised to LF as bytes arrive, lines are
 split in one C call, and what is unfinished waits in one growing buffer, so that a line of any length
-costs linear time in any pieces. Almost every read from a provider is exactly one whole
-``data: …`` block; `SseDecoder.feed` answers that case with a slice. No text decoding and no JSON
-enters: values are bytes, since neither a UTF-8 sequence nor U+2028 can contain a line end.
+costs linear time in any pieces. Almost every read from a provider is exactly one whole block of one
+``data`` line, maybe with an ``event`` line before it; `SseDecoder.feed` answers that case with a slice. No
+text decoding and no JSON enters: values are bytes, since neither a UTF-8 sequence nor U+2028 can contain a
+line end.
 
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html, sections 9.2.5 and 9.2.6.
 """
@@ -115,15 +116,16 @@ class SseDecoder:
 
     def feed(self, data: bytes) -> list[SseFrame]:
         """Return the frames that ``data`` completes. Raises `WireError` over a limit."""
-        if (
-            self._resting
-            and data.startswith(b"data: ")
-            and data.endswith(b"\n\n")
-            and data.find(b"\n") == len(data) - 2
-            and _CR not in data
-            and len(data) <= self._max_short
-        ):
-            return [_frame(SseFrame, (b"", data[6:-2], self.last_event_id))]
+        if self._resting and len(data) <= self._max_short:
+            if (
+                data.startswith(b"data: ")
+                and data.endswith(b"\n\n")
+                and data.find(b"\n") == len(data) - 2
+                and _CR not in data
+            ):
+                return [_frame(SseFrame, (b"", data[6:-2], self.last_event_id))]
+            if (frame := self._whole(data)) is not None:
+                return [frame]
         if self._failed:
             raise self._fail()
         if self._at_start:
@@ -163,6 +165,19 @@ class SseDecoder:
             or self._id is not self.last_event_id
         )
         return frames
+
+    def _whole(self, data: bytes) -> SseFrame | None:
+        """Return the frame that ``data`` is in one of the other two forms that providers use: with a name
+        (Anthropic, Responses, Cohere), or with CRLF (Gemini); None for anything else."""
+        if data.startswith(b"event: ") and data.endswith(b"\n\n") and _CR not in data:
+            name, _, rest = data[7:-2].partition(b"\n")
+            if rest.startswith(b"data: ") and _LF not in rest:
+                return _frame(SseFrame, (name, rest[6:], self.last_event_id))
+        elif data.startswith(b"data: ") and data.endswith(b"\r\n\r\n") and data.find(b"\r") == len(data) - 4:
+            value = data[6:-4]
+            if _LF not in value:
+                return _frame(SseFrame, (b"", value, self.last_event_id))
+        return None
 
     def flush(self, *, lenient: bool) -> list[SseFrame]:
         """The body ended: return the last frame, if it may count. Raises `WireError` as `feed` does.
