@@ -55,7 +55,11 @@ def test_the_variable_is_read_as_ollama_reads_it(host: str, url: str):
 
 
 @pytest.mark.parametrize(
-    "host", ["ftp://box", "box:port", "box:99999", "user:geheim@box", "a b", "http://geheim:geheim", "bücher"]
+    "host",
+    [
+        *("ftp://box", "box:port", "box:99999", "user:geheim@box", "a b", "http://geheim:geheim", "bücher"),
+        *(":0:", "[:0:]", "box:1:2"),
+    ],
 )
 def test_what_is_no_address_is_refused_without_quoting_it(host: str):
     with pytest.raises(ValueError) as caught:

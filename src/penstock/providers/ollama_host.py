@@ -6,6 +6,7 @@ address that means "everywhere" is taken as this machine. No I/O.
 Source: envconfig/config.go of github.com/ollama/ollama, version 0.17.
 """
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -42,5 +43,10 @@ def find_address(host: str) -> str:
     name = name.strip("[]") or "127.0.0.1"
     if not port or not _PORT.fullmatch(number) or int(number) > 65535 or not _HOST.fullmatch(name):
         raise ValueError("OLLAMA_HOST is no address: expected [http://]host[:port].")
+    if ":" in name:  # what has colons and is no IPv6 address would make a URL that nobody can read
+        try:
+            ipaddress.IPv6Address(name)
+        except ValueError:
+            raise ValueError("OLLAMA_HOST is no address: expected [http://]host[:port].") from None
     name = _ANY_ADDRESS.get(name, name)
     return f"{scheme}://{f'[{name}]' if ':' in name else name}:{number}{slash}{path}".rstrip("/")
