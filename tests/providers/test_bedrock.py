@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import threading
+from datetime import UTC, datetime, timedelta
 from urllib.parse import unquote
 
 import boto3
@@ -13,9 +15,11 @@ from botocore.credentials import Credentials
 
 from penstock.assembly.providers import build_provider
 from penstock.config import BadConfig, Config, ProviderConfig, check, with_environment
+from penstock.providers import aws
+from penstock.providers.aws import AwsSigner
 from penstock.providers.bedrock import parse_models, parse_profiles
 from penstock.providers.provider import Model
-from penstock.types.errors import ClientError, WireError
+from penstock.types.errors import ClientError, UpstreamError, WireError
 from penstock.types.requests import GenerationRequest, Message
 from tests.clients.vector_server import Refused, Reply, answer, running
 from tests.providers.recorder import Recorder
@@ -162,6 +166,73 @@ async def test_a_profile_of_aws_s_own_files_is_used(make, monkeypatch, tmp_path)
     await provider.aclose()
     with pytest.raises(BadConfig, match="no profile 'play'"):
         await asyncio.to_thread(make, profile="play")
+
+
+@pytest.fixture
+def store(monkeypatch, tmp_path):
+    """Run a container's store of credentials, or STS; it answers what ``state`` says, when it may."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "config"))
+    told = "aws_access_key_id=a\naws_secret_access_key=b\n"
+    role = "role_arn=arn:aws:iam::1:role/x\nsource_profile=base\nregion=eu-west-1\n"
+    (tmp_path / "config").write_text(f"[base]\n{told}[work]\n{role}[profile work]\n{role}")
+
+    def sell(server, asked):
+        assert server.state["open"].wait(30)
+        server.state["sold"] += 1
+        ends = datetime.now(UTC) + timedelta(seconds=server.state["life"])
+        sold = {"AccessKeyId": f"key-{server.state['sold']}", "SecretAccessKey": "s", "Token": "t"}
+        if asked.path == "/keys":
+            return Reply(json.dumps({**sold, "Expiration": f"{ends:%Y-%m-%dT%H:%M:%SZ}"}).encode())
+        raise Refused(403, b"<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>")
+
+    with running(sell) as server:
+        server.state |= {"open": threading.Event(), "sold": 0, "life": 3600}
+        server.state["open"].set()
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{server.url}/keys")
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", server.url)
+        yield server
+
+
+async def test_a_role_that_is_refused_is_the_provider_s_error(store):
+    signer = await asyncio.to_thread(AwsSigner, "eu-west-1", "work")
+    with pytest.raises(UpstreamError, match="ClientError") as caught:
+        await signer.credentials()
+    assert (caught.value.code, caught.value.retryable) == ("invalid_api_key", False)
+
+
+async def test_credentials_that_ended_already_are_the_provider_s_error(store):
+    store.state["life"] = -60
+    signer = AwsSigner("eu-west-1")
+    for _ in range(2):  # botocore finds out when it renews them
+        with pytest.raises(UpstreamError) as caught:
+            await signer.credentials()
+        assert caught.value.code == "invalid_api_key"
+
+
+async def test_credentials_are_renewed_before_their_end_and_nobody_waits_for_that(store, monkeypatch):
+    monkeypatch.setattr(aws, "RENEWING", 30.0)
+    store.state["life"] = 800  # botocore renews them in their last 900 seconds
+    signer = AwsSigner("eu-west-1")
+    assert (await signer.credentials()).access_key == "key-2"  # it looks, and then renews
+    store.state["open"].clear()
+    first = asyncio.ensure_future(signer.credentials())
+    await asyncio.sleep(0)
+    assert {(await signer.credentials()).access_key for _ in range(20)} == {"key-2"}
+    store.state["open"].set()
+    assert (await first).access_key == "key-3"
+
+
+async def test_who_renews_credentials_that_hold_does_not_wait_for_long(store, monkeypatch):
+    monkeypatch.setattr(aws, "RENEWING", 0.0)
+    store.state["life"] = 800
+    signer = AwsSigner("eu-west-1")
+    assert (await signer.credentials()).access_key == "key-2"
+    store.state["open"].clear()
+    assert {(await signer.credentials()).access_key for _ in range(3)} == {"key-2"}
+    store.state["open"].set()
 
 
 async def test_what_it_has_no_place_for_is_left_out_or_refused(make):

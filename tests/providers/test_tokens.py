@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from penstock.providers import tokens
 from penstock.providers.tokens import EARLY, PAUSE, Tokens
 from penstock.types.errors import UpstreamError
 
@@ -57,6 +58,31 @@ async def test_it_is_renewed_before_its_end():
     assert await shop.get() == "secret-2"
     shop.now += 9.5
     assert await shop.get() == "secret-3"
+
+
+async def test_nobody_waits_for_a_new_one_while_the_old_one_holds():
+    shop = Shop()
+    await shop.get()
+    shop.now = shop.life - EARLY
+    shop.open.clear()
+    first = asyncio.ensure_future(shop.get())
+    await asyncio.sleep(0)
+    assert await shop.get() == "secret-1"
+    assert shop.sold == 2
+    shop.open.set()
+    assert await first == "secret-2"
+    assert await shop.get() == "secret-2"
+
+
+async def test_who_renews_a_token_that_holds_does_not_wait_for_long(monkeypatch):
+    monkeypatch.setattr(tokens, "RENEWING", 0.0)
+    shop = Shop()
+    await shop.get()
+    shop.now = shop.life - EARLY
+    shop.open.clear()  # for ever
+    assert await shop.get() == "secret-1"
+    assert await shop.get() == "secret-1"
+    assert shop.sold == 2  # and the server is not asked at every call
 
 
 async def test_an_old_one_serves_where_no_new_one_can_be_had():

@@ -151,6 +151,8 @@ async def test_a_token_that_is_taken_back_is_replaced_and_quoted_nowhere(make, s
     assert old not in conversation.conceal(error.message)
     assert conversation.key.failed(error) is True  # the gateway asks again
     assert await Recorder(provider.converse(asking(), "text")).play() is None
+    server.issued += 1
+    assert await provider.count_tokens(asking(), "text") == 7  # what has no stream asks again by itself
     await provider.aclose()
 
 
@@ -174,6 +176,22 @@ async def test_azure_takes_tokens_of_entra(server, monkeypatch):
     assert server.last.headers["authorization"] == f"Bearer {token_of(server)}"
     assert "api-key" not in server.last.headers
     assert server.issued == before + 1
+    await provider.aclose()
+
+
+@pytest.mark.parametrize(
+    ("name", "strange"), [("AZURE_TENANT_ID", "my tenant!"), ("AZURE_AUTHORITY_HOST", "http://127.0.0.1:1")]
+)
+async def test_entra_s_settings_that_cannot_be_are_told_as_such(monkeypatch, name, strange):
+    given = {"AZURE_TENANT_ID": "t", "AZURE_CLIENT_ID": "c", "AZURE_CLIENT_SECRET": "geheim-secret"}
+    for variable, value in {**given, name: strange}.items():
+        monkeypatch.setenv(variable, value)
+    said = ProviderConfig(base_url="http://127.0.0.1:1", entra=True)
+    provider = await asyncio.to_thread(build_provider, "box", "azure", said, {})
+    with pytest.raises(UpstreamError, match="AZURE_TENANT_ID") as caught:
+        await Recorder(provider.converse(asking(), "text")).play()
+    assert (caught.value.code, caught.value.retryable) == ("invalid_api_key", False)
+    assert "geheim" not in caught.value.message
     await provider.aclose()
 
 

@@ -184,10 +184,10 @@ def _vertex(name: str, config: ProviderConfig, plain: dict[str, Any], pool: Pool
 def _entra() -> TokenSigner:
     """Return what asks Microsoft Entra for tokens. Raises `ValueError`."""
     try:
-        from penstock.providers.entra import fetch_token
+        from penstock.providers.entra import EntraTokens
     except ImportError:
         raise ValueError(
             "tokens of Microsoft Entra take an optional part: pip install 'penstock[azure]'; a key (api_key) "
             "does without"
         ) from None
-    return TokenSigner(Tokens(fetch_token, time.monotonic), time.monotonic)
+    return TokenSigner(Tokens(EntraTokens().fetch, time.monotonic), time.monotonic)

@@ -8,20 +8,27 @@ botocore is an extra (`penstock[bedrock]`): only who is configured for it loads 
 """
 
 import asyncio
-import threading
 from typing import Final
 
 import botocore.session
 import msgspec
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials, ReadOnlyCredentials
-from botocore.exceptions import BotoCoreError
+from botocore.credentials import Credentials, ReadOnlyCredentials, RefreshableCredentials
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
+from penstock.providers.lookup import PATIENCE, RENEWING, Lookup
 from penstock.types.errors import PenstockError, UpstreamError
 from penstock.upstream.http1 import Request
 
 SERVICE: Final = "bedrock"
+
+SPARE: Final = 30.0
+"""Seconds that credentials must still hold to be used while new ones are looked for."""
+
+_FAILURES: Final = (BotoCoreError, ClientError, OSError, RuntimeError, ValueError, KeyError)
+"""What botocore's ways to credentials raise: a role that is refused is no `BotoCoreError`, and new ones that
+have ended already are a `RuntimeError`."""
 
 _SIGNED: Final = frozenset(("content-type",))
 _MADE: Final = ("authorization", "x-amz-date", "x-amz-security-token")
@@ -36,7 +43,8 @@ class AwsSigner:
         self._region = region
         self._session = botocore.session.Session(profile=profile or None)
         self._found: Credentials | None = None
-        self._lock = threading.Lock()
+        self._last: ReadOnlyCredentials | None = None
+        self._lookup = Lookup(self._look)
         if profile:
             try:
                 known = self._session.available_profiles
@@ -55,10 +63,31 @@ class AwsSigner:
 
     async def credentials(self) -> ReadOnlyCredentials:
         """Return credentials that hold now. Raises `UpstreamError`."""
+        source = self._found
+        if source is not None and not isinstance(source, RefreshableCredentials):
+            return source.get_frozen_credentials()  # they never end, so that nobody is asked
+        last = self._last
+        if source is None or source.refresh_needed(SPARE):
+            last = None
+        if last is not None and self._lookup.running:
+            return last
         try:
-            found = await asyncio.to_thread(self._look)
-        except (BotoCoreError, OSError):
-            found = None
+            async with asyncio.timeout(PATIENCE if last is None else RENEWING):
+                found = await self._lookup.get()
+        except (TimeoutError, HTTPClientError):
+            if last is not None:
+                return last
+            raise UpstreamError(
+                "Whoever has AWS's credentials did not answer.", code="upstream_unreachable", retryable=True
+            ) from None
+        except _FAILURES as error:
+            raise UpstreamError(
+                f"AWS gave no credentials ({type(error).__name__}): its role, profile or machine's identity "
+                "should be looked at.",
+                code="invalid_api_key",
+                status=401,
+                retryable=False,
+            ) from None
         if found is None or not found.access_key:
             raise UpstreamError(
                 "There are no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, "
@@ -79,11 +108,12 @@ class AwsSigner:
         return msgspec.structs.replace(request, headers=tuple({**headers, **made}.items()))
 
     def _look(self) -> ReadOnlyCredentials | None:
-        with self._lock:
-            if self._found is None:
-                self._found = self._session.get_credentials()
-            found = self._found
-        return None if found is None else found.get_frozen_credentials()
+        if self._found is None:
+            self._found = self._session.get_credentials()
+        if self._found is None:
+            return None
+        self._last = self._found.get_frozen_credentials()
+        return self._last
 
 
 class AwsSignature:

@@ -171,10 +171,18 @@ class Endpoint:
         return await self._fetch(self._request("POST", path, body, headers, key=self._any_key()))
 
     async def _fetch(self, request: Request) -> Any:
-        conceal: Callable[[str], str] = self._conceal
-        if self._signer is not None:
-            signature = self._signer.use()
-            request, conceal = await signature.complete(request), self._concealing(signature)
+        if self._signer is None:
+            return await self._fetch_once(request, self._conceal)
+        signature = self._signer.use()
+        try:
+            return await self._fetch_once(await signature.complete(request), self._concealing(signature))
+        except UpstreamError as error:
+            if not signature.failed(error):
+                raise
+        signature = self._signer.use()
+        return await self._fetch_once(await signature.complete(request), self._concealing(signature))
+
+    async def _fetch_once(self, request: Request, conceal: Callable[[str], str]) -> Any:
         response = await self._pool.fetch(request, limit=MAX_MODELS_BYTES)
         if response.status >= 400:
             error = self._parse_error(response.status, response.headers, response.body)

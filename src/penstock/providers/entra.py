@@ -7,13 +7,13 @@ asks other servers. Keeping and renewing a token is `penstock.providers.tokens`'
 azure-identity is an extra (`penstock[azure]`): only who is configured for it loads this module.
 """
 
-import asyncio
 import time
 from typing import Final
 
 from azure.core.exceptions import AzureError
 from azure.identity import DefaultAzureCredential
 
+from penstock.providers.lookup import Lookup
 from penstock.types.errors import UpstreamError
 
 SCOPE: Final = "https://cognitiveservices.azure.com/.default"
@@ -22,18 +22,26 @@ MIN_LIFE: Final = 60.0
 """Seconds."""
 
 
-async def fetch_token() -> tuple[str, float]:
-    """Return a token and the seconds that it lives. Raises `UpstreamError`."""
-    try:
-        return await asyncio.to_thread(_fetch)
-    except AzureError as error:
-        raise UpstreamError(
-            "Microsoft Entra gave no token: set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, "
-            f"or give this machine an identity that may use the resource ({type(error).__name__}).",
-            code="invalid_api_key",
-            status=401,
-            retryable=False,
-        ) from None
+class EntraTokens:
+    """Where tokens come from."""
+
+    def __init__(self) -> None:
+        """Nothing is looked for yet."""
+        self._lookup = Lookup(_fetch)
+
+    async def fetch(self) -> tuple[str, float]:
+        """Return a token and the seconds that it lives. Raises `UpstreamError`."""
+        try:
+            return await self._lookup.get()
+        except (AzureError, OSError, ValueError) as error:  # an id or an address that is none is the last
+            raise UpstreamError(
+                "Microsoft Entra gave no token: set AZURE_TENANT_ID, AZURE_CLIENT_ID and "
+                "AZURE_CLIENT_SECRET, or give this machine an identity that may use the resource "
+                f"({type(error).__name__}).",
+                code="invalid_api_key",
+                status=401,
+                retryable=False,
+            ) from None
 
 
 def _fetch() -> tuple[str, float]:

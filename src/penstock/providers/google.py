@@ -7,7 +7,6 @@ is `penstock.providers.tokens`'s.
 google-auth is an extra (`penstock[vertex]`): only who is configured for it loads this module.
 """
 
-import asyncio
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from google.auth.exceptions import GoogleAuthError, TransportError
 from google.auth.transport.requests import Request
 from google.oauth2 import service_account
 
+from penstock.providers.lookup import Lookup
 from penstock.types.errors import UpstreamError
 
 SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
@@ -30,16 +30,21 @@ class GoogleTokens:
     def __init__(self, file: str = "") -> None:
         """Nothing is looked for yet."""
         self._file = file
+        self._lookup = Lookup(self._fetch)
 
     async def fetch(self) -> tuple[str, float]:
         """Return a token and the seconds that it lives. Raises `UpstreamError`."""
         try:
-            return await asyncio.to_thread(self._fetch)
+            return await self._lookup.get()
         except TransportError:
             raise UpstreamError(
                 "Google's server of tokens could not be reached.", code="upstream_unreachable", retryable=True
             ) from None
         except (GoogleAuthError, OSError, ValueError) as error:
+            if getattr(error, "retryable", False):
+                raise UpstreamError(
+                    "Google's server of tokens could not give one now.", code="upstream_error", retryable=True
+                ) from None
             raise UpstreamError(
                 "There are no Google credentials that hold: name a file (credentials_file, or "
                 "GOOGLE_APPLICATION_CREDENTIALS), or give this machine a service account "

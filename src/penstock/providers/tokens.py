@@ -1,9 +1,9 @@
 """An access token that is fetched, kept and renewed: one for all who ask the provider.
 
 Owns when a new one is fetched: at the first use, some time before the old one ends, or when the provider says
-that it takes it no more. Whoever needs a token while one is under way waits for that; an old one that still
-holds is used when no new one can be had. How one is fetched is the provider's business. No token is in a
-`repr`.
+that it takes it no more. Whoever needs a token while one is under way waits for that, but not while an old
+one still holds; that one is used, too, when no new one can be had. How one is fetched is the provider's
+business. No token is in a `repr`.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
+from penstock.providers.lookup import PATIENCE, RENEWING
 from penstock.types.errors import PenstockError, UpstreamError
 from penstock.upstream.http1 import Request
 
@@ -20,9 +21,6 @@ Add: TypeAlias = Callable[[Request, str], Request]
 
 EARLY: Final = 300.0
 """Seconds before its end that a token is renewed, or a tenth of its life where that is less."""
-
-PATIENCE: Final = 30.0
-"""Seconds that fetching a token may take."""
 
 PAUSE: Final = 1.0
 """Seconds after a failure in which the next who ask are told the same."""
@@ -69,6 +67,8 @@ class Tokens:
         """Return a token that holds. Raises `UpstreamError` where none can be had."""
         if (token := self._token) is not None and self._clock() < token.renew_at:
             return token
+        if self._lock.locked() and (old := self._held()) is not None:
+            return old  # somebody is at it
         async with self._lock:  # a cancelled fetch leaves all as it was, and the next in line fetches
             now = self._clock()
             token = self._token
@@ -77,7 +77,7 @@ class Tokens:
             if self._failure is not None and now < self._failure[0] + PAUSE:
                 return self._old(self._failure[1])
             try:
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(PATIENCE if self._held() is None else RENEWING):
                     value, life = await self._fetch()
             except TimeoutError:
                 return self._failed(
@@ -100,9 +100,13 @@ class Tokens:
         return self._old(error)
 
     def _old(self, error: PenstockError) -> Token:
-        if self._token is not None and self._clock() < self._token.ends:
-            return self._token
+        if (old := self._held()) is not None:
+            return old
         raise error
+
+    def _held(self) -> Token | None:
+        """Return the token that still holds, whether or not a new one is due."""
+        return self._token if self._token is not None and self._clock() < self._token.ends else None
 
 
 class TokenUse:
