@@ -20,6 +20,10 @@ PYTHON ?=
 # Test processes; the suite waits more than it computes, but shares its machine.
 WORKERS ?= auto
 
+# Hundreds of processes are started by the suite, and each would compile the sources anew where the
+# surroundings forbid to keep what was compiled (container images often do).
+unexport PYTHONDONTWRITEBYTECODE
+
 # Lives that `make torture` ends with SIGKILL.
 KILLS ?= 200
 
@@ -57,6 +61,7 @@ torture: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp $(CLIENT)/node_modul
 	PENSTOCK_SETTLEMENTS=10000 $(BIN)/pytest tests/gateway/test_accounting.py $(ARGS)
 	PENSTOCK_ABUSE=all $(BIN)/pytest tests/server/test_abuse_table.py $(ARGS)
 	PENSTOCK_CUTS=all $(BIN)/pytest tests/clients/torture/test_byte_cuts.py $(ARGS)
+	PENSTOCK_STRANGERS=all $(BIN)/pytest tests/clients/test_cross_origin.py $(ARGS)
 	PENSTOCK_CUTS=all $(BIN)/pytest -o asyncio_debug=false tests/clients/torture/test_socket_cuts.py tests/clients/torture/test_python_cuts.py $(ARGS)
 
 dashboard-load: tools $(VENV)/.stamp-dev  ## The dashboard with ten minutes of mixed load and faults behind it

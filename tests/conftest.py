@@ -42,8 +42,24 @@ _WITH_THE_WORLD = {
 """Tests here drive browsers, terminals, sockets and processes, which a busy machine keeps waiting."""
 
 
+_DEAREST = (
+    "tests/faults/test_sigkill.py::",
+    "tests/clients/test_cross_origin.py::test_a_page_of_another_origin_can_do_nothing",
+    "tests/clients/test_schemathesis.py::test_a_stream_that_is_there_is_as_described",
+    "tests/clients/test_durable_conformance.py::",
+    "tests/faults/test_secrets.py::",
+    "tests/cli/test_help.py::test_the_guide_says_what_the_program_says",
+    "tests/packages/test_package.py::",
+    "tests/clients/test_viewer.py::",
+    "tests/cli/test_guides.py::",
+)
+"""Tests of ten seconds and more."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give those a second try; the summary names each that needed it."""
+    """Let the dearest begin, so that no process is left with one while the others are done; give those with
+    the world a second try, and the summary names each that needed it."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_DEAREST))
     for item in items:
         place = item.path.relative_to(Path(__file__).parent).parts
         if place[0] in _WITH_THE_WORLD:

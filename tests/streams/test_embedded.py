@@ -118,19 +118,25 @@ async def test_a_folder_is_free_after_a_close(opened):
         await store.aclose()
 
 
+def ours(before):
+    """Return the threads of ours that were not there ``before``: others may hold a store beside these."""
+    return [one for one in set(threading.enumerate()) - before if one.name.startswith("penstock")]
+
+
 async def test_nothing_is_left_running_or_open_after_a_close(opened):
-    before = set(os.listdir("/proc/self/fd"))
+    before, running = set(os.listdir("/proc/self/fd")), set(threading.enumerate())
     for durability in ("process", "host"):
         store, _ = await opened(durability=durability)
         pen = await Pen.create(store)
         await pen.write(b"x")
         await store.find(new_info().id)
         await store.aclose()
-    await eventually(lambda: not [one for one in threading.enumerate() if one.name.startswith("penstock")])
+    await eventually(lambda: not ours(running))
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
 async def test_an_opening_that_is_cancelled_gives_everything_back(opened, tmp_path):
+    running = set(threading.enumerate())
     for ticks in (0, 1, 2):
         opening = asyncio.ensure_future(EmbeddedStore(tmp_path / "data").open())
         for _ in range(ticks):
@@ -138,9 +144,7 @@ async def test_an_opening_that_is_cancelled_gives_everything_back(opened, tmp_pa
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
             await opening
-        await eventually(
-            lambda: not [one for one in threading.enumerate() if one.name.startswith("penstock")]
-        )
+        await eventually(lambda: not ours(running))
     await opened()
 
 
