@@ -28,7 +28,7 @@ nobody, and those that are known are good."""
 PAUSE: Final = 15.0
 """Seconds after such a failure until they are read again."""
 
-NO_NEWS: Final = 1.0
+NO_NEWS: Final = 0.25
 """Seconds within which the keys are not read again for the sake of one that is not known."""
 
 
