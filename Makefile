@@ -98,6 +98,9 @@ bench-outage: $(VENV)/.stamp-bench  ## Measure what the streams of one target no
 bench-sockets: $(VENV)/.stamp-bench  ## Measure 10,000 idle WebSockets, and 2,000 generations over 20 of them
 	$(BIN)/python -m bench.sockets $(ARGS)
 
+bench-idle: $(VENV)/.stamp-bench  ## Hold 10,000 connections that say nothing, or half of a request
+	$(BIN)/python -m bench.idle $(ARGS)
+
 bench-files: $(VENV)/.stamp-bench  ## Measure a file of 1 GiB on its way through a publication
 	$(BIN)/python -m bench.files $(ARGS)
 
