@@ -57,10 +57,6 @@ class ErnieSettings(EndpointSettings, frozen=True):
 
     secret_key: str = ""
 
-    def __repr__(self) -> str:
-        """Show all but the credentials."""
-        return super().__repr__()
-
 
 class ErnieProvider:
     """One application of Qianfan's."""
