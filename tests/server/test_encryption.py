@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from penstock.config import check
 from penstock.server.encryption import BadTls, Certificate, TlsSettings, load
 from tests.server.conftest import config
+from tests.server.raw import connected, request
 from tests.server.sse import collect
 
 
@@ -99,12 +100,31 @@ class TestServing:
         assert (await asyncio.to_thread(curl)).returncode == 0
         assert (await asyncio.to_thread(curl, "--tls-max", "1.1")).returncode == 35
 
-    async def test_plain_http_gets_no_answer_and_hurts_nobody(self, gateway, authority):
-        with pytest.raises(httpx.TransportError):
-            await gateway.client.get("/healthz")
+    async def test_plain_http_is_told_to_use_https_and_hurts_nobody(self, gateway, authority):
+        answer = await gateway.client.get("/healthz")
+        assert (answer.status_code, answer.http_version) == (400, "HTTP/1.1")
+        assert "https://" in answer.text
+        large = await gateway.client.post("/v1/streams", content=b"x" * 1_000_000)
+        assert large.status_code == 400
         shown, protocol = await seen(gateway.port, trusting(authority))
         assert shown
         assert protocol == "TLSv1.3"
+
+    async def test_whoever_speaks_plain_http_on_and_on_is_told_once_and_closed_in_time(
+        self, gateway, monkeypatch
+    ):
+        async with connected(gateway.port) as client:
+            client.send(b"GET / HTTP/1.1\r\n")
+            await client.until(b"http://.")
+            client.send(request("GET", "/healthz") * 1000)
+            client.half_close()
+            assert client.got == await client.to_end()
+        assert client.statuses == [400]
+
+    async def test_what_is_neither_is_closed_without_a_word_of_http(self, gateway):
+        async with connected(gateway.port) as client:
+            client.send(b"\x00\x01 neither of both\r\n\r\n")
+            assert b"HTTP" not in await client.to_end()
 
     async def test_the_page_that_describes_the_api_says_https(self, gateway, authority):
         async with httpx.AsyncClient(verify=trusting(authority)) as client:

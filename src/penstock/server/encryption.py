@@ -2,12 +2,14 @@
 
 A renewed certificate is for new connections; those that are open keep theirs. Files that do not go together
 (a renewal writes one after the other) leave everything as it is, and are looked at again.
+
+Who speaks plain HTTP to us is told so in plain HTTP: else a wrong scheme looks like a dead server.
 """
 
 import asyncio
 import ssl
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 import structlog
@@ -18,6 +20,13 @@ INTERVAL: Final = 5.0
 """Seconds between two looks at the files."""
 
 HANDSHAKE_TIMEOUT: Final = 10.0
+
+_SENTENCE: Final = b"This port speaks HTTPS: ask it by https:// in place of http://."
+PLAIN: Final = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n"
+    b"connection: close\r\n\r\n%b" % (len(_SENTENCE), _SENTENCE)
+)
+"""What somebody is told who speaks HTTP without encryption."""
 
 
 class TlsSettings(msgspec.Struct, frozen=True):
@@ -41,7 +50,7 @@ class BadTls(ValueError):
 
 def load(settings: TlsSettings) -> ssl.SSLContext:
     """Return a context. Reads files. Raises `BadTls`."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = _Context(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}[settings.minimum]
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
@@ -70,6 +79,47 @@ def load(settings: TlsSettings) -> ssl.SSLContext:
         context.options |= ssl.OP_NO_TICKET
         context.num_tickets = 0
     return context
+
+
+class _Greeting(ssl.SSLObject):
+    """Our end of one connection. ``ways``: what came from the peer, and what goes to it."""
+
+    ways: tuple[ssl.MemoryBIO, ssl.MemoryBIO]
+    told = False
+
+    def do_handshake(self) -> None:
+        """As OpenSSL does it; one that begins with a request in plain HTTP is answered and gets nowhere.
+
+        The loop believes that the handshake goes on: so it sends the answer, and closes when the peer does
+        or the time for handshakes is over.
+        """
+        if not self.told:
+            try:
+                super().do_handshake()
+                return
+            except ssl.SSLError as error:
+                if error.reason != "HTTP_REQUEST":
+                    raise
+            self.told = True
+            log.info("request_refused", status=400, why=_SENTENCE.decode())
+            self.ways[1].write(PLAIN)
+        self.ways[0].read()
+        raise ssl.SSLWantReadError
+
+
+class _Context(ssl.SSLContext):
+    """Makes these."""
+
+    sslobject_class = _Greeting
+
+    def wrap_bio(
+        self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *args: Any, **kwargs: Any
+    ) -> ssl.SSLObject:
+        """Return our end of a connection."""
+        made = super().wrap_bio(incoming, outgoing, *args, **kwargs)
+        if isinstance(made, _Greeting):
+            made.ways = incoming, outgoing
+        return made
 
 
 class _Encrypted(Exception):
