@@ -48,6 +48,7 @@ async def running(system: System, settings: Config, **http):
     try:
         async with system.gateway:
             server = Server(system.app, system.gateway, system.context.heart, sockets, how)
+            system.context.door = server
             ready = asyncio.Event()
             async with asyncio.TaskGroup() as group:
                 group.create_task(server.serve(ready.set, signals=False))

@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import pytest
 
+from penstock.server.addresses import DoorStatistics
 from penstock.server.context import ServerSettings
 from tests.server.conftest import config, running
 from tests.server.raw import connected, events, eventually, request, unchunked
@@ -138,6 +139,7 @@ async def test_more_connections_than_allowed_are_closed_and_the_others_served(sy
             await client.until(b'"ok"}')
         async with connected(served.port) as three:
             assert await three.to_end() == b""
+        assert served.server.statistics() == DoorStatistics(2, refused_address=0, refused_total=1)
         one.send(GET)
         await one.until(b'"ok"}HTTP')
         assert one.statuses == [200, 200]

@@ -43,6 +43,8 @@ async def test_traffic_is_seen(gateway):
         assert found[name] == {(): 1}
     for name in ("penstock_readers", "penstock_reader_lag_entries", "penstock_queue_waiting"):
         assert found[name] == {(): 0}
+    assert found["penstock_connections"][()] >= 1
+    assert found["penstock_connections_refused_total"] == {("address",): 0, ("total",): 0}
     assert len(found["penstock_build_info"]) == 1
     assert found["process_resident_memory_bytes"][()] > 0
     assert "penstock_loop_lag_seconds_bucket" in found

@@ -147,6 +147,7 @@ def exposition(
         lambda: of_gateway(gateway, limits),
         lambda: of_readers(context),
         lambda: of_configuration(context),
+        lambda: of_door(context),
         lambda: of_pools(pools),
         lambda: of_store(gateway.store),
         lambda: of_process(parts),
@@ -205,6 +206,23 @@ def of_configuration(context: Context) -> Iterator[Metric]:
         reloads.add_metric(["used"], counts.used)
         reloads.add_metric(["refused"], counts.refused)
         yield reloads
+
+
+def of_door(context: Context) -> Iterator[Metric]:
+    """Yield who is connected and who was turned away, where we accept connections ourselves."""
+    if context.door is not None:
+        door = context.door.statistics()
+        yield GaugeMetricFamily(
+            "penstock_connections", "Connections of clients, WebSockets among them.", door.connections
+        )
+        refused = CounterMetricFamily(
+            "penstock_connections_refused",
+            "Connections turned away: address, which had too many; total, since there were too many of all.",
+            labels=["bound"],
+        )
+        refused.add_metric(["address"], door.refused_address)
+        refused.add_metric(["total"], door.refused_total)
+        yield refused
 
 
 def of_pools(pools: Mapping[str, Pool]) -> Iterator[Metric]:

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import structlog
 import typer
 import uvloop
@@ -25,6 +26,7 @@ from penstock.cli import exits
 from penstock.cli.configuration import DEFAULT_FILE, ConfigFile, Options, complain, settle, settled
 from penstock.config import BadConfig, Config, Draft, located, secrets_of
 from penstock.reloading import Reloader
+from penstock.server.descriptors import affordable
 from penstock.server.serving import Server, listen
 from penstock.telemetry.logs import logging_to
 from penstock.telemetry.redaction import Redactor
@@ -126,10 +128,12 @@ async def run_gateway(
     """Serve ``system`` until it is stopped by a signal. With ``reloader``, SIGHUP has the configuration read
     again, which ``draft`` is now."""
     settings = serving(config)
+    settings = msgspec.structs.replace(settings, http=affordable(settings.http))
     sockets = listen(settings)
     try:
         async with system.gateway:
             server = Server(system.app, system.gateway, system.context.heart, sockets, settings)
+            system.context.door = server
             # What was built so far lives as long as the process: keep it out of every collection.
             gc.collect()
             gc.freeze()

@@ -1,5 +1,7 @@
 """How many connections each client address has: one that has too many is turned away at the door.
 
+Whoever is turned away is counted, be it for its address or because there is no place left at all.
+
 An address of IPv6 counts by its /64, which is what one customer gets. Whoever speaks for many,
 a proxy that is trusted and this machine itself, is not counted.
 """
@@ -8,6 +10,7 @@ import ipaddress
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
 import structlog
 
 from penstock.server.proxies import Network, parse_network
@@ -20,16 +23,27 @@ log = structlog.get_logger(__name__)
 PREFIX: Final = 64
 
 
+class DoorStatistics(msgspec.Struct, frozen=True):
+    """Connections at the moment, WebSockets among them; and since the start, those turned away: for what
+    their address has, and because there were too many of all."""
+
+    connections: int
+    refused_address: int
+    refused_total: int
+
+
 class Places:
     """The connections of each address. Holds one entry for an address that has any."""
 
     def __init__(self, most: int, exempt: Sequence[Network] = ()) -> None:
         """``most``: connections of one address; 0 for no bound. ``exempt`` are not counted."""
         self.refused = 0
+        self.crowded = 0
         self._most = most
         self._exempt = tuple(exempt)
         self._taken: dict[str, int] = {}
         self._told: set[str] = set()  # of those that are in `_taken`
+        self._told_crowded = False
 
     def __repr__(self) -> str:
         """Say of how many addresses there are connections."""
@@ -61,8 +75,16 @@ class Places:
             log.warning("too_many_connections", address=whose, connections=self._most)
         return False
 
+    def turn_away(self, most: int) -> None:
+        """Count one that came when there were ``most`` of all; logged once, until there was room again."""
+        self.crowded += 1
+        if not self._told_crowded:
+            self._told_crowded = True
+            log.warning("no_connection_left", connections=most)
+
     def take(self, whose: str) -> None:
         """Count a connection. Each is to be given back once."""
+        self._told_crowded = False
         if whose:
             self._taken[whose] = self._taken.get(whose, 0) + 1
 

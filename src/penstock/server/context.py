@@ -16,6 +16,7 @@ from penstock.gateway.gateway import Gateway, ModelInfo
 from penstock.gateway.presets import Preset
 from penstock.gateway.relay import Relay
 from penstock.server.activity import Activity
+from penstock.server.addresses import DoorStatistics
 from penstock.server.audience import Audience
 from penstock.server.chats import Chats
 from penstock.server.conversations import Conversations
@@ -163,6 +164,14 @@ class Reloads(Protocol):
         ...
 
 
+class Door(Protocol):
+    """Who accepts connections."""
+
+    def statistics(self) -> DoorStatistics:
+        """Count who is inside and who was turned away."""
+        ...
+
+
 class Face(NamedTuple):
     """What a reload replaces of the server. ``origins``: whose pages may call from elsewhere (CORS),
     ``credentials``: with their cookies."""
@@ -222,6 +231,8 @@ class Context:
         self.minter = minter
         self.wall = wall
         self.reload = reload
+        self.door: Door | None = None
+        """Counts connections; None where another server accepts them."""
         self._keys_changed = keys_changed
         self.metrics: Callable[[str], Awaitable[tuple[bytes, str]]] | None = None
         """Gives the metrics and their content type, for a request's ``Accept``; None where there are none."""

@@ -269,6 +269,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow._is_writable_event = Latch(is_set=True)  # type: ignore[assignment]
         if len(self.connections) > self.settings.max_connections:
+            self.places.turn_away(self.settings.max_connections)
             transport.abort()
             return
         place = self.places.whose(transport.get_extra_info("peername"))

@@ -21,6 +21,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from penstock.gateway.gateway import Gateway
+from penstock.server.addresses import DoorStatistics
 from penstock.server.encryption import HANDSHAKE_TIMEOUT, Certificate, TlsSettings
 from penstock.server.http import HttpProtocol, HttpSettings, places_of, protocol_class, tune
 from penstock.server.responses import Heart
@@ -129,6 +130,10 @@ class Server:
         if drain is not None:
             self._drain = drain
         self._stop.set()
+
+    def statistics(self) -> DoorStatistics:
+        """Say how many connections there are, and how many were turned away."""
+        return DoorStatistics(len(self._state.connections), self.places.refused, self.places.crowded)
 
     async def serve(self, ready: Callable[[], None] | None = None, *, signals: bool = True) -> None:
         """Serve until stopped, then drain and leave; calls ``ready`` once connections are accepted.
