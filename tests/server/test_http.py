@@ -1,7 +1,7 @@
 """Our HTTP protocol, on bare sockets: its bounds, and every odd shape of a request."""
 
 import asyncio
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 
@@ -143,6 +143,28 @@ async def test_more_connections_than_allowed_are_closed_and_the_others_served(sy
         one.send(GET)
         await one.until(b'"ok"}HTTP')
         assert one.statuses == [200, 200]
+
+
+async def test_many_that_say_nothing_or_half_of_it_are_closed_and_keep_nobody_waiting(system, settings):
+    async with running(system, settings, head_timeout=1.0) as served, AsyncExitStack() as crowd:
+        silent, half = [], []
+        for number in range(150):
+            client = await crowd.enter_async_context(connected(served.port))
+            if number % 3:
+                silent.append(client)
+            else:
+                client.send(GET[:20])
+                half.append(client)
+        over = asyncio.gather(*(client.to_end() for client in (*silent, *half)))
+        answers = 0
+        while not over.done() or not answers:
+            answer = await served.client.post("/v1/chat/completions", json=HELLO)
+            assert answer.json()["choices"][0]["message"]["content"] == "one two three"
+            answers += 1
+        await over
+        assert all(client.got == b"" for client in silent)
+        assert all(client.statuses == [408] for client in half)
+        await eventually(lambda: served.server.statistics().connections <= 1)
 
 
 async def test_a_body_that_is_slow_is_408(gateway):

@@ -47,10 +47,7 @@ def raise_limit(wanted: int) -> int:
     if soft != resource.RLIM_INFINITY and soft < most:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # a sandbox forbids it, or the system's bound is lower
+        except (OSError, ValueError) as error:  # a sandbox forbids it, or the system's bound is lower
             log.warning("limit_not_raised", open_files=soft, wanted=most, reason=str(error))
         else:
             soft = most
