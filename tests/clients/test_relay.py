@@ -191,6 +191,15 @@ def test_a_request_goes_to_the_models_provider_with_the_gateways_key_and_not_the
     assert not {"cookie", "x-stainless-lang", "forwarded"} & asked.headers.keys()
 
 
+def test_embeddings_of_a_deployment_go_to_its_provider(gateway, provider):
+    azure = {"azure_endpoint": gateway.api.removesuffix("/v1"), "api_version": "2024-10-21"}
+    with openai.AzureOpenAI(**azure, api_key=CLIENTS_KEY, max_retries=0, timeout=PATIENCE) as client:
+        client.embeddings.create(model="embedder", input="Hello", encoding_format="float")
+    asked = provider.asked[-1]
+    assert (asked.path, asked.headers["authorization"]) == ("/v1/embeddings", f"Bearer {PROVIDERS_KEY}")
+    assert json.loads(asked.body)["model"] == "text-embedding-3-small"
+
+
 def test_audio_comes_back_as_it_is(sdk, provider):
     spoken = sdk.audio.speech.create(model="voice", voice="alloy", input="Hello")
     assert spoken.content == b"ID3" + bytes(100_000)

@@ -43,6 +43,11 @@ SPENDING = {
     ("POST", "/v1/messages"),
     ("POST", "/v1/messages/count_tokens"),
     ("POST", "/v1/completions"),
+    *(
+        ("POST", f"{where}/{{model:path}}/{what}")
+        for where in ("/openai/deployments", "/v1/engines")
+        for what in ("chat/completions", "completions", "embeddings")
+    ),
     *(("POST", f"/v1/{path}") for path in (*JSON_ENDPOINTS, *FORM_ENDPOINTS)),
     ("POST", "/v1/files"),
     ("DELETE", "/v1/files/{id}"),

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from penstock.server import (
     admin,
     ai_sdk,
+    azure,
     dashboard,
     docs,
     durable_streams,
@@ -112,6 +113,16 @@ def routes() -> list[Route]:
         Route("/v1/chat/completions/{stream}", reads.chat_completion, methods=["GET"]),
         # OpenAI's legacy Completions
         Route("/v1/completions", generations.completions, methods=["POST"]),
+        # both, and embeddings, by the URLs of Azure's deployments and OpenAI's old engines
+        *(
+            Route(f"{where}/{{model:path}}/{what}", handler, methods=["POST"])
+            for where in ("/openai/deployments", "/v1/engines")
+            for what, handler in (
+                ("chat/completions", azure.azure_chat_completions),
+                ("completions", azure.azure_completions),
+                ("embeddings", azure.azure_embeddings),
+            )
+        ),
         # OpenAI Responses
         Route("/v1/responses", openai_responses.create_response, methods=["POST"]),
         Route("/v1/responses/input_tokens", openai_responses.count_response_tokens, methods=["POST"]),

@@ -280,13 +280,13 @@ def simple_format(name: str, accept: str) -> Format:
 
 async def chat_completions(request: Request) -> AnyResponse:
     """``POST /v1/chat/completions``: OpenAI Chat. Whether it streams is what the body says."""
-    return await create(request, OPENAI_CHAT.name, OPENAI_CHAT.parse_request, _chat_format)
+    return await create(request, OPENAI_CHAT.name, OPENAI_CHAT.parse_request, chat_format)
 
 
 async def completions(request: Request) -> AnyResponse:
     """``POST /v1/completions``: OpenAI's legacy Completions. Whether it streams is what the body says."""
     dialect = OPENAI_COMPLETIONS
-    return await create(request, dialect.name, dialect.parse_request, _completions_format)
+    return await create(request, dialect.name, dialect.parse_request, completions_format)
 
 
 async def messages(request: Request) -> AnyResponse:
@@ -301,11 +301,13 @@ def anthropic_request(request: Request) -> Callable[[bytes], GenerationRequest]:
     return lambda body: with_headers(ANTHROPIC_MESSAGES.parse_request(body), version, beta)
 
 
-def _chat_format(generation: GenerationRequest, with_ids: bool) -> Format:
+def chat_format(generation: GenerationRequest, with_ids: bool) -> Format:
+    """Return the format of an answer to a request of OpenAI Chat."""
     return openai_chat(include_usage=generation.include_usage, with_ids=with_ids)
 
 
-def _completions_format(generation: GenerationRequest, with_ids: bool) -> Format:
+def completions_format(generation: GenerationRequest, with_ids: bool) -> Format:
+    """Return the format of an answer to a request of OpenAI's legacy Completions."""
     return openai_completions(include_usage=generation.include_usage, with_ids=with_ids)
 
 

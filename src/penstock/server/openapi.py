@@ -122,14 +122,17 @@ def schemas() -> Json:
     message["properties"]["tool_calls"] = {"type": ["array", "null"], "items": _ref("ChatToolCall")}
     made["StreamRequest"] = _stream_request(made["StreamRequest"])
     made["EntryPage"]["properties"]["entries"]["items"] = _ref("Entry")
+    completions = _completions(made.pop("CompletionsBody"))
     return {
         **made,
         "ChatRequest": chat,
         "ChatRequestMessage": message,
+        "DeploymentChatRequest": _of_deployment(chat),
+        "DeploymentCompletionsRequest": _of_deployment(completions["CompletionsRequest"]),
         **_messages(made.pop("MessagesBody"), made.pop("TurnBody")),
         **_responses(made.pop("ResponsesBody"), made.pop("ItemBody")),
         **_gemini(made.pop("GenerateBody")),
-        **_completions(made.pop("CompletionsBody")),
+        **completions,
         **_ollama(),
         "AnyError": {"anyOf": [_ref("Error"), _ref("GeminiError")]},
         **_ai_sdk(made.pop("PageBody")),
@@ -249,6 +252,16 @@ def schemas() -> Json:
             },
             "required": ["data"],
         },
+    }
+
+
+def _of_deployment(request: Json) -> Json:
+    """Describe ``request`` where its model stands in the URL: what the body says of one is passed over."""
+    return {
+        **request,
+        "title": f"Deployment{request['title']}",
+        "properties": {name: value for name, value in request["properties"].items() if name != "model"},
+        "required": [name for name in request["required"] if name != "model"],
     }
 
 

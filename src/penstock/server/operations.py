@@ -13,6 +13,7 @@ import msgspec
 from penstock.server import (
     admin,
     ai_sdk,
+    azure,
     dashboard,
     docs,
     durable_streams,
@@ -362,6 +363,8 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "MessagesRequest": {**_SAID, "max_tokens": 1024, "stream": True},
     "CountRequest": _SAID,
     "CompletionsRequest": {"model": "demo", "prompt": "Hello", "stream": True},
+    "DeploymentChatRequest": {"messages": _SAID["messages"], "stream": True},
+    "DeploymentCompletionsRequest": {"prompt": "Hello", "stream": True},
     "OllamaChatRequest": _SAID,
     "OllamaGenerateRequest": {"model": "demo", "prompt": "Hello"},
     "OllamaShowRequest": {"model": "demo"},
@@ -867,6 +870,44 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
         "The prompt is what a user says to a chat model.",
         ("Idempotency-Key", "Resume", "Stream-On-Disconnect", "Stream-Join", "ids"),
         "CompletionsRequest",
+    ),
+    azure.azure_chat_completions: Operation(
+        "Azure OpenAI",
+        "Chat completions of a deployment",
+        {
+            200: Gives(
+                "The answer: as a stream if the body says `stream`, else whole.",
+                {"application/json": "ChatAnswer", "text/event-stream": "ChatEvent"},
+                STREAM_HEADERS,
+            )
+        },
+        [BODY, CHAT, CURSOR, START, TOO_LARGE, UPSTREAM, ENDED],
+        "The deployment (or engine) is a model's name; `api-version` may be any.",
+        ("Idempotency-Key", "Resume", "Stream-On-Disconnect", "Stream-Join", "ids"),
+        "DeploymentChatRequest",
+    ),
+    azure.azure_completions: Operation(
+        "Azure OpenAI",
+        "Legacy completions of a deployment",
+        {
+            200: Gives(
+                "The answer: as a stream if the body says `stream`, else whole.",
+                {"application/json": "CompletionsAnswer", "text/event-stream": "CompletionsEvent"},
+                STREAM_HEADERS,
+            )
+        },
+        [BODY, CHAT, CURSOR, START, TOO_LARGE, UPSTREAM, ENDED],
+        "The deployment (or engine) is a model's name; `api-version` may be any.",
+        ("Idempotency-Key", "Resume", "Stream-On-Disconnect", "Stream-Join", "ids"),
+        "DeploymentCompletionsRequest",
+    ),
+    azure.azure_embeddings: Operation(
+        "Azure OpenAI",
+        "Embeddings of a deployment",
+        {200: Gives("As the provider gives it.", {"*/*": "Passed"}, ("x-request-id", "Cache-Control"))},
+        [BODY, PASSED, UPSTREAM],
+        "The body goes to the provider of the model that the URL names, with the gateway's own credential.",
+        body="PassedRequest",
     ),
     openai_responses.create_response: Operation(
         "OpenAI Responses",

@@ -59,18 +59,23 @@ FORM_ENDPOINTS: Final = ("audio/transcriptions", "audio/translations", "images/e
 
 async def pass_json(request: Request) -> "Relayed":
     """A request whose body is JSON and names its model: ``/v1/embeddings`` and others."""
+    return await pass_json_as(request, _path(request))
+
+
+async def pass_json_as(request: Request, path: str, named: str = "") -> "Relayed":
+    """The same, to the provider's ``path``; ``named`` is the model where that does not stand in the body."""
     ctx = context(request)
     principal = ctx.admit(request, spends=True)
     require_json(request.headers)
     body = await read_body(request, ctx.settings)
     value = parse_object(body)
-    model = value.get("model", "")
+    model = named or value.get("model", "")
     if not isinstance(model, str):
         raise ClientError("'model' must be a string.", code="invalid_type", param="model")
     aim = ctx.relay.aim(model, principal.grant)
-    if aim.target.model and aim.target.model != model:
-        body = _encode({**value, "model": aim.target.model})
-    errand = Errand("POST", _path(request), _sent(request), body)
+    if named or (aim.target.model and aim.target.model != model):
+        body = _encode({**value, "model": aim.target.model or model})
+    errand = Errand("POST", path, _sent(request), body)
     return Relayed(ctx, principal, model, aim, errand)
 
 
