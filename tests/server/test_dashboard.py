@@ -145,10 +145,11 @@ async def test_history_comes_first_then_what_goes_on(gateway):
     async with watching(gateway) as watch:
         name, history = await watch.next()
         assert name == "history"
-        (ended,) = history["ended"]
-        assert (ended["principal"], ended["model"], ended["attempts"]) == ("app", "falls", 2)
         assert history["totals"]["attempts"] == {"first": 1, "fallback": 1}
-        assert history["happened"][0]["kind"] == "fallback"
+        frame = await watch.frame()
+        (ended,) = frame["ended"]
+        assert (ended["principal"], ended["model"], ended["attempts"]) == ("app", "falls", 2)
+        assert frame["happened"][0]["kind"] == "fallback"
         started = await ask(gateway, "demo-stall", prefer="respond-async")
         stream = started.json()["stream"]
         frame = await watch.frame(lambda one: one["streams"] and one["streams"][0]["characters"])
@@ -170,6 +171,19 @@ async def test_readers_and_their_lag_are_seen(gateway):
             await anext(reading.aiter_lines())
             await watch.frame(lambda one: one["point"]["readers"] == 1 and one["streams"][0]["readers"] == 1)
         await watch.frame(lambda one: one["point"]["readers"] == 0)
+
+
+async def test_what_ended_is_told_once_to_whoever_comes(gateway):
+    async with watching(gateway) as first:
+        await first.frame()
+        await ask(gateway)
+        async with watching(gateway) as second:  # before the frame that tells it
+            _, history = await second.next("history")
+            told = history["ended"] + (await second.frame())["ended"]
+            assert len(told) == 1
+        async with watching(gateway) as third:
+            _, history = await third.next("history")
+            assert history["ended"] == told
 
 
 async def test_spend_comes_from_the_ledger(gateway):

@@ -181,12 +181,13 @@ class Feed:
 
     def _told_so_far(self) -> bytes:
         activity = self.activity
+        ended, happened = self._told  # the next frame brings what came since
         body = {
             "points": list(self._history),
             "every": HISTORY_EVERY,
             "totals": activity.totals(),
-            "ended": list(activity.last_ended),
-            "happened": list(activity.happened),
+            "ended": _before(activity.last_ended, activity.ended_count - ended),
+            "happened": _before(activity.happened, activity.happened_count - happened),
             "spend": self._spend,
         }
         return sse.encode(_encode(body), event=b"history", id=self.cursor().encode())
@@ -206,3 +207,7 @@ class Feed:
 
 def _last(kept: deque[Any], count: int) -> list[Any]:
     return list(kept)[-count:] if count > 0 else []
+
+
+def _before(kept: deque[Any], count: int) -> list[Any]:
+    return list(kept)[: max(0, len(kept) - count)]
