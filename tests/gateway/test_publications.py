@@ -376,3 +376,132 @@ async def test_what_others_begin_with_is_not_trimmed_and_forks_keep_all(make):
         await house.publications.erase(await house.publications.find(ME, "fork"))
         await house.publications.sweep()
         assert (await kept(house, "log"))[0] > 0
+
+
+# --- forks, while what they are made of changes --------------------------------------------------------
+
+
+class Gate:
+    """One method of the store, held until it is let go."""
+
+    def __init__(self, of, name):
+        self.reached, self.go = asyncio.Event(), asyncio.Event()
+        self._of, self._name = of, name
+
+    def __enter__(self):
+        does = getattr(self._of, self._name)
+
+        async def held(*given):
+            self.reached.set()
+            await self.go.wait()
+            return await does(*given)
+
+        setattr(self._of, self._name, held)
+        return self
+
+    def __exit__(self, *_):
+        self.go.set()
+        delattr(self._of, self._name)
+
+
+async def endless(house):
+    """A log of a hundred pieces that may have one of them."""
+    log = await house.create("log", wanted=Wanted("text/plain", keep=1))
+    await filled(house, "log", 100)
+    await sealed(house)
+    return log
+
+
+def forked(*place):
+    return Wanted("", fork=Fork("log", *place))
+
+
+async def test_a_fork_that_is_being_made_keeps_its_beginning_from_being_trimmed(make):
+    async with House(make) as house:
+        await endless(house)
+        with Gate(house.store.journal, "create") as making:
+            async with asyncio.TaskGroup() as group:
+                fork = group.create_task(house.create("fork", b"!", wanted=forked(Mark(3, 30_000))))
+                await making.reached.wait()
+                await house.publications.sweep()
+                making.go.set()
+        assert len(await house.content("fork")) == 30_001
+        await house.publications.erase(fork.result())
+        await house.publications.sweep()
+        assert (await kept(house, "log"))[0] > 0
+
+
+@pytest.mark.parametrize("step", ["read", "trim"])
+async def test_a_fork_made_while_its_source_is_trimmed_is_whole_or_refused(make, step):
+    async with House(make) as house:
+        await endless(house)
+        async with asyncio.TaskGroup() as group:
+            with Gate(house.store.journal, step) as trimming:
+                group.create_task(house.publications.sweep())
+                await trimming.reached.wait()
+                making = house.create("fork", b"!", wanted=forked(Mark(3, 30_000)))
+                fork = group.create_task(outcome(making))
+                for _ in range(20):  # as far as it can come
+                    await asyncio.sleep(0)
+        if step == "read":  # nothing was gone yet when the fork came
+            assert not isinstance(fork.result(), ClientError)
+            assert len(await house.content("fork")) == 30_001
+        else:
+            assert fork.result().code == "invalid_fork"
+            assert await house.refused(house.publications.find(ME, "fork")) == "stream_not_found"
+
+
+async def outcome(doing):
+    try:
+        return await doing
+    except ClientError as error:
+        return error
+
+
+async def test_a_fork_that_is_being_made_keeps_what_it_begins_with_from_being_erased(make):
+    async with House(make) as house:
+        await house.create("log", b"old ")
+        with Gate(house.store.journal, "create") as making:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(house.create("fork", b"new", wanted=forked()))
+                await making.reached.wait()
+                await house.publications.erase(await house.publications.find(ME, "log"))
+                making.go.set()
+        assert await house.content("fork") == b"old new"
+        await house.publications.erase(await house.publications.find(ME, "fork"))
+        assert await house.refused(house.publications.find(ME, "log")) == "stream_not_found"
+
+
+async def test_what_a_fork_that_came_to_nothing_was_to_begin_with_goes(make):
+    async with House(make, max_stream_bytes=9) as house:
+        await house.create("log", b"old ")
+        with Gate(house.store.journal, "create") as making:
+            async with asyncio.TaskGroup() as group:
+                fork = group.create_task(house.create("fork", b"new", wanted=forked()))
+                await making.reached.wait()
+                await house.publications.erase(await house.publications.find(ME, "log"))
+                fork.cancel()
+        await house.publications.sweep()
+        await house.create("log", b"anew")
+
+
+async def test_a_fork_begins_where_its_source_has_something(make):
+    async with House(make) as house:
+        log = await endless(house)
+        await house.publications.sweep()
+        first, _ = await kept(house, "log")
+        for entries in (1, first):
+            place = Mark(entries, entries * 10_000)
+            assert await house.refused(house.create("fork", wanted=forked(place))) == "invalid_fork"
+        wrong = Mark(first + 1, first * 10_000)
+        assert await house.refused(house.create("fork", wanted=forked(wrong))) == "invalid_fork"
+        assert log.forks == 0
+        fork = await house.create("fork", b"!", wanted=forked(Mark(first + 1, (first + 1) * 10_000)))
+        of_it = Wanted("", fork=Fork("fork", Mark(first, first * 10_000)))
+        assert await house.refused(house.create("third", wanted=of_it)) == "invalid_fork"
+        with pytest.raises(Trimmed) as gone:
+            await fork.open.read(0)
+        assert [entry.seq for entry in await fork.open.read(gone.value.earliest - 1)] == [first + 1]
+        assert len(await fork.open.read(first + 1)) == 1
+        empty = await house.create("empty", wanted=forked(Mark(0, 0)))
+        assert empty.open.tail == Mark(0, 0)

@@ -4,7 +4,8 @@ Values and one object, in no relation to each other; `penstock.gateway.publicati
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
 import msgspec
@@ -87,7 +88,8 @@ class Publication:
     """One of them. ``stream`` is None until somebody wants it.
 
     ``complete``: where the last of its entries begins whose note says all there is to know of its writers,
-    if it was written by this process.
+    if it was written by this process. ``forks``: how many began, or are just about to begin, with what is in
+    it. ``trimming`` is held while its oldest bytes go.
     """
 
     __slots__ = (
@@ -103,6 +105,7 @@ class Publication:
         "readers",
         "size",
         "stream",
+        "trimming",
         "used_at",
         "writers",
     )
@@ -123,6 +126,7 @@ class Publication:
         self.used_at = now
         self.size = 0
         self.loading: asyncio.Future[None] | None = None
+        self.trimming = asyncio.Lock()
 
     def __repr__(self) -> str:
         """Say which; no content."""
@@ -142,6 +146,17 @@ class Publication:
             self.readers -= 1
 
         return left
+
+    @asynccontextmanager
+    async def pinned(self) -> AsyncIterator[None]:
+        """Keep what is in it from being trimmed and erased; a trimming that has begun ends first."""
+        self.forks += 1
+        try:
+            async with self.trimming:
+                pass
+            yield
+        finally:
+            self.forks -= 1
 
 
 def check_path(path: str) -> str:

@@ -19,10 +19,12 @@ from typing import Final, Literal
 import msgspec
 import structlog
 
-from penstock.gateway.pieces import beginning, media_type, mode_of
+from penstock.gateway.forks import bad_fork, begun, check_place, parts_before
+from penstock.gateway.pieces import media_type
 from penstock.gateway.publication import (
     Appended,
     Config,
+    Fork,
     Publication,
     StreamClosed,
     Wanted,
@@ -30,7 +32,7 @@ from penstock.gateway.publication import (
 )
 from penstock.gateway.trimming import bytes_gone, horizon, slack, too_many
 from penstock.gateway.writers import Producer, Writers
-from penstock.streams.parcels import MORE, ByteStream, Mark, Part, Piece, Trimmed, decode_parcel
+from penstock.streams.parcels import ByteStream, Mark, Piece
 from penstock.streams.store import Store, StoreFailure, StreamInfo
 from penstock.types.calls import AtRest
 from penstock.types.errors import ClientError, GatewayError, PenstockError, StorageError
@@ -46,7 +48,6 @@ OWNER: Final = "\x1fpublications"
 FOREVER: Final = 1e12
 """Seconds of retention in the store: when they go is decided here."""
 
-MAX_FORK_DEPTH: Final = 16
 ROOM_PATIENCE: Final = 30.0
 """Seconds that an append waits for the store to keep up."""
 
@@ -149,13 +150,14 @@ class Publications:
     async def _trim(self, publication: Publication) -> None:
         """Let the oldest bytes go, in whole groups of entries, as the store has them."""
         keep, stream = publication.config.wanted.keep, await self._warm(publication)
-        if keep is None or publication.forks:
+        if keep is None:
             return
-        upto = await horizon(stream, keep)
-        if stream.is_open:  # what is known of its writers must be found again
-            upto = min(upto, publication.complete.entries if publication.complete else 0)
-        if upto <= 0 or not await self._store.journal.trim(stream.id, upto):
-            return
+        async with publication.trimming:
+            upto = await horizon(stream, keep)
+            if stream.is_open:  # what is known of its writers must be found again
+                upto = min(upto, publication.complete.entries if publication.complete else 0)
+            if publication.forks or upto <= 0 or not await self._store.journal.trim(stream.id, upto):
+                return
         gone = await bytes_gone(stream)
         if publication.id not in self._by_id:  # erased meanwhile
             return
@@ -189,36 +191,39 @@ class Publications:
                     raise _deleted()
                 return await self._same(known, wanted), False
             self._refuse_when_full(principal)
-            config, first = await self._configured(principal, path, wanted)
-            size = sum(len(piece.content) for piece in (*first, *pieces))
-            self._refuse_when_large(0, size)
-            now = self._wall()
-            info = StreamInfo(
-                id=new_stream_id(now=now),
-                principal=OWNER,
-                created_at=now,
-                retention=FOREVER,
-                route="publications",
-                idempotency_key="\x1f".join(key),
-                metadata={"publication": msgspec.json.encode(config).decode()},
-                at_rest=self.settings.at_rest,
-                epoch=await self._epoch_of(config),
-            )
-            publication = Publication(info.id, config, now)
-            stream = ByteStream(info, self._store.journal, config.parts, config.inherited)
-            stream.on_failure = lambda failure: self._failed(publication, failure)
-            stream.attach(await self._store.journal.create(info, stream.committed_to))
-            publication.stream = stream
-            self._by_path[key] = self._by_id[info.id] = publication
-            self._some.set()
-            self._count_fork(config, 1)
-            if first or pieces:
-                self._write(publication, [*first, *pieces], None, "")
-            if wanted.closed:
-                stream.finish("completed")
-                publication.closed = True
-            await self._stored(publication)
+            async with self._configured(principal, path, wanted) as (config, first):
+                publication = await self._made(config, [*first, *pieces])
             return publication, True
+
+    async def _made(self, config: Config, pieces: Sequence[Piece]) -> Publication:
+        self._refuse_when_large(0, sum(len(piece.content) for piece in pieces))
+        now = self._wall()
+        info = StreamInfo(
+            id=new_stream_id(now=now),
+            principal=OWNER,
+            created_at=now,
+            retention=FOREVER,
+            route="publications",
+            idempotency_key="\x1f".join(config.key),
+            metadata={"publication": msgspec.json.encode(config).decode()},
+            at_rest=self.settings.at_rest,
+            epoch=await self._epoch_of(config),
+        )
+        publication = Publication(info.id, config, now)
+        stream = ByteStream(info, self._store.journal, config.parts, config.inherited)
+        stream.on_failure = lambda failure: self._failed(publication, failure)
+        stream.attach(await self._store.journal.create(info, stream.committed_to))
+        publication.stream = stream
+        self._by_path[config.key] = self._by_id[info.id] = publication
+        self._some.set()
+        self._count_fork(config, 1)
+        if pieces:
+            self._write(publication, pieces, None, "")
+        if config.wanted.closed:
+            stream.finish("completed")
+            publication.closed = True
+        await self._stored(publication)
+        return publication
 
     async def _same(self, known: Publication, wanted: Wanted) -> Publication:
         stream = await self._warm(known)
@@ -234,40 +239,42 @@ class Publications:
             raise ClientError(message, code="stream_exists", status=409)
         return known
 
+    @asynccontextmanager
     async def _configured(
         self, principal: Principal, path: str, wanted: Wanted
-    ) -> tuple[Config, Sequence[Piece]]:
-        """Return what is to be stored, and what a fork in the middle of an append has of that append."""
+    ) -> AsyncIterator[tuple[Config, Sequence[Piece]]]:
+        """Give what is to be stored, and what a fork in the middle of an append has of that append.
+
+        Meanwhile what is to be forked stays as it is.
+        """
         if wanted.fork is None:
             content_type = wanted.content_type or "application/octet-stream"
-            return Config(principal.id, path, wanted, content_type, wanted.ttl, wanted.expires_at), ()
+            yield Config(principal.id, path, wanted, content_type, wanted.ttl, wanted.expires_at), ()
+            return
         if wanted.keep is not None:
-            raise _bad_fork("A fork keeps all it has: Stream-Keep-Bytes is for streams of their own.")
+            raise bad_fork("A fork keeps all it has: Stream-Keep-Bytes is for streams of their own.")
         source = self._by_path.get((principal.id, wanted.fork.path))
         if source is not None and source.deleted:
             raise _deleted()
         if source is None or await self._gone(source):
             message = "There is no such stream to fork."
             raise ClientError(message, code="stream_not_found", status=404, param="Stream-Forked-From")
+        async with source.pinned():
+            yield await self._forked(principal, path, wanted, wanted.fork, source)
+
+    async def _forked(
+        self, principal: Principal, path: str, wanted: Wanted, fork: Fork, source: Publication
+    ) -> tuple[Config, Sequence[Piece]]:
         stream = await self._warm(source)
         content_type = wanted.content_type or source.config.content_type
         if media_type(content_type) != media_type(source.config.content_type):
             raise content_type_mismatch(source.config.content_type)
-        at = wanted.fork.offset or stream.tail
-        if at.entries > stream.tail.entries:
-            raise _bad_fork("Stream-Fork-Offset lies beyond the end of that stream.")
-        if len(source.config.parts) >= MAX_FORK_DEPTH:
-            raise _bad_fork(f"A fork of a fork may be {MAX_FORK_DEPTH} deep, not deeper.")
+        at = fork.offset or stream.tail
+        await check_place(stream, at, source.config)
+        parts = parts_before(source, at)
         first: Sequence[Piece] = ()
-        if wanted.fork.sub_offset:
-            first = await self._begun(source, stream, at, wanted.fork.sub_offset)
-        parts = tuple(
-            msgspec.structs.replace(part, upto=min(part.upto, at.entries))
-            for part in source.config.parts
-            if part.offset < at.entries
-        )
-        if at.entries > stream.base:
-            parts = (*parts, Part(source.id, stream.base, at.entries))
+        if fork.sub_offset:
+            first = await begun(stream, at, source.config, fork.sub_offset)
         ttl, expires_at = wanted.ttl, wanted.expires_at
         if ttl is None and expires_at is None:
             ttl, expires_at = source.config.ttl, source.config.expires_at
@@ -283,26 +290,6 @@ class Publications:
             at.bytes,
         )
         return config, first
-
-    async def _begun(self, source: Publication, stream: ByteStream, at: Mark, count: int) -> Sequence[Piece]:
-        """Return the first ``count`` messages, or bytes, of what was appended at ``at``."""
-        parcels: list[tuple[int, bytes]] = []
-        after, more = at.entries, True
-        while more and after < stream.tail.entries:
-            try:
-                entries = await stream.read(after)
-            except Trimmed:
-                break
-            for entry in entries:
-                parcel = decode_parcel(entry.line)
-                parcels.append((parcel.flags, parcel.content))
-                after, more = entry.seq, bool(parcel.flags & MORE)
-                if not more:
-                    break
-        begun = beginning(parcels, mode_of(source.config.content_type), count)
-        if begun is None:
-            raise _bad_fork("Stream-Fork-Sub-Offset lies beyond the append that it is to cut.")
-        return begun
 
     async def _epoch_of(self, config: Config) -> int:
         """Return the epoch under which a fork's positions go on."""
@@ -571,10 +558,6 @@ class Publications:
 def _deleted() -> ClientError:
     message = "The stream was deleted, but its path is not free before those forked from it are deleted too."
     return ClientError(message, code="stream_deleted", status=409)
-
-
-def _bad_fork(message: str) -> ClientError:
-    return ClientError(message, code="invalid_fork", param="Stream-Fork-Offset")
 
 
 def _leaving() -> GatewayError:

@@ -256,6 +256,8 @@ class ByteStream(Stream):
                     part.stream, after - part.offset, min(limit, part.upto - after)
                 )
                 records = [record for record in own if record.seq + part.offset <= part.upto]
+                if not records:
+                    raise Trimmed(part.upto + 1)
                 return _entries(records, after, part.offset)
         return _entries(await self._journal.read(self.id, after - self.base, limit), after, self.base)
 
