@@ -40,7 +40,7 @@ from penstock.streams.stream import Stream
 from penstock.types.buckets import Buckets
 from penstock.types.calls import Call
 from penstock.types.decisions import Admitted
-from penstock.types.errors import ClientError, GatewayError, PenstockError, StorageError
+from penstock.types.errors import ClientError, GatewayError, PenstockError, StorageError, StreamGone
 from penstock.types.estimates import estimate
 from penstock.types.events import Seam
 from penstock.types.outcomes import UNSTARTED, Outcome
@@ -598,7 +598,7 @@ class Gateway:
                 info = await self.store.catalogue.find(stream_id)
             if info is None:
                 if await self.store.catalogue.was_deleted(stream_id):
-                    raise ClientError("The stream is gone.", code="stream_gone", status=410)
+                    raise StreamGone
                 raise ClientError("There is no such stream.", code="stream_not_found", status=404)
             if principal.may_use(info.principal, stream_id):
                 return self._stream_of(info)

@@ -35,7 +35,7 @@ from penstock.gateway.writers import Producer, Writers
 from penstock.streams.parcels import ByteStream, Mark, Piece
 from penstock.streams.store import Store, StoreFailure, StreamInfo
 from penstock.types.calls import AtRest
-from penstock.types.errors import ClientError, GatewayError, PenstockError, StorageError
+from penstock.types.errors import ClientError, GatewayError, PenstockError, StorageError, StreamGone
 from penstock.types.events import Status
 from penstock.types.positions import new_stream_id
 from penstock.types.principals import Principal
@@ -310,7 +310,7 @@ class Publications:
         if publication is None or await self._gone(publication):
             raise ClientError("There is no such stream.", code="stream_not_found", status=404)
         if publication.deleted:
-            raise ClientError("The stream is gone.", code="stream_gone", status=410)
+            raise StreamGone
         if use:
             publication.used_at = self._wall()
         await self._warm(publication)
@@ -327,7 +327,7 @@ class Publications:
             raise ClientError("There is no such stream.", code="stream_not_found", status=404)
         owner, path = publication.config.key
         if (found := await self.find(Principal(owner), path)) is not publication:
-            raise ClientError("The stream is gone.", code="stream_gone", status=410)
+            raise StreamGone
         return found
 
     def list(self, principal: Principal, prefix: str, after: str, limit: int) -> Sequence[Publication]:
@@ -359,7 +359,7 @@ class Publications:
         info = await self._store.catalogue.find(publication.id)
         if info is None:  # too much was stored, and it was among the oldest
             self._forget(publication)
-            raise ClientError("The stream is gone.", code="stream_gone", status=410)
+            raise StreamGone
         config = publication.config
         stream = ByteStream(info, self._store.journal, config.parts, config.inherited)
         stream.on_failure = lambda failure: self._failed(publication, failure)
@@ -466,7 +466,7 @@ class Publications:
         """
         async with self._alone(publication.config.key):
             if publication.deleted or publication.id not in self._by_id:
-                raise ClientError("The stream is gone.", code="stream_gone", status=410)
+                raise StreamGone
             await self._remove(publication, "cancelled")
 
     async def _remove(self, publication: Publication, status: Status) -> None:

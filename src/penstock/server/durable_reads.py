@@ -16,14 +16,14 @@ from starlette.types import Receive, Scope, Send
 
 from penstock.gateway.pieces import Mode, joined
 from penstock.server.context import Context
-from penstock.server.downstream import ClientGone, Present, downstream
+from penstock.server.downstream import ClientGone, Headers, Present, downstream
 from penstock.server.exchanges import current_request_id
 from penstock.server.reads import LogLost
 from penstock.server.renderings import Format, Framing
 from penstock.server.responses import DEFERRED, Reader
 from penstock.streams.parcels import FIRST, LAST, ByteStream, Trimmed, decode_parcel
 from penstock.streams.stream import Stream
-from penstock.types.errors import ClientError, PenstockError, StorageError
+from penstock.types.errors import ClientError, PenstockError, StorageError, StreamGone
 from penstock.types.events import AnyEvent, Closed, Entry
 from penstock.wire import durable_streams as wire
 from penstock.wire.dialect import Answer, EventEncoder, Frame
@@ -126,7 +126,7 @@ async def first_entry(view: View, start: Offset) -> tuple[Offset, Trimmed | None
         trimmed = gone
         entries = await _first_whole(view, gone.earliest - 1)
     if not entries:
-        raise ClientError("The stream is gone.", code="stream_gone", status=410)
+        raise StreamGone
     flags, end, content = content_of(entries[0])
     begins = start
     if not view.generation:
@@ -170,7 +170,7 @@ async def read_page(view: View, start: Offset, limit: int = PAGE) -> Page:
         else:
             continue
         if end.entries < until and not (whole and size >= limit):
-            raise ClientError("The stream is gone.", code="stream_gone", status=410)
+            raise StreamGone
     content = joined(pieces) if view.mode == "json" else b"".join(content for _, content in pieces)
     at_tail = end.entries >= view.tail.entries
     return Page(content, begins, end, at_tail, at_tail and view.closed)
@@ -240,7 +240,7 @@ class Everything:
         left = view.attach()
         try:
             async with Present(down):
-                await down.start(200, [(k.encode(), v.encode("latin-1")) for k, v in headers.items()])
+                await down.start(200, _asgi(headers))
                 at = self._start.entries
                 while at < end.entries:
                     entries = await view.stream.read(at)
@@ -396,7 +396,7 @@ class Live:
         )
         try:
             async with Present(down, reader.gone):
-                await down.start(200, [(k.encode(), v.encode("latin-1")) for k, v in headers.items()])
+                await down.start(200, _asgi(headers))
                 if start.entries >= view.stream.committed and view.closed:
                     await down.write(opening)
                     await down.end()
@@ -415,6 +415,10 @@ class Live:
             ctx.heart.readers.discard(reader)
             left()
         await down.leave()
+
+
+def _asgi(headers: Mapping[str, str]) -> Headers:
+    return [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
 
 
 def _no_offset() -> ClientError:

@@ -21,7 +21,14 @@ from penstock.server.links import LinkScope
 from penstock.server.renderings import Format
 from penstock.server.responses import AS_IT_COMES, DEFERRED, Manner, Reader
 from penstock.streams.stream import READ_ENTRIES, Standing, Stream
-from penstock.types.errors import ClientError, GatewayError, PenstockError, StorageError, UpstreamError
+from penstock.types.errors import (
+    ClientError,
+    GatewayError,
+    PenstockError,
+    StorageError,
+    StreamGone,
+    UpstreamError,
+)
 from penstock.types.events import AnyEvent, Closed, Entry, Timing
 from penstock.types.positions import START, Cursor, Position, parse_cursor, stream_of
 from penstock.types.principals import Principal
@@ -445,7 +452,7 @@ async def read_on(stream: Stream, after: int, limit: int = READ_ENTRIES) -> list
     """
     entries = await stream.read(after, limit)
     if not entries:
-        raise ClientError("The stream is gone.", code="stream_gone", status=410)
+        raise StreamGone
     return entries
 
 

@@ -2,6 +2,7 @@
 
     PenstockError                code, message, status, param, retryable, retry_after
     ├── ClientError              fault client: the request cannot be served as it is
+    │   └── StreamGone           what is asked for was there once
     ├── GatewayError             fault gateway: we cannot serve it now
     │   ├── StorageError         a commit or a read of the log failed
     │   └── LogDamaged           what is stored cannot be read, now or later
@@ -64,6 +65,14 @@ class ClientError(PenstockError):
     ) -> None:
         """``param`` names the offending field of the request."""
         super().__init__(message, code=code, status=status, param=param)
+
+
+class StreamGone(ClientError):
+    """A stream that was there: it was deleted, or its retention ran out, maybe while it was read."""
+
+    def __init__(self) -> None:
+        """Always 410 `stream_gone`."""
+        super().__init__("The stream is gone.", code="stream_gone", status=410)
 
 
 class GatewayError(PenstockError):
