@@ -2,8 +2,8 @@
 
 Those of the configuration are known from the start and never change. The others are kept at rest, by
 whoever `KeySource` is; they are held in memory and read again when they may have changed: after
-``freshness`` seconds, and at once for a key that is not known, but not more often than every
-``NO_NEWS`` seconds, so that guessing costs the database nothing.
+``freshness`` seconds, and for a key that is not known: at once, or ``NO_NEWS`` seconds after the last time,
+for which its bearer waits. So guessing costs the database a few reads a second.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ PAUSE: Final = 15.0
 """Seconds after such a failure until they are read again."""
 
 NO_NEWS: Final = 0.25
-"""Seconds within which the keys are not read again for the sake of one that is not known."""
+"""Seconds from one reading of the keys to the next for the sake of one that is not known."""
 
 
 class KeySource(Protocol):
@@ -58,7 +58,8 @@ class KeyRing:
         self._stored: Mapping[str, KeyRecord] = {}
         self._clock = clock
         self._wall = wall
-        self._read_at = float("-inf")
+        self._read_at = float("-inf")  # when that began: what was made later may be missing
+        self._begun = 0
         self._reading = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -72,8 +73,9 @@ class KeyRing:
     async def open(self) -> None:
         """Know the stored keys before anybody comes. Raises `PenstockError` when they cannot be read."""
         if self._source is not None:
+            began = self._clock()
             self._stored = {record.id: record for record in await self._source.keys()}
-            self._read_at = self._clock()
+            self._read_at = began
 
     async def aclose(self) -> None:
         """Nothing is held."""
@@ -92,8 +94,10 @@ class KeyRing:
         if record := self.fixed(key):
             return record.principal(address)
         key_id = id_of(key)
-        if key_id:
-            await self.refresh(FRESHNESS if key_id in self._stored else NO_NEWS)
+        if key_id in self._stored:
+            await self.refresh(FRESHNESS)
+        elif key_id:
+            await self.hear()
         found = self._stored.get(key_id)
         state = found.state(self._wall()) if found else "unknown"
         if found is None or state == "revoked" or not same(found.hashed, key):
@@ -115,20 +119,41 @@ class KeyRing:
 
         While they cannot be read, those that were read last are good.
         """
-        if self._source is None or self._clock() - self._read_at <= freshness:
+        if not self._is_due(freshness):
             return
         async with self._reading:
-            if self._clock() - self._read_at <= freshness:  # somebody else did
+            if self._is_due(freshness):  # nobody else did
+                await self._read()
+
+    async def hear(self) -> None:
+        """Know of every key that was made before this call; waits up to ``NO_NEWS`` seconds for that."""
+        begun = self._begun
+        if not self._is_due(NO_NEWS):
+            rest = self._read_at + NO_NEWS - self._clock()
+            if self._source is None or rest > NO_NEWS:  # they cannot be read now
                 return
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    records = await self._source.keys()
-            except (PenstockError, TimeoutError) as error:
-                log.warning("keys_not_read", error=repr(error))
-                self._read_at = self._clock() + PAUSE
-            else:
-                self._stored = {record.id: record for record in records}
-                self._read_at = self._clock()
+            await asyncio.sleep(rest)
+        async with self._reading:
+            if self._begun == begun:
+                await self._read()
+
+    def _is_due(self, freshness: float) -> bool:
+        return self._source is not None and self._clock() - self._read_at > freshness
+
+    async def _read(self) -> None:
+        if self._source is None:
+            return
+        self._begun += 1
+        began = self._clock()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                records = await self._source.keys()
+        except (PenstockError, TimeoutError) as error:
+            log.warning("keys_not_read", error=repr(error))
+            self._read_at = self._clock() + PAUSE
+        else:
+            self._stored = {record.id: record for record in records}
+            self._read_at = began
 
 
 def unknown_key() -> ClientError:

@@ -8,7 +8,7 @@ import ipaddress
 from typing import Protocol
 
 from penstock.policies import browser_tokens
-from penstock.policies.api_keys import FRESHNESS, NO_NEWS, KeyRing, unknown_key
+from penstock.policies.api_keys import FRESHNESS, KeyRing, unknown_key
 from penstock.policies.browser_tokens import BrowserTokens
 from penstock.policies.jwt_settings import looks_like_one
 from penstock.types.errors import ClientError
@@ -44,9 +44,11 @@ class Identities:
 
     async def fresh(self, credential: str = "") -> None:
         """Hear of keys that were made elsewhere, once they may have changed. Who comes with the first key
-        that there ever was does not wait for that."""
-        first = not self.ring.any and id_of(credential)
-        await self.ring.refresh(NO_NEWS if first else FRESHNESS)
+        that there ever was is known by it."""
+        if id_of(credential) and not self.ring.any:
+            await self.ring.hear()
+        else:
+            await self.ring.refresh(FRESHNESS)
 
     async def identify(self, credential: str, whence: Whence) -> Principal:
         """Return who comes with ``credential``.
