@@ -99,7 +99,8 @@ class TlsConfig(Settings, frozen=True):
 class Listen(Settings, frozen=True):
     """Where clients come in. ``drain``: seconds that open streams get when the server is stopped.
 
-    ``heartbeat``: seconds of silence after which readers get one.
+    ``heartbeat``: seconds of silence after which readers get one. ``body_timeout`` and ``body_rate``:
+    how slow the body of a request may be (`penstock.server.bodies`).
     """
 
     host: str = "127.0.0.1"
@@ -110,6 +111,10 @@ class Listen(Settings, frozen=True):
     trusted_proxies: tuple[str, ...] = ()
     tls: TlsConfig | None = None
     drain: float = 20.0
+    head_timeout: float = 10.0
+    idle_timeout: float = 75.0
+    body_timeout: float = 30.0
+    body_rate: int = 32 << 10
     max_body_bytes: int = 32 << 20
     max_connections: int = 20_000
     max_connections_per_address: int = 2_000
@@ -860,6 +865,13 @@ def _problems(config: Config) -> Iterator[Problem]:
     for name in ("heartbeat", "ping"):
         if not getattr(config.listen, name) > 0:
             yield Problem(f"listen.{name}", "write a number of seconds above 0")
+    for name in ("head_timeout", "idle_timeout", "body_timeout"):
+        if not 0.1 <= getattr(config.listen, name) <= 3600:
+            yield Problem(f"listen.{name}", "write a number of seconds from 0.1 to 3600")
+    if not 0 <= config.listen.body_rate <= 1 << 30:
+        yield Problem(
+            "listen.body_rate", "write bytes a second, 0 to 1 GiB; 0: the time is for the whole body"
+        )
     yield from _bad_pages(config)
     for number, network in enumerate(config.listen.trusted_proxies):
         try:

@@ -175,6 +175,23 @@ async def test_a_body_that_is_slow_is_408(gateway):
         assert client.statuses == [408]
 
 
+class TestTimesThatAreSet:
+    @pytest.fixture
+    def settings(self):
+        return config(listen={"port": 0, "head_timeout": 0.3, "idle_timeout": 0.2, "body_timeout": 0.1})
+
+    async def test_the_head_the_body_and_what_is_idle_have_them(self, gateway):
+        async with connected(gateway.port) as head, connected(gateway.port) as body:
+            head.send(GET[:-2])
+            await head.to_end()
+            body.send(request("POST", "/v1/streams", b"{", Content_Length=1000))
+            await body.until(b"body_timeout")
+            async with connected(gateway.port) as idle:
+                idle.send(GET)
+                await idle.to_end()
+            assert (head.statuses, body.statuses, idle.statuses) == ([408], [408], [200])
+
+
 @pytest.mark.parametrize(("extra", "status"), [(0, 400), (1, 413)])
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_body_may_be_exactly_as_long_as_the_limit(gateway, extra, status, chunked):

@@ -39,6 +39,8 @@ def server_settings(config: Config) -> ServerSettings:
     """Return what the routes have of ``config``."""
     return ServerSettings(
         max_body_bytes=config.listen.max_body_bytes,
+        body_timeout=config.listen.body_timeout,
+        body_rate=config.listen.body_rate,
         commit_after=config.listen.commit_after,
         heartbeat=config.listen.heartbeat,
         last_words=config.listen.last_words,
@@ -104,6 +106,8 @@ def serving(config: Config) -> ServingSettings:
     """Return the server's part of ``config``."""
     listen = config.listen
     http = HttpSettings(
+        head_timeout=listen.head_timeout,
+        idle_timeout=listen.idle_timeout,
         max_connections=listen.max_connections,
         max_connections_per_address=listen.max_connections_per_address,
         uncounted=(*OWN, *map(parse_network, listen.trusted_proxies)),

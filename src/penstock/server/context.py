@@ -1,6 +1,5 @@
 """What every handler needs, in one value: the gateway, the guard, the shared renderings, the bounds."""
 
-import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from penstock.gateway.relay import Relay
 from penstock.server.activity import Activity
 from penstock.server.addresses import DoorStatistics
 from penstock.server.audience import Audience
+from penstock.server.bodies import arriving
 from penstock.server.chats import Chats
 from penstock.server.conversations import Conversations
 from penstock.server.errors import speaks_gemini
@@ -72,6 +72,7 @@ EVERY_ROUTE: Final = RouteSettings()
 class ServerSettings(msgspec.Struct, frozen=True):
     """Bounds of requests and waits. Bytes and seconds.
 
+    ``body_timeout``, ``body_rate``: how slow a body may be (`penstock.server.bodies`).
     ``commit_after``: how long a dialect route keeps its status line back while the provider is silent.
     ``max_append_bytes``: of one append to a publication. ``long_poll``: how long a read of one waits.
     ``heartbeat``: the silence after which a reader gets one; event-source-polyfill gives up after 45.
@@ -81,7 +82,8 @@ class ServerSettings(msgspec.Struct, frozen=True):
     """
 
     max_body_bytes: int = 32 << 20
-    body_timeout: float = 60.0
+    body_timeout: float = 30.0
+    body_rate: int = 32 << 10
     commit_after: float = 10.0
     heartbeat: float = 15.0
     last_words: float = 0.5
@@ -365,23 +367,7 @@ def _address(scope: Scope) -> str:
 
 async def read_body(request: Request, settings: ServerSettings) -> bytes:
     """Return the request's body; raises `ClientError` 413 or 408 when it is too large or too slow."""
-    too_large = ClientError(
-        f"The request body is larger than {settings.max_body_bytes} bytes.", code="body_too_large", status=413
-    )
-    if int(request.headers.get("content-length", "0") or 0) > settings.max_body_bytes:
-        raise too_large
-    pieces: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(settings.body_timeout):
-            async for piece in request.stream():
-                size += len(piece)
-                if size > settings.max_body_bytes:
-                    raise too_large
-                pieces.append(piece)
-    except TimeoutError:
-        raise ClientError("The request body took too long.", code="body_timeout", status=408) from None
-    return b"".join(pieces)
+    return b"".join([piece async for piece in arriving(request, settings.max_body_bytes, settings)])
 
 
 def require_json(headers: Mapping[str, str]) -> None:

@@ -8,7 +8,6 @@ Files are the provider account's, so everybody with a key would have everybody's
 administrators.
 """
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Final
@@ -18,6 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
 from penstock.gateway.relay import ROUTE, Aim, Errand, Passage
+from penstock.server.bodies import arriving
 from penstock.server.context import Context, context, parse_object, read_body, require_json
 from penstock.server.downstream import ClientGone, Present, downstream
 from penstock.server.exchanges import current_request_id, noted
@@ -31,9 +31,6 @@ MAX_UPLOAD: Final = 512 << 20
 
 MAX_BEFORE_MODEL: Final = 64 << 10
 """Bytes of a form in which its model must be named: SDKs send fields before files."""
-
-UPLOAD_PATIENCE: Final = 60.0
-"""Seconds that a client may send nothing in the middle of a body."""
 
 TO_PROVIDER: Final = ("content-type", "accept", "openai-beta", "range")
 TO_CLIENT: Final = (
@@ -84,7 +81,7 @@ async def pass_form(request: Request) -> "Relayed":
     ctx = context(request)
     principal = ctx.admit(request, spends=True)
     _require_form(request.headers)
-    pieces = _upload(request)
+    pieces = arriving(request, MAX_UPLOAD, ctx.settings)
     start = b"\r\n"  # the first boundary need not have a line end before it
     found = None
     async for piece in pieces:
@@ -142,7 +139,7 @@ def _pass_file(request: Request) -> "Relayed":
     stream, length = None, None
     if request.method == "POST":
         _require_form(request.headers)
-        stream, length = _upload(request), _length(request)
+        stream, length = arriving(request, MAX_UPLOAD, ctx.settings), _length(request)
     aim = ctx.relay.aim("", principal.grant)
     errand = Errand(request.method, _path(request), _sent(request), stream=stream, length=length)
     return Relayed(ctx, principal, "", aim, errand)
@@ -173,30 +170,6 @@ def _require_form(headers: Mapping[str, str]) -> None:
 def _length(request: Request) -> int | None:
     told = request.headers.get("content-length", "")
     return int(told) if told.isascii() and told.isdecimal() else None
-
-
-async def _upload(request: Request) -> AsyncIterator[bytes]:
-    """Yield a body as it comes; raises `ClientError` 413 or 408 when it is too large or too slow."""
-    too_large = ClientError(
-        f"The request body is larger than {MAX_UPLOAD} bytes.", code="body_too_large", status=413
-    )
-    if (_length(request) or 0) > MAX_UPLOAD:
-        raise too_large
-    size = 0
-    pieces = aiter(request.stream())
-    while True:
-        try:
-            async with asyncio.timeout(UPLOAD_PATIENCE):
-                piece = await anext(pieces)
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            raise ClientError("The request body took too long.", code="body_timeout", status=408) from None
-        size += len(piece)
-        if size > MAX_UPLOAD:
-            raise too_large
-        if piece:
-            yield piece
 
 
 async def _joined(start: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
