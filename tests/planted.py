@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import structlog.testing
 
+from tests.events import nameless
+
 WORDS: Final = (
     "planted-",
     "planted prompt",
@@ -43,9 +45,11 @@ class Search:
                 self.found.append(f"{whence}: …{said[max(0, at - 200) : at + 100]}…")
 
     def file(self, path: Path) -> None:
-        """Look at a log."""
+        """Look at a log, whose lines must also say whom they are about (`tests.events`)."""
         if path.is_file():  # and no pipe
-            self.text(path.name, path.read_text(errors="replace"))
+            text = path.read_text(errors="replace")
+            self.text(path.name, text)
+            self.found += {f"{path.name}: {wrong}" for wrong in nameless(text)}
 
     def take(self) -> list[str]:
         """Return what was found since it was last asked."""

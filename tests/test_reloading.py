@@ -14,7 +14,8 @@ import pytest
 
 from penstock.config import Config, Listen, StoreConfig, TargetConfig
 from penstock.reloading import changes, without_restart
-from tests.clients.gateway import PATIENCE, Gateway, wait_for
+from tests.clients.gateway import NOBODY, PATIENCE, Gateway, wait_for
+from tests.telemetry.receivers import hook
 
 WATCHING = {"watch": 0.1}
 UNWATCHED = {"watch": 0}
@@ -346,3 +347,37 @@ def test_a_preset_filters_by_the_lists_that_its_filter_has_after_a_reload(gatewa
     gateway.write(**with_words("plot"))
     assert gateway.reload().status_code == 200
     assert preset(gateway, "careful") == "the plan and the plot"
+
+
+def test_a_target_that_is_taken_away_alerts_nobody_any_more_and_leaves_no_series(tmp_path):
+    with hook() as web:
+        settings = {
+            "providers": {"gone": {"base_url": f"http://{NOBODY}/v1", "api_key": "k" * 20}},
+            "models": {"old": [{"provider": "gone", "model": "m", "tries": 1}]},
+            "alerts": {
+                "send": {"ops": f"json://127.0.0.1:{web.server_port}/hook"},
+                "rules": {"breaker": {"when": "breaker_open", "after": 0}},
+            },
+            "reload": UNWATCHED,
+        }
+
+        def title() -> str:
+            return web.got[-1][1]["title"].partition(": ")[2] if web.got else ""
+
+        def scraped() -> str:
+            return httpx.get(f"{gateway.url}/metrics", timeout=PATIENCE).text
+
+        with running(tmp_path, settings) as gateway:
+            for _ in range(5):
+                assert gateway.ask("old").status_code == 502
+            wait_for(lambda: title() == "breaker", "no alert")
+            assert 'penstock_breaker_state{target="gone/m"} ' in scraped()
+            (opened,) = gateway.log("breaker_opened")
+            assert opened["target"] == "gone/m"
+            gateway.write(**{**settings, "providers": {}, "models": {"new": route()}})
+            assert gateway.reload().status_code == 200
+            wait_for(lambda: title() == "breaker is over", "no recovery")
+            assert gateway.ask("new").status_code == 200
+            assert "gone" not in scraped()
+            assert 'model="new"' in scraped()
+            assert '"other"' not in scraped()

@@ -53,7 +53,9 @@ def reviewed(test, *, policy=None, timers=None, target=None, **settings):
 
         def review(call):
             seen = asked.seen.append
-            return Review("house", asked, settings, model=call.request.model, request_id="r1", observe=seen)
+            return Review(
+                "house", asked, settings, model=call.request.model, ids={"request_id": "r1"}, observe=seen
+            )
 
         more = {"target": target or {}} if timers is None else {"timers": timers}
         async with House(policy=policy, review=review, **more) as house:

@@ -8,7 +8,9 @@ import pytest
 from penstock.gateway.router import Routing
 from penstock.gateway.setup import Setups
 from penstock.providers.provider import Target
+from penstock.telemetry.metrics import Metrics
 from penstock.types.errors import GatewayError
+from penstock.types.signals import NamesChanged
 from tests.gateway.hand import HandProvider, HandStore, House, call, texts, turns
 from tests.virtual_time import run_virtually
 
@@ -38,9 +40,9 @@ class Companion:
         self.state = "closed"
 
 
-def played(scene):
+def played(scene, **parts):
     async def main():
-        async with House(HandStore()) as house:
+        async with House(HandStore(), **parts) as house:
             house.a = Provider("a")
             first = changed(house, a=house.a)
             house.setups.use(first)
@@ -158,3 +160,76 @@ def test_who_holds_a_setup_is_counted():
                 await closing
 
     run_virtually(main())
+
+
+def test_names_that_a_reload_took_away_are_kept_while_a_run_has_them_and_no_longer():
+    told = []
+
+    def names():
+        return [sorted(one.targets) for one in told if type(one) is NamesChanged]
+
+    async def scene(house):
+        told.clear()
+        stream, source = await house.begin()
+        house.use(changed(house, c=Provider("c")), house.settings)
+        assert names() == [["a/m", "c/m"]]
+        assert list(house.health.statistics()) == []
+        source.say("wh", "ole")
+        await turns()
+        assert list(house.gaps) == ["a/m"]
+        source.finish()
+        await stream.wait_closed()
+        await turns()
+        assert names() == [["a/m", "c/m"], ["c/m"]]
+        assert (house.gaps, house.health._targets) == ({}, {})
+
+    played(scene, observe=told.append)
+
+
+def test_a_breaker_of_a_target_that_is_no_more_is_open_no_more():
+    async def scene(house):
+        for _ in range(5):
+            trial = house.health.of("a/m").begin()
+            trial.fail()
+            trial.end()
+        assert house.health.statistics()["a/m"].state == "open"
+        house.use(changed(house, a=house.a), house.settings)
+        assert house.health.statistics()["a/m"].state == "open"
+        house.use(changed(house, b=house.b), house.settings)
+        assert house.health.statistics() == {}
+        house.use(changed(house, a=house.a), house.settings)
+        assert house.health.of("a/m").state == "closed"
+
+    played(scene)
+
+
+def test_after_a_thousand_reloads_with_other_names_each_there_are_those_of_the_last():
+    metrics = Metrics(lambda name: name)
+
+    async def scene(house):
+        for number in range(1_000):
+            name = f"name-{number}"
+            target = Target(name, "a", "m")
+            house.use(
+                msgspec.structs.replace(house.setup, routing=Routing({name: (target,)})), house.settings
+            )
+            asked = call()
+            request = msgspec.structs.replace(asked.request, model=name)
+            stream = (await house.start(msgspec.structs.replace(asked, request=request))).stream
+            await turns()
+            source = house.a.sources.pop()
+            source.say("wh", "ole")
+            source.finish()
+            await stream.wait_closed()
+            await turns()
+        assert [*house.gaps] == [*house.health.statistics()] == ["name-999"]
+        labels = {
+            value
+            for family in metrics.families()
+            for sample in family.samples
+            for label, value in sample.labels.items()
+            if label in ("model", "target")
+        }
+        assert labels == {"name-999"}
+
+    played(scene, observe=metrics)

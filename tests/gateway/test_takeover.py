@@ -90,7 +90,7 @@ def test_a_call_comes_back_as_it_was():
         kept=keep(before),
     )  # fmt: skip
     after = recall(info)
-    assert after == msgspec.structs.replace(before, join=False, metadata=info.metadata)
+    assert after == msgspec.structs.replace(before, join=False, metadata=info.metadata, stream=info.id)
 
 
 def test_who_pays_comes_back_too():

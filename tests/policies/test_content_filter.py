@@ -36,7 +36,7 @@ def logs():
 
 def filtering(*rules, **scope):
     made = compile_rules(rules or RULES)
-    return AnswerFilter(made, Scope(**scope), "house", "req_1")
+    return AnswerFilter(made, Scope(**scope), "house", {"request_id": "req_1"})
 
 
 def shown(filter, *events):
@@ -211,11 +211,11 @@ def test_a_list_that_was_changed_is_read_again_and_a_broken_one_is_not(tmp_path,
     path = tmp_path / "words.txt"
     path.write_text("\ufeff# ours\none\n\n", "utf-8")
     book = Rulebook("house", [RuleSettings(words_file=str(path))])
-    before = AnswerFilter(book.current(), Scope(), "house", "r")
+    before = AnswerFilter(book.current(), Scope(), "house", {})
     assert not book.reload()
     path.write_text("one\ntwo and more\n")
     assert book.reload()
-    assert shown(AnswerFilter(book.current(), Scope(), "house", "r"), TextDelta("two and more")) == [
+    assert shown(AnswerFilter(book.current(), Scope(), "house", {}), TextDelta("two and more")) == [
         TextDelta("***")
     ]
     assert shown(before, TextDelta("two and more")) == [TextDelta("two and more")]

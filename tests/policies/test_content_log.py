@@ -16,7 +16,7 @@ from tests.server.conftest import config, running
 
 
 def call(*messages: Message) -> Call:
-    return Call(ANONYMOUS, "streams", GenerationRequest("m", messages), "req_1")
+    return Call(ANONYMOUS, "streams", GenerationRequest("m", messages), "req_1", stream="s_1")
 
 
 async def told(asked: Call, *events, outcome: Outcome | None = None) -> list[dict]:

@@ -38,7 +38,7 @@ from penstock.providers.provider import Conversation, Model, Provider, Target
 from penstock.streams.store import KeyTaken, Store, StreamInfo
 from penstock.streams.stream import Stream
 from penstock.types.buckets import Buckets
-from penstock.types.calls import Call
+from penstock.types.calls import Call, ids
 from penstock.types.decisions import Admitted
 from penstock.types.errors import ClientError, GatewayError, PenstockError, StorageError, StreamGone
 from penstock.types.estimates import estimate
@@ -51,6 +51,7 @@ from penstock.types.signals import (
     AttemptBegan,
     CallAccepted,
     CallRefused,
+    NamesChanged,
     Observer,
     ReaderJoined,
     ReaderLeft,
@@ -168,7 +169,7 @@ class Gateway:
         self._looking = asyncio.Semaphore(TAKEN_AT_ONCE)
         self._group = asyncio.TaskGroup()
         setup = Setup(providers, routing, policy or Chain(), review, rule_companions)
-        self.setups = Setups(setup, self._group.create_task)
+        self.setups = Setups(setup, self._group.create_task, self._forget_names)
         self._unnamed: OrderedDict[Equal, tuple[float, Stream]] = OrderedDict()
         self._joinable: dict[Equal, Stream] = {}
         self.health = Health(self.settings.health, clock, observe)
@@ -255,6 +256,16 @@ class Gateway:
         self._listings.use(setup.providers)
         self.setups.use(setup)
 
+    def _forget_names(self) -> None:
+        """What is kept by the names of targets and models is kept of those only that there still are: in the
+        configuration, or in a run that began before it changed."""
+        living = self.setups.routings
+        self.health.keep(living[-1].targets)
+        targets = frozenset[str]().union(*(one.targets for one in living))
+        self.gaps = {name: found for name, found in self.gaps.items() if name in targets}
+        if self._observe is not None:
+            self._observe(NamesChanged(targets, frozenset[str]().union(*(one.rules for one in living))))
+
     @property
     def open_streams(self) -> int:
         """How many runs are going on."""
@@ -322,9 +333,10 @@ class Gateway:
         retention = self.settings.retention if call.ttl is None else call.ttl
         if call.at_rest == "none":
             retention = min(retention, self.settings.linger)
-        call = msgspec.structs.replace(call, input_tokens=estimate(call.request))
+        stream_id = new_stream_id(now=wall)
+        call = msgspec.structs.replace(call, input_tokens=estimate(call.request), stream=stream_id)
         info = StreamInfo(
-            id=new_stream_id(now=wall),
+            id=stream_id,
             principal=call.principal.id,
             created_at=wall,
             retention=min(retention, self.settings.max_retention),
@@ -348,7 +360,7 @@ class Gateway:
         if repeats:
             self._unnamed[_equal(call)] = (self._clock(), stream)
             self._unnamed.move_to_end(_equal(call))
-        held = Settlement()
+        held = Settlement(call.ids)
         try:
             # From here on equal calls find this one, so that of two that have to wait only one is let in.
             asked = self._clock()
@@ -439,7 +451,7 @@ class Gateway:
 
     async def _take_up(self, info: StreamInfo) -> None:
         """Go on with a stream that the last process left open, or see to its end. Never raises."""
-        held = Settlement()
+        held = Settlement(_ids_of(info))
         try:
             async with self._looking:
                 stream, call, inherited, step = await find_out(info, self.store.journal, self._wall())
@@ -458,14 +470,14 @@ class Gateway:
                     self._streams[stream.id] = stream
                     self._launch(stream, admitted.call, targets, held, tenure, kept=True, left=inherited)
                 self._runs[stream.id].attendance.start_alone()
-                log.info("taken_up", stream=info.id, step=step.name.lower(), entries=info.tail)
+                log.info("taken_up", **_ids_of(info), step=step.name.lower(), entries=info.tail)
                 return
         except asyncio.CancelledError:  # it is the next process's
             held.settle(UNSTARTED)
             raise
         except Exception as error:  # noqa: BLE001  one stream must not keep the gateway from starting
             held.settle(UNSTARTED)
-            log.warning("not_taken_up", stream=info.id, error=repr(error))
+            log.warning("not_taken_up", **_ids_of(info), error=repr(error))
         self._orphans.add(info.id, RESTARTED)
 
     def _launch(
@@ -539,7 +551,7 @@ class Gateway:
             closing = stream.closing
             log.info(
                 "stream_closed",
-                stream=stream.id,
+                **_ids_of(stream.info),
                 status="lost" if stream.lost else stream.state,
                 code=closing.code if closing else "",
                 model=stream.info.model,
@@ -752,6 +764,10 @@ class Gateway:
                 run.hand_over()
             else:
                 run.interrupt("The gateway is shutting down.", "gateway_shutdown")
+
+
+def _ids_of(info: StreamInfo) -> dict[str, str]:
+    return ids(info.admitted.request_id if info.admitted else "", info.id)
 
 
 def _equal(call: Call) -> Equal:

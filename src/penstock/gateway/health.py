@@ -10,19 +10,26 @@ A target that is open is passed over, not waited for; where all are open, the on
 longest is tried all the same: an answer that may come is better than none. Refusals of a request say
 nothing about a target's health and are not counted.
 
-One `Health` for the life of the process; keyed by the target's name, so a reload keeps what is known.
+One `Health` for the life of the process; keyed by the target's name, so a reload keeps what is known of
+targets that stay. One that it takes away is told of no more at once, and forgotten once nothing runs there.
 Everything is in the loop's thread and bounded: a ring of outcomes and one of times per target.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, Literal, TypeAlias
 
 import msgspec
+import structlog
 
 from penstock.types.signals import BreakerChanged, Observer
 
+log = structlog.get_logger(__name__)
+
 State: TypeAlias = Literal["closed", "open", "half_open"]
+
+NOBODY: Final[Mapping[str, str]] = {}
+"""The ids of an attempt that is no call's."""
 
 OUTCOMES: Final = 20
 TIMES: Final = 64
@@ -149,15 +156,15 @@ class TargetHealth:
 
     # --- attempts ----------------------------------------------------------------------------
 
-    def begin(self, *, retry: bool = False) -> "Trial":
-        """An attempt begins; tell its `Trial` how it goes."""
+    def begin(self, *, retry: bool = False, ids: Mapping[str, str] = NOBODY) -> "Trial":
+        """An attempt begins; tell its `Trial` how it goes. ``ids`` of its call are for the log."""
         self.running += 1
         if not retry:
             self._retries = min(self._settings.retry_reserve, self._retries + self._settings.retry_share)
         probe = self._opened_at is not None
         if probe:
             self._probing = True
-        return Trial(self, self._clock(), probe=probe)
+        return Trial(self, self._clock(), ids, probe=probe)
 
     def _succeeded(self, trial: "Trial") -> None:
         self._times.append(self._clock() - trial.began)
@@ -167,6 +174,7 @@ class TargetHealth:
             self._opened_at = None
             self._cool_down = 0.0
             self._outcomes.clear()
+            log.info("breaker_closed", **trial.ids, target=self._name)
             self._tell("closed")
 
     def _failed(self, trial: "Trial") -> None:
@@ -179,6 +187,7 @@ class TargetHealth:
             self._opened_at = now if self._opened_at is None else self._opened_at
             self._open_until = now + self._cool_down
             if opens:
+                log.warning("breaker_opened", **trial.ids, target=self._name, failures_in_row=self._row)
                 self._tell("open")
 
     def _tell(self, state: Literal["open", "closed"]) -> None:
@@ -200,11 +209,12 @@ class TargetHealth:
 class Trial:
     """One attempt, as its target's health sees it. Call `end` exactly once; the others at most once."""
 
-    __slots__ = ("_health", "_judged", "began", "probe")
+    __slots__ = ("_health", "_judged", "began", "ids", "probe")
 
-    def __init__(self, health: TargetHealth, began: float, *, probe: bool) -> None:
-        """``probe``: its outcome decides whether the breaker closes."""
+    def __init__(self, health: TargetHealth, began: float, ids: Mapping[str, str], *, probe: bool) -> None:
+        """``probe``: its outcome decides whether the breaker closes. ``ids``: whose attempt it is."""
         self.began = began
+        self.ids = ids
         self.probe = probe
         self._health = health
         self._judged = False
@@ -236,6 +246,7 @@ class Health:
         self._settings = settings
         self._clock = clock
         self._targets: dict[str, TargetHealth] = {}
+        self._known: Collection[str] | None = None
 
     def use(self, settings: HealthSettings) -> None:
         """Judge by ``settings`` from now on; what is known is kept."""
@@ -250,6 +261,18 @@ class Health:
             found = self._targets[target] = TargetHealth(self._settings, self._clock, target, self._observe)
         return found
 
+    def keep(self, known: Collection[str]) -> None:
+        """Targets are ``known`` by these names from now on; others are forgotten."""
+        self._known = known
+        self._targets = {
+            name: target for name, target in self._targets.items() if name in known or target.running
+        }
+
     def statistics(self) -> dict[str, TargetStatistics]:
-        """Say where every target stands that was ever asked."""
-        return {name: target.statistics() for name, target in self._targets.items()}
+        """Say where every target stands that was ever asked, of those that there still are."""
+        known = self._known
+        return {
+            name: target.statistics()
+            for name, target in self._targets.items()
+            if known is None or name in known
+        }

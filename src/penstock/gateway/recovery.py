@@ -15,6 +15,7 @@ import structlog
 from penstock.gateway.takeover import inherit
 from penstock.streams.store import Store, StoreFailure, StreamInfo
 from penstock.streams.stream import Stream
+from penstock.types.calls import ids
 from penstock.types.errors import LogDamaged, StorageError
 from penstock.types.events import AnyEvent, Closed
 from penstock.types.outcomes import Outcome
@@ -105,7 +106,8 @@ class Orphans:
                 orphan.replay(entries)
                 events += [entry.event for entry in entries]
         except LogDamaged as error:  # it stays open: an end with wrong digests would be a lie
-            log.error("orphan_unreadable", stream=stream, error=str(error))
+            request_id = info.admitted.request_id if info.admitted else ""
+            log.error("orphan_unreadable", **ids(request_id, stream), error=str(error))
             return None
         orphan.close(end)
         if stream not in self._settled:

@@ -120,6 +120,18 @@ class Routing(msgspec.Struct, frozen=True):
         return [name for name in dict.fromkeys([*named, *wild, *self.listed]) if name not in self.unlisted]
 
     @property
+    def targets(self) -> frozenset[str]:
+        """The names of all targets that anybody can be sent to."""
+        rest = [self.rest] if self.rest is not None else []
+        several = [*self.models.values(), *(pattern.targets for pattern in (*self.patterns, *rest))]
+        return frozenset(target.name for targets in several for target in targets) | frozenset(self.listed)
+
+    @property
+    def rules(self) -> frozenset[str]:
+        """All that `rule` returns."""
+        return frozenset(self.models) | frozenset(pattern.pattern for pattern in self.patterns)
+
+    @property
     def asked(self) -> Sequence[str]:
         """The providers whose lists decide what a name means."""
         return [name for name in self.listed if name not in self.unlisted]

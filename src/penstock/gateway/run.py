@@ -38,7 +38,7 @@ from penstock.policies.policy import EventFilter, FilterStop, nothing
 from penstock.providers.provider import Conversation, Target
 from penstock.streams.store import StoreFailure
 from penstock.streams.stream import Standing, Stream
-from penstock.types.calls import Call
+from penstock.types.calls import Call, ids
 from penstock.types.errors import ClientError, GatewayError, PenstockError, StorageError
 from penstock.types.estimates import estimate
 from penstock.types.events import (
@@ -222,6 +222,10 @@ class Run:
         """Say which stream and which attempt."""
         return f"<Run {self.stream.id} attempt {self._attempts}, {len(self._records)} targets>"
 
+    @property
+    def _ids(self) -> dict[str, str]:
+        return ids(self.call.request_id, self.stream.id)
+
     # --- the step: called by attempts ----------------------------------------------------------
 
     @property
@@ -269,7 +273,7 @@ class Run:
 
     def crashed(self, bug: Exception) -> GatewayError:
         """Log a bug of ours and return what the run's clients are told of it."""
-        log.error("run_crashed", run=repr(self), exc_info=bug)
+        log.error("run_crashed", **self._ids, run=repr(self), exc_info=bug)
         return GatewayError("The gateway failed while relaying this answer.", code="internal_error")
 
     # --- the task ------------------------------------------------------------------------------
@@ -354,7 +358,7 @@ class Run:
             if isinstance(decision, Continue):
                 name = "continuation"
             target, failed = following.target.name, self._records[number].target.name
-            log.info(name, stream=self.stream.id, target=target, failed=failed, code=error.code)
+            log.info(name, **self._ids, target=target, failed=failed, code=error.code)
             if decision.delay:
                 await asyncio.sleep(decision.delay)
             number = decision.target
@@ -374,7 +378,7 @@ class Run:
             await asyncio.wait([first], timeout=patience)
             if first.done() or self.leader is not None:
                 return await first
-            log.info("hedge", stream=self.stream.id, target=rival.target.name, slow=record.target.name)
+            log.info("hedge", **self._ids, target=rival.target.name, slow=record.target.name)
             second = group.create_task(self._attempt_at(rival, "hedge"))
             await asyncio.wait([first, second])
         return second.result() if self._leads(rival) else first.result()
@@ -407,7 +411,7 @@ class Run:
         else:
             record.began = self.clock()
         record.tries += 1
-        trial = health.begin(retry=record.tries > 1)
+        trial = health.begin(retry=record.tries > 1, ids=self._ids)
         try:
             conversation = self._converse(target, so_far, broken)
         except BaseException as refused:  # it cannot say what is asked, or has a bug
@@ -694,7 +698,7 @@ class Run:
         if failure is None:
             self._drained(())
         elif failure.final:
-            log.error("stream_lost", stream=self.stream.id, reason=failure.reason)
+            log.error("stream_lost", **self._ids, reason=failure.reason)
             self._abort_all()
             self._end("lost", StorageError())
             self.stream.abandon()

@@ -65,16 +65,22 @@ class Tenure:
         return f"<Tenure {self.holders} holders>"
 
 
+def _nothing() -> None:
+    return None
+
+
 class Setups:
     """See the module's head."""
 
-    def __init__(self, first: Setup, spawn: Spawn) -> None:
-        """``spawn`` starts the closing of what nobody uses any more."""
+    def __init__(self, first: Setup, spawn: Spawn, changed: Callable[[], None] = _nothing) -> None:
+        """``spawn`` starts the closing of what nobody uses any more; ``changed`` is called when there is
+        another current one, and when one that was is left by its last holder."""
         self.current = Tenure(first)
         self._spawn = spawn
         self._living = [self.current]
         self._open: list[Companion] = []
         self._stopped = False
+        self._changed = changed
 
     def __repr__(self) -> str:
         """Count those that live."""
@@ -84,6 +90,11 @@ class Setups:
     def living(self) -> int:
         """How many setups there are: the current one, and those that something under way holds."""
         return len(self._living)
+
+    @property
+    def routings(self) -> Sequence[Routing]:
+        """Of those that live; the current one is the last."""
+        return [one.setup.routing for one in self._living]
 
     async def open(self, setup: Setup) -> None:
         """Open what ``setup`` has and no living one. Raises `PenstockError`; then nothing is left open."""
@@ -104,6 +115,7 @@ class Setups:
         before, self.current = self.current, Tenure(setup)
         self._living.append(self.current)
         self._retire(before)
+        self._changed()
 
     def take(self, tenure: Tenure | None = None) -> Callable[[], None]:
         """Hold ``tenure`` (None: the current one); call the result when it is over, exactly once."""
@@ -112,7 +124,8 @@ class Setups:
 
         def leave() -> None:
             held.holders -= 1
-            self._retire(held)
+            if self._retire(held):
+                self._changed()
 
         return leave
 
@@ -126,13 +139,14 @@ class Setups:
         finally:
             leave()
 
-    def _retire(self, tenure: Tenure) -> None:
+    def _retire(self, tenure: Tenure) -> bool:
         if tenure is self.current or tenure.holders or tenure not in self._living or self._stopped:
-            return
+            return False
         self._living.remove(tenure)
         providers, companions = self._freed(tenure)
         if providers or companions:
             self._spawn(_close(providers, companions))
+        return True
 
     def _freed(self, tenure: Tenure) -> tuple[list[tuple[str, Provider]], list[Companion]]:
         """Return what ``tenure`` had and no living one has."""

@@ -132,6 +132,7 @@ def recall(info: StreamInfo) -> Call:
         preset=payer.preset,
         input_tokens=payer.input_tokens,
         metadata=info.metadata,
+        stream=info.id,
     )
 
 

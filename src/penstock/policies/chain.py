@@ -5,7 +5,8 @@ refuses it, or when its waiting is cancelled; each is settled once; and one that
 the others nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 import structlog
 
@@ -16,6 +17,9 @@ from penstock.types.events import AnyEvent
 from penstock.types.outcomes import UNSTARTED, Outcome
 
 log = structlog.get_logger(__name__)
+
+NOBODY: Final[Mapping[str, str]] = {}
+"""The ids of no call."""
 
 
 class Chain:
@@ -31,7 +35,7 @@ class Chain:
 
     async def admit(self, call: Call) -> Admission:
         """Ask each; the call is what the last one made of it. Raises what the first that refuses raises."""
-        held = Settlement()
+        held = Settlement(call.ids)
         decided: tuple[Decision, ...] = ()
         try:
             for policy in self._policies:
@@ -54,8 +58,9 @@ class Chain:
 class Settlement:
     """What is to be told how a call ended, the last that was added first, and only once."""
 
-    def __init__(self) -> None:
-        """Nobody yet."""
+    def __init__(self, ids: Mapping[str, str] = NOBODY) -> None:
+        """Nobody yet. ``ids`` of the call are for the log."""
+        self._ids = ids
         self._waiting: list[Callable[[Outcome], None]] = []
 
     def add(self, settle: Callable[[Outcome], None]) -> None:
@@ -69,7 +74,7 @@ class Settlement:
             try:
                 settle(outcome)
             except Exception as bug:
-                log.error("settlement_failed", stream=outcome.stream, exc_info=bug)
+                log.error("settlement_failed", **self._ids, exc_info=bug)
 
 
 class Filters:

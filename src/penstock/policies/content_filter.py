@@ -8,7 +8,7 @@ A match of a blocking rule in a request refuses it; in an answer it ends the str
 reason ``content_filter``. Masks replace what was found; flags are logged (never what was found).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Final, TypeAlias
 
@@ -105,7 +105,7 @@ class ContentFilter:
         """Return what the answer passes through; None for calls that it does not concern."""
         if not (self._scope.output and self._concerns(call)):
             return None
-        return AnswerFilter(self._current(), self._scope, self.name, call.request_id, self._observe)
+        return AnswerFilter(self._current(), self._scope, self.name, call.ids, self._observe)
 
 
 class _Whole:
@@ -125,7 +125,7 @@ class _Whole:
         return msgspec.structs.replace(request, messages=messages)
 
     def report(self, where: str) -> None:
-        _report(self._rules, self._found, self._name, self._call.request_id, where, self._observe)
+        _report(self._rules, self._found, self._name, self._call.ids, where, self._observe)
 
     def summary(self) -> str:
         """Say which rules found something, and how often; never what."""
@@ -181,14 +181,19 @@ class AnswerFilter:
     """An `EventFilter` for one answer."""
 
     def __init__(
-        self, rules: Rules, scope: Scope, name: str, request_id: str, observe: Observer | None = None
+        self,
+        rules: Rules,
+        scope: Scope,
+        name: str,
+        ids: Mapping[str, str],
+        observe: Observer | None = None,
     ) -> None:
-        """``rules`` are those of this answer, whatever is reloaded."""
+        """``rules`` are those of this answer, whatever is reloaded; ``ids`` are the call's, for the log."""
         self._rules = rules
         self._observe = observe
         self._scope = scope
         self._name = name
-        self._request_id = request_id
+        self._ids = ids
         self._texts: dict[_Key, tuple[TextScan, _Delta]] = {}
         self._choices: set[int] = set()
         self._found: dict[int, int] = {}
@@ -280,7 +285,7 @@ class AnswerFilter:
             self._found[rule] = self._found.get(rule, 0) + count
 
     def _report(self) -> None:
-        _report(self._rules, self._found, self._name, self._request_id, "output", self._observe)
+        _report(self._rules, self._found, self._name, self._ids, "output", self._observe)
 
     def _stop(self, shown: list[AnyEvent], rule: Rule) -> FilterStop:
         """End the answer: every choice that goes on is finished by the filter."""
@@ -340,7 +345,7 @@ def _report(
     rules: Rules,
     found: dict[int, int],
     name: str,
-    request_id: str,
+    ids: Mapping[str, str],
     where: str,
     observe: Observer | None,
 ) -> None:
@@ -348,12 +353,13 @@ def _report(
         rule = rules.rules[number]
         log.info(
             "content_matched",
+            **ids,
             filter=name,
             rule=rule.name,
             action=rule.action,
             where=where,
             count=count,
-            request_id=request_id,
         )
         if observe is not None:
+            request_id = ids.get("request_id", "")
             observe(ContentMatched(name, rule.name, rule.action, where, count, request_id))

@@ -61,22 +61,26 @@ class ContentLog:
         self._listening: dict[str, _Listening] = {}
 
     async def admit(self, call: Call) -> Admission:
-        """Tell what is asked."""
+        """Tell what is asked; of what is passed on and no generation there is nothing to tell."""
+        if not call.request.messages:
+            return Admission(call)
         messages = [shown(message) for message in call.request.messages[-MAX_MESSAGES:]]
-        log.info("asked", request_id=call.request_id, model=call.request.model, messages=messages)
-        return Admission(call, lambda outcome: self._told(call.request_id, outcome))
+        log.info("asked", **call.ids, model=call.request.model, messages=messages)
+        return Admission(call, lambda outcome: self._told(call, outcome))
 
     def filter(self, call: Call) -> EventFilter | None:
         """Listen to the answer."""
-        return self._listening.setdefault(call.request_id, _Listening())
+        if not call.request.messages:
+            return None
+        return self._listening.setdefault(call.stream, _Listening())
 
-    def _told(self, request_id: str, outcome: Outcome) -> None:
-        heard = self._listening.pop(request_id, None)
+    def _told(self, call: Call, outcome: Outcome) -> None:
+        heard = self._listening.pop(call.stream, None)
         if heard is None:
             return
         parts = {name: "".join(getattr(heard, name)) for name in ("text", "reasoning", "arguments")}
         said = {name: text for name, text in parts.items() if text}
-        log.info("answered", request_id=request_id, stream=outcome.stream, status=outcome.status, **said)
+        log.info("answered", **call.ids, status=outcome.status, **said)
 
 
 def shown(message: Message) -> dict[str, Any]:

@@ -143,13 +143,13 @@ class Moderator:
         try:
             verdict = await self.ask(Passage(text, "", "input", call.request.model, call.request_id))
         except ModerationFailed as failure:
-            report_failure(self.name, failure)
+            report_failure(self.name, failure, call.ids)
             if settings.fail == "closed":
                 raise unavailable(self.name) from None
             said = "the request unseen: it could not be asked, and is not waited for"
         else:
             if verdict.flagged:
-                report(self.name, "input", verdict, call.request_id, self._observe)
+                report(self.name, "input", verdict, call.ids, self._observe)
                 message = f"The moderator '{self.name}' does not let something in the request through."
                 raise ClientError(message, code="content_filter", param="messages")
         waited = round((clock() - began) * 1000, 3)
@@ -168,7 +168,7 @@ class Moderator:
             self.ask,
             self._settings.review,
             model=call.request.model,
-            request_id=call.request_id,
+            ids=call.ids,
             observe=self._observe,
         )
 

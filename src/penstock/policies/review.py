@@ -11,7 +11,7 @@ answer is blocked is not decided here.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -98,15 +98,16 @@ class Review:
         settings: ReviewSettings,
         *,
         model: str,
-        request_id: str,
+        ids: Mapping[str, str],
         observe: Observer | None = None,
     ) -> None:
-        """``ask`` raises `ModerationFailed` when there is no word to be had; it bounds its own time."""
+        """``ask`` raises `ModerationFailed` when there is no word to be had; it bounds its own time. ``ids``
+        are the call's, for the log."""
         self._name = name
         self._ask = ask
         self._settings = settings
         self._model = model
-        self._request_id = request_id
+        self._ids = ids
         self._observe = observe
         self._run: Run | None = None
         self._held: deque[_Held] = deque()
@@ -201,17 +202,18 @@ class Review:
         taken, text = self._take()
         if text:
             self._asking = True
-            passage = Passage(text, self._context, "output", self._model, self._request_id)
+            request_id = self._ids.get("request_id", "")
+            passage = Passage(text, self._context, "output", self._model, request_id)
             try:
                 verdict = await self._ask(passage)
             except ModerationFailed as failure:
-                report_failure(self._name, failure)
+                report_failure(self._name, failure, self._ids)
                 if self._settings.closed:
                     self._stop(FilterStop((), unavailable(self._name)))
                     return
             else:
                 if verdict.flagged:
-                    report(self._name, "output", verdict, self._request_id, self._observe)
+                    report(self._name, "output", verdict, self._ids, self._observe)
                     raw = f"penstock:{self._name}"
                     self._stop(
                         FilterStop(
@@ -272,23 +274,23 @@ def unavailable(name: str) -> GatewayError:
 
 
 def report(
-    name: str, where: Where, verdict: Verdict, request_id: str, observe: Observer | None = None
+    name: str, where: Where, verdict: Verdict, ids: Mapping[str, str], observe: Observer | None = None
 ) -> None:
     """Log a block, without what was said, and tell who observes. A moderator's words are as many as it likes,
     so they are no rule's name."""
     if observe is not None:
-        observe(ContentMatched(name, RULE, "block", where, 1, request_id))
+        observe(ContentMatched(name, RULE, "block", where, 1, ids.get("request_id", "")))
     log.info(
         "content_matched",
+        **ids,
         filter=name,
         rule=verdict.reason,
         action="block",
         where=where,
         count=1,
-        request_id=request_id,
     )
 
 
-def report_failure(name: str, failure: ModerationFailed) -> None:
+def report_failure(name: str, failure: ModerationFailed, ids: Mapping[str, str]) -> None:
     """Log that a moderator gave no answer."""
-    log.warning("moderation_failed", moderator=name, reason=str(failure))
+    log.warning("moderation_failed", **ids, moderator=name, reason=str(failure))

@@ -26,6 +26,7 @@ from penstock.types.signals import (
     CallAccepted,
     CallRefused,
     FirstOutput,
+    NamesChanged,
     StreamEnded,
 )
 from penstock.types.usage import USD
@@ -135,6 +136,11 @@ class Activity:
                 self.first_count += 1
             case AttemptEnded() if signal.code and signal.code not in _NO_FAILURES:
                 _count(self.broke, signal.target)
+            case NamesChanged():
+                for counter in (self.tried, self.broke):
+                    for name in [*counter]:
+                        if name not in signal.targets and name != "other":
+                            del counter[name]
             case BreakerChanged():
                 self._note(Happening(self.wall(), f"breaker_{signal.state}", signal.target))
             case StreamEnded():
@@ -233,7 +239,8 @@ class Sampler:
         )
         recent = sorted(list(activity.firsts)[-firsts:]) if firsts else []
         before = self._gaps or [0] * len(gaps)
-        gapped = [new - old for new, old in zip(gaps, before, strict=True)]
+        # A reload may have taken targets away, with what was counted of them.
+        gapped = [max(0, new - old) for new, old in zip(gaps, before, strict=False)]
         bounds = next((one.bounds for one in self._gateway.gaps.values()), ())
         readers, lag = self._audience.standing()
         self._at, self._counts, self._gaps = now, counts, gaps

@@ -52,6 +52,7 @@ from penstock.server.quotas import quota_headers
 from penstock.server.reads import EXPOSED
 from penstock.server.responses import DEFERRED
 from penstock.server.sockets import refuse
+from penstock.types.calls import ids
 from penstock.types.errors import ClientError, PenstockError
 
 log = structlog.get_logger(__name__)
@@ -327,7 +328,8 @@ class Outermost:
                 await _cross_origin(response, ctx.origins, ctx.credentials)(scope, receive, watch)
                 return
             exchange.cut = True
-            log.error("request_crashed", request_id=exchange.id, path=exchange.path, exc_info=error)
+            whose = ids(exchange.id, exchange.stream)
+            log.error("request_crashed", **whose, path=exchange.path, exc_info=error)
             if isinstance(connection := scope.get("extensions", {}).get(EXTENSION), Connection):
                 connection.cut()
             else:

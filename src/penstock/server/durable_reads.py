@@ -23,6 +23,7 @@ from penstock.server.renderings import Format, Framing
 from penstock.server.responses import DEFERRED, Reader
 from penstock.streams.parcels import FIRST, LAST, ByteStream, Trimmed, decode_parcel
 from penstock.streams.stream import Stream
+from penstock.types.calls import ids
 from penstock.types.errors import ClientError, PenstockError, StorageError, StreamGone
 from penstock.types.events import AnyEvent, Closed, Entry
 from penstock.wire import durable_streams as wire
@@ -253,7 +254,7 @@ class Everything:
         except ClientGone:
             pass
         except PenstockError as error:
-            log.warning("read_cut", stream=view.stream.id, error=repr(error))
+            log.warning("read_cut", **_ids(view), error=repr(error))
             down.cut()
         except BaseException:
             down.cut()
@@ -406,7 +407,7 @@ class Live:
         except ClientGone:
             reader.gone()
         except PenstockError as error:
-            log.warning("read_cut", reader=repr(reader), error=repr(error))
+            log.warning("read_cut", **_ids(view), reader=repr(reader), error=repr(error))
             await down.end()
         except BaseException:
             down.cut()
@@ -419,6 +420,10 @@ class Live:
 
 def _asgi(headers: Mapping[str, str]) -> Headers:
     return [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+
+
+def _ids(view: View) -> dict[str, str]:
+    return ids(current_request_id(), view.stream.id)
 
 
 def _no_offset() -> ClientError:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from penstock.server.exchanges import current
+from penstock.types.calls import ids
 from penstock.types.errors import GatewayError, PenstockError
 from penstock.wire import native
 from penstock.wire.anthropic_messages import ANTHROPIC_MESSAGES, error_status
@@ -50,7 +51,8 @@ def told(error: Exception, request_id: str) -> PenstockError:
     """Return ``error`` as a client may be told of it; what nobody foresaw is logged."""
     if isinstance(error, PenstockError):
         return error
-    log.error("request_crashed", request_id=request_id, exc_info=error)
+    exchange = current()
+    log.error("request_crashed", **ids(request_id, exchange.stream if exchange else ""), exc_info=error)
     message = f"The gateway failed to serve this request. Quote {request_id} when you report it."
     return GatewayError(message, code="internal_error")
 

@@ -21,6 +21,7 @@ from penstock.server.links import LinkScope
 from penstock.server.renderings import Format
 from penstock.server.responses import AS_IT_COMES, DEFERRED, Manner, Reader
 from penstock.streams.stream import READ_ENTRIES, Standing, Stream
+from penstock.types.calls import ids
 from penstock.types.errors import (
     ClientError,
     GatewayError,
@@ -290,7 +291,8 @@ class Following:
         except PenstockError as error:
             if not started:
                 raise
-            log.warning("read_cut", request_id=self._request_id, reader=repr(reader), error=repr(error))
+            whose = ids(self._request_id, stream.id)
+            log.warning("read_cut", **whose, reader=repr(reader), error=repr(error))
             if self._format in (NATIVE, TEXT):
                 down.push(sse.encode(native.failure(error), event=b"fail"))
             down.cut()

@@ -99,6 +99,7 @@ class Session:
         "_group",
         "_leaving",
         "_rechecking",
+        "_request_id",
         "_socket",
         "_timer",
         "over",
@@ -111,6 +112,7 @@ class Session:
         self._ctx = ctx
         self._socket = socket
         self._caller = caller
+        self._request_id = current_request_id()
         self._group = group
         self._channels: dict[str, Channel] = {}
         self._asks: set[asyncio.Task[None]] = set()
@@ -502,7 +504,7 @@ class Session:
 
     def _frozen(self) -> None:
         """The client took nothing for too long, of anything."""
-        log.info("websocket_frozen", session=repr(self))
+        log.info("websocket_frozen", request_id=self._request_id, session=repr(self))
         self._socket.close(FROZEN, "nothing was taken for too long", LAST_WORD)
 
 

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from penstock.telemetry.series import OTHER, Counts, Sizes
+from penstock.telemetry.series import MAX_LABEL, OTHER, Counts, Sizes
 from penstock.types.events import UsageReported
 from penstock.types.principals import OF
 from penstock.types.signals import (
@@ -25,6 +25,7 @@ from penstock.types.signals import (
     CallRefused,
     ContentMatched,
     FirstOutput,
+    NamesChanged,
     ReaderJoined,
     ReaderLeft,
     StreamEnded,
@@ -120,6 +121,12 @@ class Metrics:
             "penstock_breaker_changes", "Times that breakers opened and closed.", "target", "state"
         )
         self._joined = Counts("penstock_readers_joined", "Readers that came.")
+        self._all: tuple[Counts | Sizes, ...] = (
+            *(self._calls, self._refusals, self._ended, self._failures, self._attempts),
+            *(self._attempt_failures, self._first_chunk, self._first_output, self._duration),
+            *(self._overhead, self._queue, self._tokens, self._estimated, self._cost, self._unpriced),
+            *(self._matches, self._breakers, self._joined),
+        )
         self._key_calls = Counts("penstock_key_streams", "Streams that ended, by key.", "key", "status")
         self._key_tokens = Counts("penstock_key_tokens", "Tokens by key.", "key", "kind")
         self._key_cost = Counts("penstock_key_cost_dollars", "What was spent by key.", "key")
@@ -155,15 +162,14 @@ class Metrics:
                 self._matches.add(signal.filter, signal.rule, signal.action, signal.where, by=signal.count)
             case BreakerChanged():
                 self._breakers.add(signal.target, signal.state)
+            case NamesChanged():
+                self._names.clear()
+                self._keep("target", signal.targets)
+                self._keep("model", signal.models)
 
     def families(self) -> Iterator[Metric]:
         """Yield all families, one after the other, each made when it is its turn."""
-        for counts in (
-            *(self._calls, self._refusals, self._ended, self._failures, self._attempts),
-            *(self._attempt_failures, self._first_chunk, self._first_output, self._duration),
-            *(self._overhead, self._queue, self._tokens, self._estimated, self._cost, self._unpriced),
-            *(self._matches, self._breakers, self._joined),
-        ):
+        for counts in self._all:
             yield counts.family()
         if self._keys is not None:
             for counts in (self._key_calls, self._key_tokens, self._key_cost):
@@ -175,6 +181,11 @@ class Metrics:
             streams.add_metric([model], count)
         yield streams
         yield GaugeMetricFamily("penstock_readers", "Readers of streams at the moment.", self._readers)
+
+    def _keep(self, label: str, names: Collection[str]) -> None:
+        known = {OTHER, "", *(name[:MAX_LABEL] for name in names)}
+        for counts in self._all:
+            counts.keep(label, known)
 
     def _model(self, name: str) -> str:
         label = self._names.get(name)

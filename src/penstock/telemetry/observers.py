@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 import structlog
 
+from penstock.types.calls import ids
 from penstock.types.events import UsageReported
 from penstock.types.signals import AnySignal, Observer, StreamEnded
 
@@ -42,6 +43,12 @@ class Observers:
             try:
                 observe(signal)
             except Exception as bug:  # who watches must not change what is watched
+                name = type(signal).__name__
                 log.error(
-                    "observer_failed", observer=repr(observe), signal=type(signal).__name__, exc_info=bug
+                    "observer_failed", **_ids(signal), observer=repr(observe), signal=name, exc_info=bug
                 )
+
+
+def _ids(signal: AnySignal) -> dict[str, str]:
+    subject = getattr(signal, "subject", signal)
+    return ids(getattr(subject, "request_id", ""), getattr(subject, "stream", ""))

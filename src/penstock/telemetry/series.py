@@ -5,9 +5,9 @@ bounded: a family holds so many series, and what comes after that counts as `oth
 providers send. Names and labels are stable: dashboards and alert rules are written against them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from math import inf
-from typing import Final
+from typing import Final, TypeVar
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
@@ -22,6 +22,8 @@ MAX_SERIES: Final = 1_000
 MAX_LABEL: Final = 100
 """Characters of a label's value."""
 
+T = TypeVar("T")
+
 
 def _fit(
     values: tuple[str, ...], known: Iterable[tuple[str, ...]], count: int, limit: int
@@ -29,6 +31,15 @@ def _fit(
     """Return the labels under which what has not been there yet is counted."""
     short = tuple(value[:MAX_LABEL] for value in values)
     return short if count < limit or short in known else (OTHER,) * len(values)
+
+
+def _kept(
+    found: dict[tuple[str, ...], T], labels: tuple[str, ...], label: str, known: Collection[str]
+) -> dict[tuple[str, ...], T]:
+    if label not in labels:
+        return found
+    at = labels.index(label)
+    return {values: value for values, value in found.items() if values[at] in known}
 
 
 class Counts:
@@ -54,6 +65,10 @@ class Counts:
         if values not in found:
             values = _fit(values, found, len(found), self._limit)
         found[values] = found.get(values, 0) + by
+
+    def keep(self, label: str, known: Collection[str]) -> None:
+        """Forget the series whose ``label`` is none of ``known``; without that label, nothing."""
+        self._values = _kept(self._values, self._labels, label, known)
 
     def family(self) -> Metric:
         """Return it as it stands."""
@@ -97,6 +112,10 @@ class Sizes:
             if buckets is None:
                 buckets = self._values[values] = Buckets(self._bounds)
         buckets.add(value)
+
+    def keep(self, label: str, known: Collection[str]) -> None:
+        """As `Counts.keep`."""
+        self._values = _kept(self._values, self._labels, label, known)
 
     def family(self) -> Metric:
         """Return it as it stands."""

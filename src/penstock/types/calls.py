@@ -46,8 +46,8 @@ class Call(msgspec.Struct, frozen=True):
     ``idempotency_key`` is empty when the client gave none. ``ttl`` is in seconds. ``join``: an equal
     call that is running and wanted it too may answer this one; None for as the model's setting says.
     ``at_rest`` is empty for as the store does by itself. ``preset`` names what made the request;
-    ``input_tokens`` is an estimate of it, which the gateway makes. ``trace`` is the W3C `traceparent` that
-    came with it.
+    ``input_tokens`` is an estimate of it, and ``stream`` what it is answered with, which the gateway makes;
+    empty for what is no generation. ``trace`` is the W3C `traceparent` that came with it.
     """
 
     principal: Principal
@@ -64,3 +64,15 @@ class Call(msgspec.Struct, frozen=True):
     input_tokens: int = 0
     trace: str = ""
     metadata: dict[str, str] | None = None
+    stream: str = ""
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """What each line of the log that is about this call names."""
+        return ids(self.request_id, self.stream)
+
+
+def ids(request_id: str, stream: str) -> dict[str, str]:
+    """Return what a line of the log says of whom it is about; nothing of what there is none of."""
+    said = {"request_id": request_id, "stream": stream}
+    return {name: value for name, value in said.items() if value}

@@ -176,6 +176,14 @@ class BreakerChanged(Signal, frozen=True, tag="breaker_changed"):
     state: Literal["open", "closed"]
 
 
+class NamesChanged(Signal, frozen=True, tag="names_changed"):
+    """A reload took names away: ``targets`` and ``models`` (as configured, patterns too) are those that there
+    still are, in the configuration or in a run that began before it changed."""
+
+    targets: frozenset[str]
+    models: frozenset[str]
+
+
 AnySignal: TypeAlias = (
     CallRefused
     | CallAccepted
@@ -187,6 +195,7 @@ AnySignal: TypeAlias = (
     | ReaderLeft
     | ContentMatched
     | BreakerChanged
+    | NamesChanged
 )
 
 Observer: TypeAlias = Callable[[AnySignal], None]
