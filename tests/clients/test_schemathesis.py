@@ -39,7 +39,8 @@ def config(*, thorough: bool) -> schemathesis.Config:
                     "checks": {"positive_data_acceptance": {"expected-statuses": [*WELL_FORMED, 400]}},
                 },
                 {  # there is no provider here that anything could be passed on to, and files are not for all
-                    "include-path-regex": "^/v1/(embeddings|moderations|rerank|audio/|images/|files)|/{model}/embeddings$",
+                    "include-path-regex": "^/v1/(embeddings|moderations|rerank|audio/|images/|files)"
+                    "|/{model}/embeddings$",
                     "checks": {"positive_data_acceptance": {"expected-statuses": [*WELL_FORMED, 400, 403]}},
                 },
                 {  # may go on from a response that is not there
