@@ -47,7 +47,7 @@ def words(count: int) -> tuple[str, ...]:
 
 def cost(rules: Rules) -> float:
     """Return the µs of CPU that a token takes."""
-    filter = AnswerFilter(rules, Scope(), "bench", "")
+    filter = AnswerFilter(rules, Scope(), "bench", {})
     steps = [[TextDelta(token)] for token in TOKENS]
     began = time.process_time()
     for step in steps:
