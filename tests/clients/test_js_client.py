@@ -13,7 +13,7 @@ from tests.clients.relay import relaying
 from tests.clients.test_page_sources import PAGES
 
 EXAMPLES = re.findall(r"```js\n(.*?)```", (node.CLIENT / "README.md").read_text(), re.DOTALL)
-BUDGET = 12 * 1024
+BUDGET = 13 * 1024
 """Bytes of the whole client, minified and compressed. A page that imports a part gets less."""
 
 

@@ -1,6 +1,7 @@
 // The client: where the gateway is, who calls, and by which way streams come.
 
 import { Api, type Token } from "./api.js";
+import { AutoTransport } from "./auto_transport.js";
 import { type Backoff, BACKOFF, type Clock, systemClock } from "./backoff.js";
 import { FetchTransport } from "./fetch_transport.js";
 import { dialing } from "./pipe.js";
@@ -8,6 +9,7 @@ import { Sharing } from "./sharing.js";
 import { SocketTransport } from "./socket_transport.js";
 import { SILENCE, Stream } from "./stream.js";
 import type { Creation, Transport } from "./transport.js";
+import { Turns } from "./turns.js";
 import { XhrTransport } from "./xhr_transport.js";
 
 export interface Options {
@@ -17,9 +19,10 @@ export interface Options {
   token?: Token;
   /** More headers for every HTTP request. */
   headers?: Record<string, string>;
-  /** `sse` (by fetch, or XMLHttpRequest where fetch does not stream), `fetch`, `xhr`, `websocket`, `shared` (one
-   * WebSocket for all tabs of a browser; one for each where that is not to be had), or one's own. */
-  transport?: "sse" | "fetch" | "xhr" | "websocket" | "shared" | Transport;
+  /** `sse` (by fetch, or XMLHttpRequest where fetch does not stream), `fetch`, `xhr`, `websocket`, `auto`
+   * (WebSocket where it can be had, else `sse`), `shared` (one WebSocket for all tabs of a browser, one for each
+   * where tabs cannot share, and where none can be had `sse`, for all tabs in turns), or one's own. */
+  transport?: "sse" | "fetch" | "xhr" | "websocket" | "auto" | "shared" | Transport;
   /** With `shared`: whose tabs they are. As the token says when absent. */
   user?: string;
   backoff?: Partial<Backoff>;
@@ -106,15 +109,21 @@ function transportOf(options: Options, api: Api, clock: Clock): Transport {
   // React Native's fetch has no body to read from.
   const streams = typeof Response === "function" && "body" in Response.prototype;
   const http = transport === "xhr" || (transport !== "fetch" && !streams && Xhr) ? new XhrTransport(api, Xhr) : new FetchTransport(api);
-  if (transport !== "websocket" && transport !== "shared") return http;
+  if (transport !== "websocket" && transport !== "shared" && transport !== "auto") return http;
   const Socket = options.WebSocket ?? globalThis.WebSocket;
-  if (!Socket) throw new TypeError("there is no WebSocket here: pass one (Node.js has it from 22 on; before, npm ws)");
-  const dial = dialing(api, Socket, clock);
+  if (!Socket && transport === "websocket") throw new TypeError("there is no WebSocket here: pass one (Node.js has it from 22 on; before, npm ws)");
   const { navigator, BroadcastChannel: Channel } = globalThis;
   // Browsers have locks on pages of HTTPS and of this machine alone.
-  if (transport !== "shared" || !navigator?.locks || !Channel) return new SocketTransport(api, dial, clock, http);
-  const sharing = new Sharing(api, options.user, dial, clock, { locks: navigator.locks, Channel });
-  return new SocketTransport(api, () => sharing.dial(), clock, http);
+  const locks = transport === "shared" && Channel ? navigator?.locks : undefined;
+  const back = locks ? new Turns(api.base, http, locks, clock) : http;
+  if (!Socket) return back;
+  let dial = dialing(api, Socket, clock);
+  if (transport === "websocket") return new SocketTransport(api, dial, clock, http);
+  if (locks) {
+    const sharing = new Sharing(api, options.user, dial, clock, { locks, Channel });
+    dial = () => sharing.dial();
+  }
+  return new AutoTransport(new SocketTransport(api, dial, clock, back), back, dial, clock);
 }
 
 /** A key that nobody guesses. */

@@ -4,12 +4,14 @@ export interface Message {
   type: string;
   rid?: string;
   stream?: string;
-  status?: string;
+  /** Of a stream; of an `err`, that of the response that says the same. */
+  status?: string | number;
   tail?: number;
   c?: string;
   ev?: string;
   code?: string;
   message?: string;
+  fault?: string;
   retryable?: boolean;
   retry_after?: number;
   retry_ms?: number;

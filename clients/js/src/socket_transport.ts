@@ -38,24 +38,36 @@ export class SocketTransport implements Transport {
     readonly fallback: Transport,
   ) {}
 
+  /** Whether there is a connection that takes another stream. */
+  get takes(): boolean {
+    return this.#connection?.takes ?? false;
+  }
+
+  /** Go on with a pipe that is open. */
+  adopt(pipe: Pipe): void {
+    this.#connect(pipe).opened();
+  }
+
+  #connect(pipe: Pipe): Connection {
+    const again = typeof this.api.token === "function" && this.#refused < 2;
+    return (this.#connection = new Connection(pipe, this.clock, again, (code) => {
+      this.#refused = code === REFUSED ? this.#refused + 1 : 0;
+    }));
+  }
+
   carry(ask: Ask, sink: Sink, signal: AbortSignal): Promise<Outcome> {
     if (!ask.stream && !ask.creation?.message) return this.fallback.carry(ask, sink, signal);
     return new Promise<Outcome>((resolve, reject) => {
       if (signal.aborted) return reject(new Lost("aborted"));
-      if (!this.#connection?.takes) {
-        const again = typeof this.api.token === "function" && this.#refused < 2;
-        this.#connection = new Connection(this.dial(), this.clock, again, (code) => {
-          this.#refused = code === REFUSED ? this.#refused + 1 : 0;
-        });
-      }
-      const connection = this.#connection;
+      if (!this.takes) this.#connect(this.dial());
+      const connection = this.#connection!;
       const rid = `${this.#name}${++this.#rid}`;
       const leave = () => {
         signal.removeEventListener("abort", aborted);
         connection.drop(rid);
       };
       const aborted = () => {
-        connection.send({ type: "detach", rid });
+        if (connection.follows(rid)) connection.send({ type: "detach", rid });
         leave();
         reject(new Lost("aborted"));
       };
@@ -97,10 +109,7 @@ class Connection {
     closed: (code: number) => void,
   ) {
     this.#heard = this.#asked = this.#idleSince = clock.now();
-    pipe.onopen = () => {
-      this.#open = true;
-      for (const [rid, reader] of this.#readers) this.#ask(rid, reader);
-    };
+    pipe.onopen = () => this.opened();
     pipe.onmessage = (text) => this.#message(text);
     pipe.onclose = (code, error) => {
       this.takes = this.#open = false;
@@ -116,10 +125,19 @@ class Connection {
     this.#tick();
   }
 
+  opened(): void {
+    this.#open = true;
+    for (const [rid, reader] of this.#readers) this.#ask(rid, reader);
+  }
+
   add(rid: string, reader: Reader): void {
     this.#readers.set(rid, reader);
     if (this.#readers.size >= RIDS) this.takes = false;
     if (this.#open) this.#ask(rid, reader);
+  }
+
+  follows(rid: string): boolean {
+    return this.#readers.has(rid);
   }
 
   drop(rid: string): void {
@@ -146,8 +164,8 @@ class Connection {
 
   #message(text: string): void {
     this.#heard = this.clock.now();
-    this.#alive();
     const message = decode(text);
+    this.#alive(message?.type === "pong");
     if (!message) return;
     if (message.type === "goaway") {
       this.takes = false;
@@ -168,14 +186,16 @@ class Connection {
     if (message.type === "open") sink.opened((reader.stream = message.stream!), message.tail);
     else if (message.type === "none") reader.settle("nothing");
     else if (message.type === "err") {
-      const { code = "", retryable = false, retry_after = 0 } = message;
+      const { code = "", retryable = false, retry_after = 0, fault } = message;
+      const status = typeof message.status === "number" ? message.status : 0;
       if (code === "too_many_rids") {
         this.takes = false;
         reader.settle("again");
-      } else reader.fail(new PenstockError(code, message.message ?? code, 0, retryable, retry_after));
+      } else reader.fail(new PenstockError(code, message.message ?? code, status, retryable, retry_after, fault));
     } else if (message.record !== undefined && message.c?.startsWith(`${reader.stream}~`)) {
       // In UTF-8 a text has up to three bytes a unit; to grant too much is harmless, too little stalls.
       reader.taken += text.length * 3;
+      if (message.type === "end") this.drop(message.rid!); // the gateway has, too
       sink.entry(message.record, message.c);
       if (message.type === "end") reader.settle("ended");
       else if (reader.taken >= GRANT) {
@@ -189,8 +209,8 @@ class Connection {
     }
   }
 
-  #alive(): void {
-    for (const reader of this.#readers.values()) reader.sink.heard();
+  #alive(only = false): void {
+    for (const reader of this.#readers.values()) reader.sink.heard(only);
   }
 
   #tick(): void {
