@@ -51,6 +51,16 @@ def test_a_limit_that_is_high_enough_is_left_alone():
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 1_500
 
 
+@pytest.mark.parametrize(("hard", "level"), [(4_000, "info"), (1_200, "warning")])
+def test_a_hard_limit_that_is_too_low_is_said_and_is_a_warning_where_few_get_in(monkeypatch, hard, level):
+    # A hard limit that was lowered is never raised again, so this process only hears of one.
+    monkeypatch.setattr("penstock.server.descriptors.raise_limit", lambda wanted: min(wanted, hard))
+    with capture_logs() as said:
+        settings = affordable(HttpSettings(max_connections=20_000))
+    assert settings.max_connections == share(hard)
+    assert [(line["event"], line["log_level"]) for line in said] == [("few_descriptors", level)]
+
+
 @pytest.fixture
 def poor(tmp_path):
     """A gateway with 160 descriptors, on disk."""

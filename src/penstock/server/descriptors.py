@@ -19,6 +19,9 @@ log = structlog.get_logger(__name__)
 OTHERS: Final = 64
 """Descriptors of the store, the ledger, the logs and what listens, and some more."""
 
+FEW: Final = 1_000
+"""Connections below which it is worth a warning that there are less than the settings allow."""
+
 
 def affordable(settings: HttpSettings) -> HttpSettings:
     """Return ``settings`` with as many connections as there are descriptors for; says where these are fewer.
@@ -31,7 +34,8 @@ def affordable(settings: HttpSettings) -> HttpSettings:
     room = share(limit)
     if room >= wanted:
         return settings
-    log.warning("few_descriptors", open_files=limit, connections=room, max_connections=wanted)
+    say = log.warning if room < FEW else log.info
+    say("few_descriptors", open_files=limit, connections=room, max_connections=wanted)
     return msgspec.structs.replace(settings, max_connections=room)
 
 
