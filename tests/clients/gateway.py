@@ -48,6 +48,11 @@ class Gateway:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def settings(self) -> Path:
+        """The file of settings."""
+        return self._settings
+
+    @property
     def api(self) -> str:
         """The base URL for SDKs."""
         return f"{self.url}/v1"

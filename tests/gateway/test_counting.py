@@ -5,8 +5,9 @@ import pytest
 from penstock.assembly.system import assemble
 from penstock.config import Config, ProviderConfig, StoreConfig, TargetConfig
 from penstock.gateway.counting import Count, estimate
+from penstock.types.calls import Call
 from penstock.types.errors import ClientError
-from penstock.types.principals import EVERYTHING, Grant
+from penstock.types.principals import EVERYTHING, Grant, Principal
 from penstock.types.requests import (
     GenerationRequest,
     ImagePart,
@@ -22,6 +23,10 @@ from tests.clients.ollama_server import running as ollama
 
 def asking(model="demo", text="Hello", **more):
     return GenerationRequest(model, (Message("user", text),), **more)
+
+
+def call(request, grant=EVERYTHING):
+    return Call(Principal("me", grant=grant), request.dialect, request, "req_1")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +49,7 @@ def system(servers):
 
 async def test_a_provider_that_can_count_is_asked(system, servers):
     async with system.gateway:
-        count = await system.context.counter.count(asking("mixed"), EVERYTHING)
+        count = await system.context.counter.count(call(asking("mixed")))
         assert count == Count(14, False)
         assert servers[0].asked[-1].body["model"] == "claude-echo"
 
@@ -52,14 +57,14 @@ async def test_a_provider_that_can_count_is_asked(system, servers):
 async def test_any_other_is_estimated(system):
     async with system.gateway:
         for model in ("demo", "near/echo", "echo"):
-            count = await system.context.counter.count(asking(model), EVERYTHING)
+            count = await system.context.counter.count(call(asking(model)))
             assert count == Count(estimate(asking()), True)
 
 
 async def test_a_name_that_nobody_answers_to_is_not_found(system):
     async with system.gateway:
         with pytest.raises(ClientError) as raised:
-            await system.context.counter.count(asking("nope"), EVERYTHING)
+            await system.context.counter.count(call(asking("nope")))
         assert raised.value.code == "model_not_found"
 
 
@@ -78,5 +83,5 @@ async def test_a_model_that_a_key_may_not_use_is_not_counted_for_it(system):
     async with system.gateway:
         for model in ("mixed", "nope"):
             with pytest.raises(ClientError) as refused:
-                await system.context.counter.count(asking(model), Grant(models=("other",)))
+                await system.context.counter.count(call(asking(model), Grant(models=("other",))))
             assert refused.value.code == "model_not_allowed"

@@ -54,6 +54,21 @@ async def test_a_trace_goes_through_the_gateway(system, settings, received):
     assert {headers["x-tenant"] for path, headers in received.headers if path.startswith("/v1/")} == {"t"}
 
 
+@pytest.mark.parametrize("otel", [{"propagate": ["near"]}])
+async def test_what_is_passed_on_is_in_the_trace_too(system, settings, received):
+    asked = {"model": "near/bge", "input": SECRET}
+    async with running(system, settings) as gateway:
+        answer = await gateway.client.post("/v1/embeddings", json=asked, headers={"traceparent": PARENT})
+        assert answer.status_code == 200
+    call, attempt = received.span("penstock relay"), received.span("embeddings bge")
+    assert call.trace_id.hex() == PARENT.split("-")[1]
+    assert attempt.parent_span_id == call.span_id
+    (sent,) = [headers for path, headers in received.headers if path.startswith("/provider")]
+    assert sent["traceparent"].split("-")[2] == attempt.span_id.hex()
+    assert attributes(attempt)["server.address"] == "127.0.0.1"
+    assert SECRET not in f"{received.spans}{received.metrics}"
+
+
 async def test_by_default_no_provider_is_told_and_nothing_that_was_said_leaves(system, settings, received):
     await play(system, settings)
     (sent,) = [headers for path, headers in received.headers if path.startswith("/provider")]

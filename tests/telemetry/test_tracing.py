@@ -2,22 +2,28 @@
 
 import asyncio
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import Histogram, InMemoryMetricReader
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
 from opentelemetry.semconv.attributes import error_attributes, server_attributes
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanKind, StatusCode, TraceFlags
 
+from penstock.assembly.telemetry import SYSTEMS
+from penstock.providers.kinds import KINDS
+from penstock.server.relay import OPERATIONS
 from penstock.telemetry.otel import Otel, OtelSettings
 from penstock.telemetry.places import Place
 from penstock.telemetry.tracing import MAX_MODELS, Tracing, parse_parent
 from penstock.types.events import Timing, UsageReported
 from penstock.types.outcomes import AttemptUse, Outcome
 from penstock.types.signals import (
+    CHAT,
     AttemptBegan,
     AttemptEnded,
     CallAccepted,
@@ -37,10 +43,10 @@ TIMING = Timing(first_output_ms=300, total_ms=2_000)
 class Exported:
     """A tracing whose spans and metrics can be looked at."""
 
-    def __init__(self, **more):
+    def __init__(self, *, sample=1.0, **more):
         self.spans = InMemorySpanExporter()
         self.reader = InMemoryMetricReader()
-        self._otel = Otel(OtelSettings(), "1.0", spans=self.spans, reader=self.reader)
+        self._otel = Otel(OtelSettings(sample=sample), "1.0", spans=self.spans, reader=self.reader)
         places = {"a": Place("openai", "api.openai.com", 443), "b": Place("anthropic")}
         self.tracing = Tracing(self._otel.tracer, self._otel.meter, places, **more)
 
@@ -153,6 +159,84 @@ def test_the_names_are_those_of_the_conventions(exported):
     assert exported.metrics().keys() <= metrics
 
 
+def test_the_kinds_units_and_bounds_are_those_of_the_conventions(exported):
+    played(exported.tracing)
+    (resource,) = exported.reader.get_metrics_data().resource_metrics
+    told = {metric.name: metric for scope in resource.scope_metrics for metric in scope.metrics}
+    reader = InMemoryMetricReader()
+    meter = MeterProvider([reader]).get_meter("conventions")
+    for name, make in vars(gen_ai_metrics).items():
+        if name.startswith("create_"):
+            instrument = make(meter)
+            instrument.record(1)
+    (resource,) = reader.get_metrics_data().resource_metrics
+    wanted = {metric.name: metric for scope in resource.scope_metrics for metric in scope.metrics}
+    assert {name: metric.unit for name, metric in told.items()} == {name: wanted[name].unit for name in told}
+    assert {type(metric.data) for metric in told.values()} == {Histogram}
+    # Recorded for each chunk, which would be work for each token: `penstock_gap_seconds` has them.
+    assert wanted.keys() - told.keys() == {gen_ai_metrics.GEN_AI_CLIENT_OPERATION_TIME_PER_OUTPUT_CHUNK}
+
+
+def test_what_is_passed_on_is_told_by_its_operation(exported):
+    operations = {each.value for each in gen_ai_attributes.GenAiOperationNameValues}
+    assert {CHAT, OPERATIONS["embeddings"]} <= operations
+    about = Subject("p_1", "app", "relay", "bge", request_id="req_1", operation=OPERATIONS["embeddings"])
+    exported.tracing(CallAccepted(about))
+    exported.tracing(AttemptBegan(about, 1, "first", "a/m", "a", "m"))
+    used = UsageReported(9)
+    exported.tracing(AttemptEnded(about, 1, "first", "a/m", "a", "m", led=True, total_ms=100, usage=used))
+    outcome = Outcome("completed", "p_1", "", (AttemptUse("a/m", "a", "m", used),))
+    exported.tracing(StreamEnded(about, outcome, "a/m", None, Timing(total_ms=100), used))
+    spans = exported.finished()
+    call, attempt = spans["penstock relay"], spans["embeddings m"]
+    assert (call.kind, attempt.kind) == (SpanKind.SERVER, SpanKind.CLIENT)
+    assert call.attributes[gen_ai_attributes.GEN_AI_OPERATION_NAME] == "embeddings"
+    assert attempt.attributes[gen_ai_attributes.GEN_AI_USAGE_INPUT_TOKENS] == 9
+    assert gen_ai_attributes.GEN_AI_REQUEST_STREAM not in attempt.attributes
+    assert "penstock.stream.id" not in call.attributes
+    (told,) = exported.metrics()[gen_ai_metrics.GEN_AI_CLIENT_OPERATION_DURATION]
+    assert told[0][gen_ai_attributes.GEN_AI_OPERATION_NAME] == "embeddings"
+
+
+def test_a_file_has_no_model(exported):
+    about = Subject("p_1", "app", "relay", "", operation="file")
+    exported.tracing(CallAccepted(about))
+    exported.tracing(AttemptBegan(about, 1, "first", "a", "a", ""))
+    exported.tracing(AttemptEnded(about, 1, "first", "a", "a", "", total_ms=1))
+    exported.tracing(StreamEnded(about, Outcome("completed", "p_1"), "a", None, Timing(total_ms=1)))
+    spans = exported.finished()
+    assert spans.keys() == {"penstock relay", "file"}
+    assert all("gen_ai.request.model" not in span.attributes for span in spans.values())
+
+
+def test_providers_are_called_as_the_conventions_call_them():
+    wellknown = {each.value for each in gen_ai_attributes.GenAiProviderNameValues}
+    named = {SYSTEMS.get(kind, kind) for kind in KINDS}
+    assert {SYSTEMS[kind] for kind in ("azure", "bedrock", "gemini", "mistral", "vertex", "xai")} <= wellknown
+    # Those that it does not know have the names of their kinds, and none of another's.
+    for kind in KINDS:
+        assert kind not in wellknown or SYSTEMS.get(kind, kind) == kind
+    assert {"openai", "anthropic", "deepseek", "groq", "cohere"} <= named & wellknown
+
+
+def test_traces_that_are_left_out_are_left_out_whole_and_metrics_go_on():
+    quiet = Exported(sample=0.0)
+    played(quiet.tracing)
+    about = msgspec.structs.replace(SUBJECT, trace="")
+    quiet.tracing(CallAccepted(about))
+    began = AttemptBegan(about, 1, "first", "a/m", "a", "m")
+    quiet.tracing(began)
+    assert not int(quiet.tracing.parent_of(began)[-2:], 16) & TraceFlags.SAMPLED
+    quiet.tracing(AttemptEnded(about, 1, "first", "a/m", "a", "m"))
+    quiet.tracing(StreamEnded(about, Outcome("completed", "s_1"), "a/m"))
+    # The first call came with a trace whose beginning was kept.
+    assert {f"{span.context.trace_id:032x}" for span in quiet.spans.get_finished_spans()} <= {
+        PARENT.split("-")[1]
+    }
+    assert quiet.metrics()[gen_ai_metrics.GEN_AI_CLIENT_OPERATION_DURATION]
+    quiet.close()
+
+
 def test_metrics_are_of_us_as_a_client_and_as_a_server(exported):
     played(exported.tracing)
     metrics = exported.metrics()
@@ -166,6 +250,7 @@ def test_metrics_are_of_us_as_a_client_and_as_a_server(exported):
     assert metrics["gen_ai.client.operation.time_to_first_chunk"][0][2] == 0.2
     assert metrics["gen_ai.server.request.duration"][0][2] == 2.0
     assert metrics["gen_ai.server.time_to_first_token"][0][2] == 0.3
+    assert metrics["gen_ai.server.time_per_output_token"][0][2] == pytest.approx(1.7 / 19)
 
 
 def test_what_nobody_counted_is_not_reported_as_usage(exported):

@@ -131,7 +131,7 @@ def assemble(
         parts.face.settings,
         pages=read_pages(),
         counter=Counter(gateway),
-        relay=Relay(gateway),
+        relay=Relay(gateway, observe=observe, parent_of=traces.parent_of),
         desk=desk,
         books=ledger,
         purses=budgets.purses,

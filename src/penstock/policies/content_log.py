@@ -61,8 +61,8 @@ class ContentLog:
         self._listening: dict[str, _Listening] = {}
 
     async def admit(self, call: Call) -> Admission:
-        """Tell what is asked; of what is passed on and no generation there is nothing to tell."""
-        if not call.request.messages:
+        """Tell what is asked of a generation."""
+        if not call.stream:
             return Admission(call)
         messages = [shown(message) for message in call.request.messages[-MAX_MESSAGES:]]
         log.info("asked", **call.ids, model=call.request.model, messages=messages)
@@ -70,7 +70,7 @@ class ContentLog:
 
     def filter(self, call: Call) -> EventFilter | None:
         """Listen to the answer."""
-        if not call.request.messages:
+        if not call.stream:
             return None
         return self._listening.setdefault(call.stream, _Listening())
 

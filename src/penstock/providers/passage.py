@@ -1,8 +1,9 @@
 """A request that is passed on as it is, and its response: bytes both ways, at the pace of the slower side.
 
-Owns what a provider that passes requests on takes (`Errand`) and gives (`Passage`). Nothing is read here:
-bodies go through in pieces, and while a client does not take what came, its provider is not read. An error
-response is not passed on but raised, since it may repeat a credential.
+Owns what a provider that passes requests on takes (`Errand`) and gives (`Passage`). Bodies go through in
+pieces, and while a client does not take what came, its provider is not read. What is looked at, without
+holding anything up, is what the answer says it used. An error response is not passed on but raised, since it
+may repeat a credential.
 """
 
 import asyncio
@@ -10,9 +11,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
+import msgspec
+
 from penstock.providers.http import MAX_ERROR_BYTES, Opener, ParseError, redirected
 from penstock.types.errors import UpstreamError
+from penstock.types.events import UsageReported
 from penstock.upstream.http1 import Exchange, Request
+from penstock.wire.passed_usage import UsageReader
 
 HIGH_WATER: Final = 256 * 1024
 """Bytes that wait for the client before the provider is read no further."""
@@ -50,6 +55,7 @@ class Passage:
         self._bytes = 0
         self._over = False
         self._error: UpstreamError | None = None
+        self._reader = UsageReader("")
         self._news: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
@@ -88,6 +94,32 @@ class Passage:
                 return
             await self._hear()
 
+    @property
+    def whole(self) -> bool:
+        """Whether all of the response came."""
+        return self._over and self._error is None
+
+    @property
+    def answers(self) -> bool:
+        """Whether there is a response that is no error."""
+        return 0 < self._status < 300
+
+    @property
+    def error(self) -> UpstreamError | None:
+        """Why not all of it came; None while it comes."""
+        return self._error
+
+    @property
+    def usage(self) -> UsageReported | None:
+        """What the response said it used; None where it did not say, or not in tokens."""
+        return self._reader.usage()
+
+    def add_header(self, name: str, value: str) -> None:
+        """Send one more header; before `open`."""
+        self._request = msgspec.structs.replace(
+            self._request, headers=(*self._request.headers, (name, value))
+        )
+
     def abort(self) -> None:
         """Close the connection, unless the response is whole. Idempotent."""
         if self._exchange is not None and not self._over:
@@ -122,12 +154,15 @@ class Passage:
     def on_head(self, status: int, headers: Mapping[str, str]) -> None:
         """The response begins."""
         self._status, self._headers = status, headers
+        if status < 300:
+            self._reader = UsageReader(headers.get("content-type", ""))
         self._tell()
 
     def on_body(self, data: bytes) -> None:
         """What one read of the socket brought."""
         self._waiting.append(data)
         self._bytes += len(data)
+        self._reader.feed(data)
         if self._bytes >= HIGH_WATER and self._exchange is not None:
             self._exchange.pause()
         self._tell()

@@ -118,6 +118,8 @@ class Activity:
     def __call__(self, signal: AnySignal) -> None:
         """Count ``signal``."""
         match signal:
+            case CallAccepted(subject=subject) if subject.passed_on:
+                pass  # there is no stream to be seen
             case CallAccepted(existing=True):
                 self.joined += 1
             case CallAccepted():
@@ -148,13 +150,15 @@ class Activity:
 
     def _end(self, signal: StreamEnded) -> None:
         outcome, subject = signal.outcome, signal.subject
-        self.ended += 1
-        self.failed += outcome.status in ("failed", "interrupted", "expired", "lost")
-        _count(self.endings, f"{outcome.status}:{outcome.code}" if outcome.code else outcome.status)
         costs = [cost for cost in signal.costs if cost is not None]
         self.input_tokens += outcome.input_tokens
         self.output_tokens += outcome.output_tokens
         self.cost += sum(costs)
+        if subject.passed_on:
+            return
+        self.ended += 1
+        self.failed += outcome.status in ("failed", "interrupted", "expired", "lost")
+        _count(self.endings, f"{outcome.status}:{outcome.code}" if outcome.code else outcome.status)
         self.ended_count += 1
         self.last_ended.append(
             Ended(

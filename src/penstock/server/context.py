@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.requests import HTTPConnection, Request
 from starlette.types import Scope
 
-from penstock.gateway.counting import Counter
+from penstock.gateway.counting import Count, Counter
 from penstock.gateway.gateway import Gateway, ModelInfo
 from penstock.gateway.presets import Preset
 from penstock.gateway.relay import Relay
@@ -21,6 +21,7 @@ from penstock.server.bodies import arriving
 from penstock.server.chats import Chats
 from penstock.server.conversations import Conversations
 from penstock.server.errors import speaks_gemini
+from penstock.server.exchanges import current_request_id
 from penstock.server.feed import Feed
 from penstock.server.files import File
 from penstock.server.guard import Guard, is_near
@@ -30,10 +31,11 @@ from penstock.server.proxies import Network
 from penstock.server.renderings import Renderings
 from penstock.server.responses import Heart
 from penstock.types.allowances import Allowance
-from penstock.types.calls import AtRest, OnDisconnect
+from penstock.types.calls import AtRest, Call, OnDisconnect
 from penstock.types.errors import ClientError
 from penstock.types.keys import KeyOrder, KeyRecord, NewKey, Token, TokenOrder
 from penstock.types.principals import Principal
+from penstock.types.requests import GenerationRequest
 from penstock.types.usage import Purse, Question, Sum
 
 CURSOR_QUERIES: Final = ("lastEventId", "last_event_id", "after", "starting_after", "offset")
@@ -260,6 +262,10 @@ class Context:
         self.presets = face.presets
         self.origins, self.credentials = face.origins, face.credentials
         self.heart.use(face.settings.heartbeat)
+
+    async def count(self, principal: Principal, request: GenerationRequest) -> Count:
+        """Count the tokens of ``request``, on the route that it would take. Raises as `Counter.count`."""
+        return await self.counter.count(Call(principal, request.dialect, request, current_request_id()))
 
     def route(self, name: str) -> RouteSettings:
         """Return the settings of the route ``name``."""

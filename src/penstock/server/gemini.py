@@ -70,7 +70,7 @@ async def gemini_count_tokens(request: Request) -> Response:
     require_json(request.headers)
     body = await read_body(request, ctx.settings)
     asked = parse_count(body, request.path_params["model"])
-    count = await ctx.counter.count(asked, principal.grant)
+    count = await ctx.count(principal, asked)
     told: dict[str, Any] = {"totalTokens": count.tokens}
     if count.estimated:
         told["estimated"] = True

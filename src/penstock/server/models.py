@@ -56,7 +56,7 @@ async def count_tokens(request: Request) -> Response:
     principal = ctx.admit(request, spends=True)
     require_json(request.headers)
     body = await read_body(request, ctx.settings)
-    count = await ctx.counter.count(anthropic_request(request)(body), principal.grant)
+    count = await ctx.count(principal, anthropic_request(request)(body))
     told: dict[str, Any] = {"input_tokens": count.tokens}
     if count.estimated:
         told["estimated"] = True

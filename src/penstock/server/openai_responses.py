@@ -238,7 +238,7 @@ async def count_response_tokens(request: Request) -> Response:
     require_json(request.headers)
     asked = read_request(await read_body(request, ctx.settings))
     items = [*await _earlier(ctx, principal, asked), *asked.items]
-    counted = await ctx.counter.count(asked.request(items), principal.grant)
+    counted = await ctx.count(principal, asked.request(items))
     told: dict[str, Any] = {"object": "response.input_tokens", "input_tokens": counted.tokens}
     if counted.estimated:
         told["estimated"] = True

@@ -20,11 +20,12 @@ from penstock.gateway.relay import ROUTE, Aim, Errand, Passage
 from penstock.server.bodies import arriving
 from penstock.server.context import Context, context, parse_object, read_body, require_json
 from penstock.server.downstream import ClientGone, Present, downstream
-from penstock.server.exchanges import current_request_id, noted
+from penstock.server.exchanges import current_request_id, current_trace, noted
 from penstock.types.calls import Call
 from penstock.types.errors import ClientError, PenstockError
 from penstock.types.principals import Principal
 from penstock.types.requests import GenerationRequest
+from penstock.wire.passed_usage import tokens_asked
 
 MAX_UPLOAD: Final = 512 << 20
 """Bytes of a body that streams through; OpenAI takes as much for a file."""
@@ -44,6 +45,20 @@ _MODEL: Final = re.compile(
 )
 
 _encode = msgspec.json.Encoder().encode
+
+
+OPERATIONS: Final = {
+    "embeddings": "embeddings",
+    "moderations": "moderation",
+    "rerank": "rerank",
+    "audio/speech": "speech",
+    "audio/transcriptions": "transcription",
+    "audio/translations": "translation",
+    "images/generations": "image_generation",
+    "images/edits": "image_edit",
+    "images/variations": "image_variation",
+}
+"""What each endpoint does: OpenTelemetry has a word for the first alone."""
 
 
 # --- handlers ------------------------------------------------------------------------------------------
@@ -73,7 +88,7 @@ async def pass_json_as(request: Request, path: str, named: str = "") -> "Relayed
     if named or (aim.target.model and aim.target.model != model):
         body = _encode({**value, "model": aim.target.model or model})
     errand = Errand("POST", path, _sent(request), body)
-    return Relayed(ctx, principal, model, aim, errand)
+    return Relayed(ctx, principal, model, aim, errand, tokens=tokens_asked(value))
 
 
 async def pass_form(request: Request) -> "Relayed":
@@ -157,6 +172,11 @@ def _path(request: Request) -> str:
     return f"{path}?{query}" if query else path
 
 
+def operation_of(path: str) -> str:
+    """Return what is asked for at a provider's ``path``."""
+    return OPERATIONS.get(path.partition("?")[0].strip("/"), "file")
+
+
 def _sent(request: Request) -> Mapping[str, str]:
     return {name: value for name in TO_PROVIDER if (value := request.headers.get(name))}
 
@@ -184,17 +204,29 @@ async def _joined(start: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byt
 class Relayed:
     """The response of a request that is passed on, as it comes."""
 
-    def __init__(self, ctx: Context, principal: Principal, model: str, aim: Aim, errand: Errand) -> None:
-        """Nothing is sent until the policies have let it in."""
+    def __init__(
+        self, ctx: Context, principal: Principal, model: str, aim: Aim, errand: Errand, *, tokens: int = 0
+    ) -> None:
+        """Nothing is sent until the policies have let it in. ``tokens``: about how many it sends."""
         self._ctx = ctx
         self._aim = aim
         self._errand = errand
         self._request_id = current_request_id()
-        self._call = noted(Call(principal, ROUTE, GenerationRequest(model, ()), self._request_id))
+        self._call = noted(
+            Call(
+                principal,
+                ROUTE,
+                GenerationRequest(model, ()),
+                self._request_id,
+                input_tokens=tokens,
+                trace=current_trace(),
+            )
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Ask, send, pass on. Raises what went wrong before the status line; after it the body is cut."""
-        async with self._ctx.relay.passing(self._call, self._aim, self._errand) as passage:
+        operation = operation_of(self._errand.path)
+        async with self._ctx.relay.passing(self._call, self._aim, self._errand, operation) as passage:
             status, headers = await passage.open()
             await self._hand_on(passage, status, headers, scope, receive, send)
 

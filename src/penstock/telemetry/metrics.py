@@ -205,7 +205,8 @@ class Metrics:
         result = "joined" if signal.existing else "resumed" if signal.taken_up else "started"
         self._calls.add(subject.route, model, result)
         if not signal.existing:
-            self._open[subject.stream] = model
+            if not subject.passed_on:
+                self._open[subject.stream] = model
             self._queue.add(model, value=signal.queued_ms / 1000)
 
     def _began(self, signal: FirstOutput) -> None:
@@ -223,7 +224,8 @@ class Metrics:
             self._failures.add(model, signal.target, outcome.code, signal.fault or "")
         if signal.timing is not None:
             self._duration.add(model, value=signal.timing.total_ms / 1000)
-            self._overhead.add(value=signal.timing.gateway_ms / 1000)
+            if not subject.passed_on:
+                self._overhead.add(value=signal.timing.gateway_ms / 1000)
         key = self._key(subject.principal)
         if self._keys is not None:
             self._key_calls.add(key, outcome.status)

@@ -4,6 +4,9 @@
     ├── chat gpt-4o               CLIENT   an attempt: gen_ai.* as the conventions have it, server.address
     └── chat claude-sonnet-4-5    CLIENT   the next one; `penstock.attempt.reason` says why
 
+    penstock relay                SERVER   a call that is passed on
+    └── embeddings bge-m3         CLIENT   its attempt
+
 Only the API of OpenTelemetry is used here; `penstock.telemetry.otel` builds what exports. The conventions
 are still moving: names are those of the GenAI conventions 1.41, and tests hold them against the package.
 Nothing of what was asked or answered is in a span, unless the operator wants it (`transcripts`).
@@ -32,9 +35,6 @@ from penstock.types.signals import (
 )
 from penstock.types.usage import USD
 
-CHAT: Final = "chat"
-"""The operation: every generation is one, whatever its dialect."""
-
 DURATION_BOUNDS: Final = (
     0.01,
     0.02,
@@ -56,6 +56,7 @@ FIRST_BOUNDS: Final = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
     *(20.0, 40.0, 80.0),
 )
+TOKEN_TIME_BOUNDS: Final = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 """As the conventions advise."""
 
 MAX_MODELS: Final = 200
@@ -126,13 +127,13 @@ class Tracing:
 
     def _call_span(self, subject: Subject, start: int) -> Span:
         said: dict[str, AttributeValue] = {
-            "gen_ai.operation.name": CHAT,
-            "gen_ai.request.model": subject.model,
+            "gen_ai.operation.name": subject.operation,
             "penstock.route": subject.route,
             "penstock.principal": subject.principal,
         }
         more = {
-            "penstock.stream.id": subject.stream,
+            "gen_ai.request.model": subject.model,
+            "penstock.stream.id": "" if subject.passed_on else subject.stream,
             "penstock.team": subject.team,
             "penstock.preset": subject.preset,
             "penstock.request.id": subject.request_id,
@@ -154,18 +155,19 @@ class Tracing:
         self._calls[subject.stream] = span
 
     def _began(self, signal: AttemptBegan) -> None:
-        stream = signal.subject.stream
+        subject, model = signal.subject, signal.model
+        stream = subject.stream
         call = self._calls.get(stream)
         said: dict[str, AttributeValue] = {
-            **self._about(signal.provider),
-            "gen_ai.request.model": signal.model,
-            "gen_ai.request.stream": True,
+            **self._about(signal.provider, subject.operation),
+            **({"gen_ai.request.model": model} if model else {}),
+            **({} if subject.passed_on else {"gen_ai.request.stream": True}),
             "penstock.target": signal.target,
             "penstock.attempt.number": signal.number,
             "penstock.attempt.reason": signal.reason,
         }
         self._attempts[stream, signal.number] = self._tracer.start_span(
-            f"{CHAT} {signal.model}",
+            f"{subject.operation} {model}".rstrip(),
             None if call is None else trace.set_span_in_context(call),
             SpanKind.CLIENT,
             said,
@@ -205,7 +207,7 @@ class Tracing:
             _fail(span, signal.code)
         span.end(self._wall())
         if self._instruments is not None:
-            said = self._measured(signal.provider, signal.model, proven=signal.led)
+            said = self._measured(signal, signal.provider, signal.model, proven=signal.led)
             self._instruments.attempt(signal, said)
 
     def _over(self, signal: StreamEnded) -> None:
@@ -226,24 +228,26 @@ class Tracing:
         span.end(self._wall())
         if self._instruments is not None and outcome.attempts:
             last = outcome.attempts[-1]
-            said = self._measured(last.provider, last.model, proven=not outcome.code)
+            said = self._measured(signal, last.provider, last.model, proven=not outcome.code)
             self._instruments.call(signal, said)
 
-    def _about(self, provider: str) -> dict[str, AttributeValue]:
+    def _about(self, provider: str, operation: str) -> dict[str, AttributeValue]:
         place = self._places.get(provider, Place(provider))
         said: dict[str, AttributeValue] = {
-            "gen_ai.operation.name": CHAT,
+            "gen_ai.operation.name": operation,
             "gen_ai.provider.name": place.system,
         }
         if place.address:
             said |= {"server.address": place.address, "server.port": place.port}
         return said
 
-    def _measured(self, provider: str, model: str, *, proven: bool) -> dict[str, AttributeValue]:
+    def _measured(
+        self, signal: AttemptEnded | StreamEnded, provider: str, model: str, *, proven: bool
+    ) -> dict[str, AttributeValue]:
         if proven and len(self._models) < MAX_MODELS:
             self._models.add(model)
         known = model if model in self._models else "other"
-        return {**self._about(provider), "gen_ai.request.model": known}
+        return {**self._about(provider, signal.subject.operation), "gen_ai.request.model": known}
 
 
 class _Instruments:
@@ -275,6 +279,12 @@ class _Instruments:
             "From accepting a call to its first output, of those that completed.",
             FIRST_BOUNDS,
         )
+        self._per_token = histogram(
+            "gen_ai.server.time_per_output_token",
+            "s",
+            "Of an answer that completed, the mean time from one token to the next.",
+            TOKEN_TIME_BOUNDS,
+        )
 
     def attempt(self, signal: AttemptEnded, said: dict[str, AttributeValue]) -> None:
         if signal.wait_ms:
@@ -295,6 +305,10 @@ class _Instruments:
         self._served(timing.total_ms / 1000, failed)
         if timing.first_output_ms and not outcome.code:
             self._first_token(timing.first_output_ms / 1000, said)
+            used = signal.usage
+            if used is not None and used.output_tokens > 1 and not used.estimated:
+                rest = max(0.0, timing.total_ms - timing.first_output_ms) / (used.output_tokens - 1)
+                self._per_token(rest / 1000, said)
 
 
 _Record = Callable[[float, dict[str, AttributeValue]], None]

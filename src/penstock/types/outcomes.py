@@ -11,9 +11,10 @@ import msgspec
 
 from penstock.types.events import Status, UsageReported
 
-Ending: TypeAlias = Status | Literal["lost", "unstarted", "handed_over"]
+Ending: TypeAlias = Status | Literal["lost", "unstarted", "handed_over", "aside"]
 """A stream's final state; ``lost``: the store took no more of it; ``unstarted``: there was no run;
-``handed_over``: another process goes on with it, and settles it."""
+``handed_over``: another process goes on with it, and settles it; ``aside``: it needed no run, and was
+answered all the same."""
 
 
 class AttemptUse(msgspec.Struct, frozen=True, gc=False):
@@ -40,7 +41,7 @@ class Outcome(msgspec.Struct, frozen=True):
     @property
     def counts(self) -> bool:
         """Whether this is to be written down: something was, or may have been, asked of a provider."""
-        return self.status not in ("unstarted", "handed_over")
+        return self.status not in ("unstarted", "handed_over", "aside")
 
     @property
     def input_tokens(self) -> int:
@@ -55,3 +56,6 @@ class Outcome(msgspec.Struct, frozen=True):
 
 UNSTARTED = Outcome("unstarted")
 """Of a call that was admitted and found no need, or no way, to start."""
+
+ASIDE = Outcome("aside")
+"""Of a call that was a request as any other, and used nothing that anybody wants money for."""

@@ -23,7 +23,7 @@ configuration's. New kinds may come: an observer leaves alone what it does not k
 """
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -36,11 +36,17 @@ Reason: TypeAlias = Literal["first", "retry", "fallback", "continuation", "hedge
 shown; beside one that is slow."""
 
 
+CHAT: Final = "chat"
+"""The operation that a generation is, whatever its dialect."""
+
+
 class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
     """Which generation, and whose; made once and in all its signals.
 
     ``stream`` is empty for a call that was refused. ``key`` is the public part of an API key. ``model``
     is the one that was asked for. ``trace`` is the W3C `traceparent` that came with the request.
+    ``operation`` is what was asked for, in OpenTelemetry's words where it has one: anything but a chat is
+    passed on, in one attempt and without a stream, and ``stream`` is an id for itself.
     """
 
     stream: str
@@ -53,6 +59,12 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
     preset: str = ""
     request_id: str = ""
     trace: str = ""
+    operation: str = CHAT
+
+    @property
+    def passed_on(self) -> bool:
+        """Whether this is no generation, and nothing of it is stored."""
+        return self.operation != CHAT
 
 
 class Signal(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="signal"):
