@@ -26,6 +26,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # Lives that `make torture` ends with SIGKILL.
 KILLS ?= 200
+# Clients whose answers it cuts, last: they print one table at the end.
+CUT := $(addprefix tests/clients/torture/test_,byte_cuts.py socket_cuts.py python_cuts.py)
 
 .PHONY: docs-cli docs-compat help serve check test coverage test-live torture dashboard-load autobahn fuzz soak bench bench-fan-out bench-policies bench-outage bench-sockets bench-files bench-tail docs js tools vendor pictures dist container clean
 
@@ -60,8 +62,7 @@ torture: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp $(CLIENT)/node_modul
 	PENSTOCK_FAULTS=all $(BIN)/pytest tests/faults/test_providers.py $(ARGS)
 	PENSTOCK_SETTLEMENTS=10000 $(BIN)/pytest tests/gateway/test_accounting.py $(ARGS)
 	PENSTOCK_ABUSE=all $(BIN)/pytest tests/server/test_abuse_table.py $(ARGS)
-	PENSTOCK_CUTS=all $(BIN)/pytest tests/clients/torture/test_byte_cuts.py $(ARGS)
-	PENSTOCK_CUTS=all $(BIN)/pytest -o asyncio_debug=false tests/clients/torture/test_socket_cuts.py tests/clients/torture/test_python_cuts.py $(ARGS)
+	PENSTOCK_CUTS=all $(BIN)/pytest -o asyncio_debug=false $(CUT) $(ARGS)
 
 dashboard-load: tools $(VENV)/.stamp-dev  ## The dashboard with ten minutes of mixed load and faults behind it
 	PENSTOCK_DASHBOARD_SECONDS=600 $(BIN)/pytest -s tests/clients/torture/test_dashboard_load.py $(ARGS)

@@ -1,18 +1,22 @@
 // Readers of event streams, each set up as its documentation says, behind one face:
 //
-//     const { texts, how } = await readers[name](job);
+//     const { texts, how, verified } = await readers[name](job);
 //
 // job: { url, format: "text" | "json", post: body or undefined, key: idempotency key or undefined }.
 // texts: the text of each event that brought some, in order. how: what ended the reading ("done", "204", …).
+// verified: whether the reader looked at order and digests by itself, and all was well.
+// Meanwhile both stand in job.log: what has come so far, and what happened last.
 // Runs in Node.js and in browsers; a reader that is not made for the one is never asked for there.
 
 const TEXT = { text: "message", json: "delta" };
 
 class Log {
-  constructor({ format }) {
-    this.format = format;
-    this.event = TEXT[format];
+  constructor(job) {
+    this.format = job.format;
+    this.event = TEXT[job.format];
     this.texts = [];
+    this.last = "asked";
+    job.log = this;
   }
 
   take(data) {
@@ -32,10 +36,12 @@ class Log {
 function bare(source, job) {
   const log = new Log(job);
   let last = "";
+  source.addEventListener("open", () => (log.last = "opened"));
   return new Promise((resolve) => {
     source.addEventListener(log.event, (event) => log.take(event.data));
     for (const end of ["done", "fail"]) source.addEventListener(end, () => (last = end));
     source.addEventListener("error", () => {
+      log.last = `error in state ${source.readyState}`;
       if (source.readyState === 2) resolve(log.ended(`closed ${last}`));
     });
   });
@@ -45,8 +51,12 @@ function bare(source, job) {
 function untilDone(source, job, failed = () => {}) {
   const log = new Log(job);
   return new Promise((resolve) => {
+    source.addEventListener("open", () => (log.last = "opened"));
     source.addEventListener(log.event, (event) => log.take(event.data));
-    source.addEventListener("error", failed);
+    source.addEventListener("error", (event) => {
+      log.last = `error ${event.responseCode ?? event.xhrStatus ?? event.status ?? ""} in state ${source.readyState}`;
+      failed(event);
+    });
     for (const end of ["done", "fail"]) {
       source.addEventListener(end, () => {
         source.close();
@@ -80,9 +90,12 @@ async function ours(job, transport) {
     : path.startsWith("stream?")
       ? client.ask(new URL(job.url).searchParams.get("content"))
       : client.read(path.split("/")[2]);
-  const texts = [];
-  for await (const entry of stream) if (entry.type === "text") texts.push(entry.delta);
-  return { texts, how: stream.verified ? stream.end.status : "unverified" };
+  const log = new Log(job);
+  stream.onopen = () => (log.last = "opened");
+  stream.onretry = ({ attempt, reason }) => (log.last = `lost ${attempt} times: ${reason}`);
+  for await (const entry of stream) if (entry.type === "text") log.texts.push(entry.delta);
+  client.close();
+  return { ...log.ended(stream.end.status), verified: stream.verified };
 }
 
 export const readers = {
@@ -113,6 +126,7 @@ export const readers = {
       headers: headersOf(job),
       openWhenHidden: true,
       async onopen(response) {
+        log.last = `opened ${response.status}`;
         if (response.status === 204) throw new Ended();
         if (!response.ok) throw new Ended(`${response.status}`);
       },
@@ -124,6 +138,7 @@ export const readers = {
         if (!last) throw new Error("cut"); // it takes any end for the end
       },
       onerror(error) {
+        log.last = `${error}`;
         if (error instanceof Ended) throw error;
       },
     }).catch((error) => {
@@ -139,13 +154,17 @@ export const readers = {
     return untilDone(source, job);
   },
 
-  // Our own client: by fetch, and by XMLHttpRequest as in React Native.
+  // Our own client: by fetch, by XMLHttpRequest as in React Native, and on a WebSocket.
   async penstock(job) {
     return ours(job, "fetch");
   },
 
   async "penstock-xhr"(job) {
     return ours(job, "xhr");
+  },
+
+  async "penstock-websocket"(job) {
+    return ours(job, "websocket");
   },
 
   // A reader that knows nothing of resuming, on our fetch.
@@ -193,14 +212,15 @@ export async function runAll(name, jobs, expected, { lanes = 100, patience = 40_
   async function lane() {
     for (let job; (job = queue.shift()); ) {
       let timer;
+      const soFar = (how) => ({ texts: job.log?.texts ?? [], how: `${how}; last: ${job.log?.last ?? "not asked"}` });
       const late = new Promise((resolve) => {
-        timer = setTimeout(resolve, patience, { texts: [], how: "stuck" });
+        timer = setTimeout(() => resolve(soFar(`stuck for ${patience / 1000} s`)), patience);
       });
-      const failed = (error) => ({ texts: [], how: `${error?.stack ?? error}` });
-      const { texts, how } = await Promise.race([readers[name](job).catch(failed), late]);
+      const failed = (error) => soFar(error?.stack ?? error);
+      const { texts, how, verified = false } = await Promise.race([readers[name](job).catch(failed), late]);
       clearTimeout(timer);
       const exact = JSON.stringify(texts) === whole[job.format];
-      results.push({ run: job.run, how, texts: exact ? null : texts });
+      results.push({ run: job.run, how, verified, texts: exact ? null : texts });
     }
   }
   await Promise.all(Array.from({ length: lanes }, lane));

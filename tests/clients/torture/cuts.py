@@ -56,6 +56,19 @@ def some(shape: Shape, chance: random.Random, count: int) -> list[list[Cut]]:
     return [single[int(start + n * step)] for n in range(count - count // 10)] + storms[: count // 10]
 
 
+def whole(shape: Shape) -> list[list[Cut]]:
+    """Return a plan for every offset of the answer, RST and FIN in turn."""
+    return [[Cut(HEAD, offset, ("rst", "fin")[offset % 2])] for offset in range(shape.size)]
+
+
+def part(shape: Shape, chance: random.Random, count: int) -> list[list[Cut]]:
+    """Return ``count`` of `whole`, and a storm for every ten."""
+    plans = whole(shape)
+    first = [Cut(HEAD, shape.head, "rst")]
+    storms = [first + [_anywhere(shape, chance) for _ in range(STORM)] for _ in range(count // 10)]
+    return chance.sample(plans, min(count, len(plans)) - len(storms)) + storms
+
+
 def sampled(size: int, count: int, seed: str) -> list[tuple[int, str]]:
     """Return every offset of ``size`` bytes with a kind of cut; of them the first, the last and ``count``
     in all where not all are wanted."""

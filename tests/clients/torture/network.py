@@ -1,8 +1,9 @@
 """A network that breaks to the byte: a relay to a gateway, a loop in a thread of its own, and a provider.
 
 A path that begins with a number, ``/17/stream?…``, belongs to that run: the number is taken off on the
-way, and the run's next `Cut` is made in its answer. Other paths are files for a browser. In every answer
-``retry: 1000`` becomes ``retry: 0100``, a tenth of a second in as many bytes, so that nobody waits long.
+way, and the run's next `Cut` is made in its answer. What follows an upgrade is carried as it is, and counts
+as the answer. Other paths are files for a browser. In every answer ``retry: 1000`` becomes ``retry: 0100``,
+a tenth of a second in as many bytes, so that nobody waits long.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ LINGER = 0.05
 RST = struct.pack("ii", 1, 0)
 REQUEST = re.compile(rb"(GET|POST) (?:/(\d+))?(/\S*) HTTP/1\.1\r\n")
 WINDOW = re.compile(rb"\nid: \S+\n\Z")
+UPGRADE = re.compile(rb"\r\nupgrade: *websocket\r\n", re.IGNORECASE)
 CURSOR = re.compile(rb"last-?event-?id[:=]", re.IGNORECASE)
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -50,19 +52,37 @@ class Cut(NamedTuple):
 
 
 @dataclass
+class Answer:
+    """What came to one request, up to the cut. ``fate``: what became of its connection."""
+
+    run: "Run"
+    cut: Cut | None = None
+    data: bytearray = field(default_factory=bytearray)
+    fate: str = "open"
+
+
+@dataclass
 class Run:
     """One reader on its way through cuts. ``made``: the cuts so far, each with the bytes before it."""
 
     plan: list[Cut] = field(default_factory=list)
     requests: list[bytes] = field(default_factory=list)
     made: list[tuple[Cut, bytes]] = field(default_factory=list)
-    answers: list[bytearray] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
     gate: asyncio.Event | None = None
 
     @property
     def statuses(self) -> list[int]:
         """Of the answers whose status arrived."""
-        return [int(answer[9:12]) for answer in self.answers if len(answer) >= 12]
+        return [int(answer.data[9:12]) for answer in self.answers if len(answer.data) >= 12]
+
+    @property
+    def story(self) -> list[str]:
+        """What became of each request: for whoever must find out why a reader hangs."""
+        gate = [] if self.gate is None else ["the gate is open" if self.gate.is_set() else "the gate is shut"]
+        return gate + [
+            f"{one.data[9:12].decode()}: {len(one.data)} bytes, {one.fate}" for one in self.answers
+        ]
 
     @property
     def anew(self) -> int:
@@ -100,14 +120,17 @@ class Network:
         """Run something on the loop and wait for it."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(30)
 
-    def plan(self, number: int, cuts: Sequence[Cut], *, asked: str = "") -> Run:
+    def plan(self, number: int, cuts: Sequence[Cut], *, asked: str = "", unended: str = "") -> Run:
         """Make ``cuts`` in the next answers of this run.
 
         ``asked``: the provider says nothing to it until the run's second request is being answered.
+        ``unended``: it says everything but the end.
         """
         run = self.runs[number] = Run(list(cuts))
         if asked:
             run.gate = self.provider.gates[asked] = asyncio.Event()
+        if unended:
+            run.gate = self.provider.exits[unended] = asyncio.Event()
         return run
 
     def start(self) -> None:
@@ -155,15 +178,16 @@ class _FromClient(asyncio.Protocol):
         self._waiting: list[bytes] = []
         self._gateway: asyncio.Transport | None = None
         self._connecting: asyncio.Task | None = None
-        self._run = Run()
-        self._answer = bytearray()
-        self._cut: Cut | None = None
+        self._answer = Answer(Run())
+        self._upgraded = False
         self._broken = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._client: asyncio.Transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if not self._broken:
+            self._answer.fate = "left by the client"
         self._broken = True
         if self._connecting is not None:
             self._connecting.cancel()
@@ -171,7 +195,9 @@ class _FromClient(asyncio.Protocol):
             self._gateway.abort()
 
     def data_received(self, data: bytes) -> None:
-        if not self._reading_head and self._answer:  # the answer began, so this is the next request
+        if self._broken:  # a request behind a whole answer whose connection is about to be lost
+            return
+        if not self._reading_head and self._answer.data and not self._upgraded:  # the next request
             self._reading_head = True
         if not self._reading_head:
             self._send(data)
@@ -181,19 +207,20 @@ class _FromClient(asyncio.Protocol):
             return
         head, self._head = bytes(self._head), bytearray()
         self._reading_head = False
-        self._answer = bytearray()
         found = REQUEST.match(head)
         if found is None or found[2] is None:
+            self._answer = Answer(Run())
             self._serve_file(found[3].decode() if found else "/")
             return
-        self._run = run = self._network.runs.setdefault(int(found[2]), Run())
+        run = self._network.runs.setdefault(int(found[2]), Run())
+        self._answer = Answer(run, run.plan.pop(0) if run.plan else None)
         run.requests.append(head)
         run.answers.append(self._answer)
-        self._cut = run.plan.pop(0) if run.plan else None
+        self._upgraded = UPGRADE.search(head) is not None
         self._send(b"%b %b HTTP/1.1\r\n%b" % (found[1], found[3], head[found.end() :]))
 
     def _serve_file(self, path: str) -> None:
-        self._answer += b"."
+        self._answer.data += b"."
         file = self._network.files and (self._network.files / urlsplit(path).path.lstrip("/")).resolve()
         if file and not file.suffix:
             file = file.with_suffix(".js")
@@ -228,35 +255,39 @@ class _FromClient(asyncio.Protocol):
         """Pass on what the gateway sent, up to the cut."""
         if self._broken:
             return
-        if self._run.gate is not None and len(self._run.requests) > 1:
-            self._run.gate.set()
+        answer = self._answer
+        if answer.run.gate is not None and len(answer.run.requests) > 1:
+            answer.run.gate.set()
         data = data.replace(b"retry: 1000\n", b"retry: 0100\n")
-        before = len(self._answer)
-        self._answer += data
-        at = _place(self._answer, self._cut) if self._cut is not None else None
-        if at is not None and at <= len(self._answer):
-            self._break(data[: at - before])
+        before = len(answer.data)
+        answer.data += data
+        at = _place(answer.data, answer.cut) if answer.cut is not None else None
+        if at is not None and at <= len(answer.data):
+            self._break(at, data[: at - before])
             return
         self._client.write(data)
 
-    def _break(self, last: bytes) -> None:
-        cut, self._cut, self._broken = self._cut, None, True
-        assert cut is not None
+    def _break(self, at: int, last: bytes) -> None:
+        answer, self._broken = self._answer, True
+        assert answer.cut is not None
+        del answer.data[at:]
+        answer.fate = f"cut by {answer.cut.kind}"
         self._client.write(last)
         if self._gateway is not None:
-            _end(self._gateway, cut.kind)
-        self._network.loop.call_later(0 if cut.at_once else LINGER, self._lose, cut)
+            _end(self._gateway, answer.cut.kind)
+        self._network.loop.call_later(0 if answer.cut.at_once else LINGER, self._lose, answer)
 
-    def _lose(self, cut: Cut) -> None:
-        at = _place(self._answer, cut)
-        self._run.made.append((cut, bytes(self._answer[:at][-80:])))
-        del self._answer[at:]
-        _end(self._client, cut.kind)
+    def _lose(self, answer: Answer) -> None:
+        assert answer.cut is not None
+        answer.run.made.append((answer.cut, bytes(answer.data[-80:])))
+        _end(self._client, answer.cut.kind)
 
     def gateway_lost(self, exc: Exception | None) -> None:
         """The gateway closed, or cut, the connection: so do we, in the same way."""
         if self._broken:
             return
+        self._broken = True
+        self._answer.fate = "ended by the gateway" if exc is None else "lost by the gateway"
         if exc is None:
             self._client.close()
         else:

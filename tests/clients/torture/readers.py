@@ -21,10 +21,15 @@ from penstock.client.addresses import Address, target_of
 from tests.clients import node
 from tests.clients.gateway import wait_for
 
-OURS = ("penstock", "penstock-xhr", "penstock-durable-fetch")
-CHROMIUM = ("EventSource", "sse.js", "penstock", "fetch-event-source", "event-source-polyfill")
+SOCKET = "-websocket"
+"""How the name ends of a reader on a WebSocket; all others read server-sent events."""
+OURS = ("penstock", "penstock-websocket", "penstock-xhr", "penstock-durable-fetch")
+CHROMIUM = (
+    "EventSource", "sse.js", "penstock", "penstock-websocket", "fetch-event-source", "event-source-polyfill",
+)  # fmt: skip
 FOREIGN = ("eventsource", "event-source-polyfill", "fetch-event-source", "react-native-sse")
 NODE = (*FOREIGN, *OURS)
+PYTHON = ("penstock.client", "penstock.client-websocket")
 LANES = 24
 Job = dict[str, Any]
 Result = dict[str, Any]
@@ -39,7 +44,8 @@ def by_node(
         node.client()
     file = folder / f"{name}.json"
     file.write_text(json.dumps({"jobs": jobs, "expected": expected, "lanes": lanes}))
-    return json.loads(node.run("torture.mjs", name, str(file), patience=1_800))
+    options = ["--experimental-websocket"] if name.endswith(SOCKET) else []
+    return json.loads(node.run(*options, "torture.mjs", name, str(file), patience=1_800))
 
 
 def by_chromium(
@@ -72,7 +78,7 @@ def by_httpx(jobs: Sequence[Job], expected: Mapping) -> list[Result]:
     def one(job: Job) -> Result:
         texts, how = follow(client, job)
         exact = texts == expected[job["format"]]
-        return {"run": job["run"], "how": how, "texts": None if exact else texts}
+        return {"run": job["run"], "how": how, "verified": False, "texts": None if exact else texts}
 
     with (
         httpx.Client(timeout=30, limits=limits) as client,
@@ -81,13 +87,14 @@ def by_httpx(jobs: Sequence[Job], expected: Mapping) -> list[Result]:
         return list(threads.map(one, jobs))
 
 
-def by_penstock(jobs: Sequence[Job], expected: Mapping) -> list[Result]:
-    """Run our own client through ``jobs``; it looks at order and digests by itself."""
+def by_penstock(name: str, jobs: Sequence[Job], expected: Mapping) -> list[Result]:
+    """Run our own client through ``jobs``; it looks at order and digests by itself, and raises."""
+    transport = "websocket" if name.endswith(SOCKET) else "sse"
 
     async def one(job: Job, lanes: asyncio.Semaphore) -> Result:
         target = target_of(job["url"], Address("")) if "post" not in job else None
         base = target.address.base if target else job["url"].removesuffix("/v1/streams")
-        async with lanes, AsyncClient(base, wait=lambda _: 0.01) as client:
+        async with lanes, AsyncClient(base, transport=transport, wait=lambda _: 0.01) as client:
             if target is None:
                 asked = json.loads(job["post"])["request"]
                 answer = client.start(asked, idempotency_key=job["key"])
@@ -95,7 +102,12 @@ def by_penstock(jobs: Sequence[Job], expected: Mapping) -> list[Result]:
                 answer = client.follow(target.stream)
             texts = [piece async for piece in answer.text()]
         exact = texts == expected[job["format"]]
-        return {"run": job["run"], "how": "done", "texts": None if exact else texts}
+        return {
+            "run": job["run"],
+            "how": answer.closed.status if answer.closed else "no end",
+            "verified": answer.closed is not None,
+            "texts": None if exact else texts,
+        }
 
     async def run() -> list[Result]:
         lanes = asyncio.Semaphore(LANES)

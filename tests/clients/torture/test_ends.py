@@ -44,7 +44,7 @@ def shape(network, stream):
     number = next(numbers)
     run = network.plan(number, [])
     httpx.get(f"{network.url}/{number}/v1/streams/{stream}/events", timeout=PATIENCE).raise_for_status()
-    return shape_of(bytes(run.answers[0]))
+    return shape_of(bytes(run.answers[0].data))
 
 
 BEFORE = (Cut(HEAD, 0, "rst"),)

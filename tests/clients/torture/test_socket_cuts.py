@@ -19,6 +19,7 @@ from tests.clients import node
 from tests.clients.torture.answer import PIECES
 from tests.clients.torture.cuts import ALL, sampled
 from tests.clients.torture.relaying import relaying
+from tests.clients.torture.table import ROUTES, Row
 from tests.following import Following
 from tests.server.conftest import config, running
 
@@ -75,8 +76,8 @@ def judge(read):
 
 @pytest.mark.timeout(3_600 if ALL else 120)
 @pytest.mark.parametrize("way", ["down", "up"])
-async def test_no_cut_of_a_socket_costs_an_entry(way):
-    settings = config()
+async def test_no_cut_of_a_socket_costs_an_entry(rows, way):
+    settings, row = config(), Row("sixty lines of Python", "WebSocket", ROUTES[way])
     system = await asyncio.to_thread(assemble, settings, {})
     async with running(system, settings) as gateway:
         async with relaying(gateway.port) as (relay, port):
@@ -91,11 +92,16 @@ async def test_no_cut_of_a_socket_costs_an_entry(way):
                 relay.kind = kind
                 read = await read_through(port, f"{offset} {kind}")
             judge(read)
-            return read.connections
+            row.readers += 1
+            row.every = size if ALL else 0
+            row.verified += 1
+            row.cuts += read.connections > 1
+            row.calls += len(read.streams)
 
-        connections = await asyncio.gather(*(cut(*place) for place in places))
+        await asyncio.gather(*(cut(*place) for place in places))
+        rows.append(row)
         # Of what the reader sends last (its close, or a pong) nothing is missed.
-        assert sum(count > 1 for count in connections) > 0.8 * len(places)
+        assert row.cuts > 0.8 * len(places)
         await asyncio.sleep(0)
         listed = (await gateway.client.get("/v1/streams", params={"limit": 100})).json()["data"]
         assert {one["status"] for one in listed} == {"completed"}
@@ -108,8 +114,8 @@ def run_by_javascript(jobs):
 
 @pytest.mark.timeout(3_600 if ALL else 120)
 @pytest.mark.parametrize("way", ["down", "up"])
-async def test_no_cut_of_a_socket_costs_the_javascript_client_an_entry(way):
-    settings = config()
+async def test_no_cut_of_a_socket_costs_the_javascript_client_an_entry(rows, way):
+    settings, row = config(), Row("penstock (Node.js)", "WebSocket", ROUTES[way])
     system = await asyncio.to_thread(assemble, settings, {})
     async with running(system, settings) as gateway:
 
@@ -131,9 +137,13 @@ async def test_no_cut_of_a_socket_costs_the_javascript_client_an_entry(way):
         for start in range(0, len(places), 60):
             results += (await read(places[start : start + 60]))[0]
         assert [one["got"] for one in results] == [TEXT] * len(places)
-        assert all(one["verified"] for one in results)
+        row.readers, row.every = len(results), size if ALL else 0
+        row.verified = sum(one["verified"] for one in results)
+        row.cuts = sum(one["losses"] > 0 for one in results)
+        row.calls = len({one["stream"] for one in results})
+        rows.append(row)
         assert all(one["numbers"] == list(range(1, len(one["numbers"]) + 1)) for one in results)
-        assert len({one["stream"] for one in results}) == len(places)
-        assert sum(one["losses"] > 0 for one in results) > 0.8 * len(places)
+        assert row.verified == row.calls == len(places)
+        assert row.cuts > 0.8 * len(places)
         listed = (await gateway.client.get("/v1/streams", params={"limit": 100})).json()["data"]
         assert {one["status"] for one in listed} == {"completed"}
