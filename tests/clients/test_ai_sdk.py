@@ -1,14 +1,12 @@
 """`useChat` of npm `ai` 5, 6 and 7, unchanged, in Chromium: what is cut, stopped, left alone, broken."""
 
 import json
-import select
-import socket
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.clients.ai_sdk import VERSIONS, bundle, script
+from tests.clients.ai_sdk import VERSIONS, bundle, known, script, text_of
 from tests.clients.browser import until
 from tests.clients.gateway import PATIENCE, wait_for
 from tests.clients.relay import relaying
@@ -74,16 +72,6 @@ class Tab:
 @pytest.fixture
 def tab(context, network):
     return Tab(context, network)
-
-
-def text_of(message):
-    return "".join(part["text"] for part in message["parts"] if part["type"] == "text")
-
-
-def known(message):
-    """What must be the same of two answers to one question."""
-    metadata = {key: value for key, value in message["metadata"].items() if key != "stream"}
-    return message["role"], message["parts"], metadata
 
 
 def said(tab, text="word"):
@@ -214,21 +202,10 @@ def test_stop_has_left_the_provider_before_it_is_answered(tab, upstream, version
     (asked,) = [asked for asked in upstream.asked if not asked.left.is_set()]
     stop = "chat => window.chat.stop().then(() => fetch(`/ui/chat/${chat}/stop`, { method: 'POST' }))"
     stopped = tab.page.evaluate(f"chat => ({stop})(chat).then((response) => response.json())", chat)
-    assert closed(asked)
+    assert asked.gone
     assert len(stopped["stopped"]) == 1
     assert tab.settled() == "ready"
     assert text_of(tab.answer()).startswith("1 2 3 4 5 ")
-
-
-def closed(asked):
-    """Whether the other side of a provider's connection is gone at this moment."""
-    if asked.left.is_set() or asked.connection.fileno() < 0:
-        return True
-    readable, _, _ = select.select([asked.connection], [], [], 0)
-    try:
-        return bool(readable) and asked.connection.recv(1, socket.MSG_PEEK) == b""
-    except OSError:
-        return True
 
 
 # --- kinds of answers ----------------------------------------------------------------------------------

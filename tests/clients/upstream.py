@@ -35,6 +35,17 @@ class Asked:
     connection: socket.socket
     left: threading.Event = field(default_factory=threading.Event)
 
+    @property
+    def gone(self) -> bool:
+        """Whether the other side is gone at this moment."""
+        if self.left.is_set() or self.connection.fileno() < 0:
+            return True
+        readable, _, _ = select.select([self.connection], [], [], 0)
+        try:
+            return bool(readable) and self.connection.recv(1, socket.MSG_PEEK) == b""
+        except OSError:
+            return True
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -65,8 +76,8 @@ class _Handler(BaseHTTPRequestHandler):
             asked.left.set()
 
     def do_GET(self):
-        """Who has left so far, for tests in another language."""
-        body = json.dumps([asked.left.is_set() for asked in self.server.asked]).encode()
+        """Who has left by now, for tests in another language."""
+        body = json.dumps([asked.gone for asked in self.server.asked]).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
         self.end_headers()

@@ -14,13 +14,15 @@ PAUSE = 0.001
 class Provider:
     """Says `PIECES` to everybody, a few at a time. ``calls`` counts by what was asked.
 
-    ``gates``: what was asked here is answered once the gate is open; the head goes out before.
+    ``gates``: what was asked here is answered once the gate is open; the head goes out before. ``exits``:
+    it is answered but for its end, which waits for the gate.
     ``silences``: seconds of silence before the first word and again in the middle.
     """
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self.gates: dict[str, asyncio.Event] = {}
+        self.exits: dict[str, asyncio.Event] = {}
         self.silences: dict[str, float] = {}
         self._chance = random.Random(7)
         self._server: asyncio.Server | None = None
@@ -59,11 +61,16 @@ class Provider:
         silence = self.silences.get(asked, 0.0)
         await asyncio.sleep(silence)
         middle = len(deltas) // 2
+        leave = self.exits.get(asked)
         while deltas:
+            if leave and len(deltas) == 1:
+                await leave.wait()
             if silence and len(deltas) <= middle:
                 await asyncio.sleep(silence)
                 silence = 0.0
             count = self._chance.choice([1, 1, 2, 5])
+            if leave and len(deltas) > 1:
+                count = min(count, len(deltas) - 1)
             now, deltas = deltas[:count], deltas[count:]
             frames = b"".join(b"data: %b\n\n" % _chunk(delta) for delta in now)
             if not deltas:
