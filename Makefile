@@ -27,7 +27,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Lives that `make torture` ends with SIGKILL.
 KILLS ?= 200
 # Clients whose answers it cuts, last: they print one table at the end.
-CUT := $(addprefix tests/clients/torture/test_,use_chat_cuts.py byte_cuts.py socket_cuts.py python_cuts.py)
+CUT := $(addprefix tests/clients/torture/test_,use_chat_cuts.py byte_cuts.py socket_cuts.py python_cuts.py durable_cuts.py)
 
 .PHONY: docs-cli docs-compat help serve check test coverage test-live torture dashboard-load autobahn fuzz soak bench bench-fan-out bench-policies bench-outage bench-sockets bench-files bench-tail docs js tools vendor pictures dist container clean
 
