@@ -15,15 +15,25 @@ class Log {
     this.format = job.format;
     this.event = TEXT[job.format];
     this.texts = [];
-    this.last = "asked";
+    this.note("asked");
     job.log = this;
   }
 
+  note(what) {
+    this.last = what;
+    this.moved = performance.now();
+  }
+
+  add(text) {
+    this.texts.push(text);
+    this.moved = performance.now();
+  }
+
   take(data) {
-    if (this.format === "text") this.texts.push(data);
+    if (this.format === "text") this.add(data);
     else {
       const delta = JSON.parse(data);
-      if (delta.type === "text") this.texts.push(delta.delta);
+      if (delta.type === "text") this.add(delta.delta);
     }
   }
 
@@ -36,12 +46,12 @@ class Log {
 function bare(source, job) {
   const log = new Log(job);
   let last = "";
-  source.addEventListener("open", () => (log.last = "opened"));
+  source.addEventListener("open", () => log.note("opened"));
   return new Promise((resolve) => {
     source.addEventListener(log.event, (event) => log.take(event.data));
     for (const end of ["done", "fail"]) source.addEventListener(end, () => (last = end));
     source.addEventListener("error", () => {
-      log.last = `error in state ${source.readyState}`;
+      log.note(`error in state ${source.readyState}`);
       if (source.readyState === 2) resolve(log.ended(`closed ${last}`));
     });
   });
@@ -51,10 +61,10 @@ function bare(source, job) {
 function untilDone(source, job, failed = () => {}) {
   const log = new Log(job);
   return new Promise((resolve) => {
-    source.addEventListener("open", () => (log.last = "opened"));
+    source.addEventListener("open", () => log.note("opened"));
     source.addEventListener(log.event, (event) => log.take(event.data));
     source.addEventListener("error", (event) => {
-      log.last = `error ${event.responseCode ?? event.xhrStatus ?? event.status ?? ""} in state ${source.readyState}`;
+      log.note(`error ${event.responseCode ?? event.xhrStatus ?? event.status ?? ""} in state ${source.readyState}`);
       failed(event);
     });
     for (const end of ["done", "fail"]) {
@@ -91,9 +101,9 @@ async function ours(job, transport) {
       ? client.ask(new URL(job.url).searchParams.get("content"))
       : client.read(path.split("/")[2]);
   const log = new Log(job);
-  stream.onopen = () => (log.last = "opened");
-  stream.onretry = ({ attempt, reason }) => (log.last = `lost ${attempt} times: ${reason}`);
-  for await (const entry of stream) if (entry.type === "text") log.texts.push(entry.delta);
+  stream.onopen = () => log.note("opened");
+  stream.onretry = ({ attempt, reason }) => log.note(`lost ${attempt} times: ${reason}`);
+  for await (const entry of stream) if (entry.type === "text") log.add(entry.delta);
   client.close();
   return { ...log.ended(stream.end.status), verified: stream.verified };
 }
@@ -126,7 +136,7 @@ export const readers = {
       headers: headersOf(job),
       openWhenHidden: true,
       async onopen(response) {
-        log.last = `opened ${response.status}`;
+        log.note(`opened ${response.status}`);
         if (response.status === 204) throw new Ended();
         if (!response.ok) throw new Ended(`${response.status}`);
       },
@@ -138,7 +148,7 @@ export const readers = {
         if (!last) throw new Error("cut"); // it takes any end for the end
       },
       onerror(error) {
-        log.last = `${error}`;
+        log.note(`${error}`);
         if (error instanceof Ended) throw error;
       },
     }).catch((error) => {
@@ -204,7 +214,8 @@ export const readers = {
 };
 
 // Run jobs, so many at a time; return what was not as it should be: each job's result has `texts` only
-// when they differ from what was expected.
+// when they differ from what was expected. What has not moved for `patience` milliseconds is stuck,
+// or has not ended in three times that.
 export async function runAll(name, jobs, expected, { lanes = 100, patience = 40_000 } = {}) {
   const results = [];
   const queue = [...jobs];
@@ -212,13 +223,16 @@ export async function runAll(name, jobs, expected, { lanes = 100, patience = 40_
   async function lane() {
     for (let job; (job = queue.shift()); ) {
       let timer;
+      const begun = performance.now();
       const soFar = (how) => ({ texts: job.log?.texts ?? [], how: `${how}; last: ${job.log?.last ?? "not asked"}` });
       const late = new Promise((resolve) => {
-        timer = setTimeout(() => resolve(soFar(`stuck for ${patience / 1000} s`)), patience);
+        const still = (since, most) => performance.now() - since > most;
+        const look = () => still(job.log?.moved ?? begun, patience) || still(begun, 3 * patience);
+        timer = setInterval(() => look() && resolve(soFar("stuck")), 1000);
       });
       const failed = (error) => soFar(error?.stack ?? error);
       const { texts, how, verified = false } = await Promise.race([readers[name](job).catch(failed), late]);
-      clearTimeout(timer);
+      clearInterval(timer);
       const exact = JSON.stringify(texts) === whole[job.format];
       results.push({ run: job.run, how, verified, texts: exact ? null : texts });
     }

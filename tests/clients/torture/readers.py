@@ -14,12 +14,11 @@ from urllib.parse import urlsplit
 
 import httpx
 from httpx_sse import connect_sse
-from playwright.sync_api import Browser
 
 from penstock.client import AsyncClient
 from penstock.client.addresses import Address, target_of
 from tests.clients import node
-from tests.clients.gateway import wait_for
+from tests.clients.torture import chromium
 
 SOCKET = "-websocket"
 """How the name ends of a reader on a WebSocket; all others read server-sent events."""
@@ -49,26 +48,23 @@ def by_node(
 
 
 def by_chromium(
-    browser: Browser, name: str, jobs: Sequence[Job], expected: Mapping, patience: float
+    name: str, jobs: Sequence[Job], expected: Mapping, folder: Path, patience: float
 ) -> list[Result]:
     """Run a reader of browsers through ``jobs``: one page for each address, since a browser opens no more
     than six connections to any."""
+    # A browser delays handshakes when a page has many of them under way.
+    lanes = 2 if name.endswith(SOCKET) else 12
     by_address: dict[str, list[Job]] = {}
     for job in jobs:
         by_address.setdefault(f"https://{urlsplit(job['url']).netloc}", []).append(job)
-    results: list[Result] = []
-    with browser.new_context(ignore_https_errors=True) as context:
-        pages = []
-        for address, share in by_address.items():
-            page = context.new_page()
-            page.goto(f"{address}/torture.html")
-            wait_for(lambda page=page: page.evaluate("typeof begin === 'function'"))
-            page.evaluate("([name, ...rest]) => begin(name, ...rest)", [name, share, expected, {"lanes": 12}])
-            pages.append(page)
-        for page in pages:
-            page.wait_for_function("results", timeout=patience * 1000)
-            results += page.evaluate("results")
-    return results
+    work = [
+        (
+            f"{address}/torture.html",
+            {"name": name, "jobs": share, "expected": expected, "options": {"lanes": lanes}},
+        )
+        for address, share in by_address.items()
+    ]
+    return [result for results in chromium.run(work, folder, patience) for result in results]
 
 
 def by_httpx(jobs: Sequence[Job], expected: Mapping) -> list[Result]:

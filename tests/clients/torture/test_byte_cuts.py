@@ -234,10 +234,10 @@ def test_no_cut_costs_an_event_in_python(network, torn, rows, name):
     torment(lambda jobs: read(jobs, EXPECTED), network, torn, rows, name)
 
 
-@pytest.mark.timeout(3_600 if ALL else 120)
+@pytest.mark.timeout(3_600 if ALL else 180)
 @pytest.mark.parametrize("name", CHROMIUM if ALL else CHROMIUM[:5])
-def test_no_cut_costs_an_event_in_a_browser(network, torn, rows, browser, name):
+def test_no_cut_costs_an_event_in_a_browser(network, torn, rows, tmp_path, name):
     def read(jobs):
-        return by_chromium(browser, name, jobs, EXPECTED, 3_000 if ALL else 90)
+        return by_chromium(name, jobs, EXPECTED, tmp_path, 3_000 if ALL else 150)
 
     torment(read, network, torn, rows, name, "Chromium", network.secure_urls)
