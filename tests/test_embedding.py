@@ -20,7 +20,7 @@ from starlette.requests import Request
 from websockets.exceptions import InvalidStatus
 
 import penstock
-from penstock import Config, Penstock
+from penstock import BadConfig, Config, Penstock
 from penstock.server.app import Outermost
 from penstock.server.context import ServerSettings
 from penstock.types.errors import ClientError, StorageError
@@ -328,6 +328,85 @@ async def test_two_lives_at_once_are_refused(built):
     async with built:
         with pytest.raises(RuntimeError, match="running already"):
             await built.__aenter__()
+
+
+def written(path: Path, **settings) -> Path:
+    base = {"store": {"path": str(path.parent / "data")}, "discover": False, "reload": {"watch": 0}}
+    path.write_text(json.dumps({**base, **settings}))
+    return path
+
+
+def route(model: str) -> list[dict]:
+    return [{"provider": "demo", "model": model}]
+
+
+SLOWLY = "demo-long?tokens_per_second=40&first_token_delay=0"
+
+
+@pytest.fixture
+def filed(tmp_path) -> Penstock:
+    file = written(tmp_path / "penstock.yaml", models={"old": route("demo-echo"), "slow": route(SLOWLY)})
+    return Penstock.from_file(file, environ={})
+
+
+async def test_a_reload_takes_the_file_as_it_is_now_and_leaves_what_is_under_way(filed, tmp_path):
+    async with filed, inside(filed) as client:
+        running = await filed.start("a story", model="slow")
+        written(tmp_path / "penstock.yaml", models={"new": route("demo-echo")})
+        done = await filed.reload()
+        assert set(done.changed) == {"models.old", "models.slow", "models.new"}
+        assert done.needs_restart == ()
+        assert await (await filed.start("one two", model="new")).text() == "one two"
+        with pytest.raises(ClientError, match="old"):
+            await filed.start("one two", model="old")
+        listed = {one["id"] for one in (await client.get("/v1/models")).json()["data"]}
+        assert ("new" in listed, "old" in listed) == (True, False)
+        assert running.status == "open"
+        await running.cancel()
+        assert running.status == "cancelled"
+        assert 'penstock_config_reloads_total{result="used"} 1.0' in (await client.get("/metrics")).text
+
+
+async def test_what_cannot_be_used_changes_nothing_and_is_told_with_all_that_is_wrong(filed, tmp_path):
+    async with filed, inside(filed) as client:
+        wrong = {"models": {"old": route("demo-echo")}, "default_model": "nobody/knows-it"}
+        written(tmp_path / "penstock.yaml", **wrong)
+        with pytest.raises(BadConfig) as caught:
+            await filed.reload()
+        assert caught.value.problems[0].where == "default_model"
+        refused = await client.post("/v1/admin/reload")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (422, "bad_config")
+        (tmp_path / "penstock.yaml").write_text("no: [yaml")
+        with pytest.raises(BadConfig):
+            await filed.reload()
+        assert await (await filed.start("as before", model="old")).text() == "as before"
+        written(tmp_path / "penstock.yaml", models={"new": route("demo-echo")})
+        done = await client.post("/v1/admin/reload")
+        assert (done.status_code, "models.new" in done.json()["changed"]) == (200, True)
+
+
+async def test_what_waits_for_a_restart_is_in_force_in_the_next_life(filed, tmp_path):
+    async with filed:
+        written(tmp_path / "penstock.yaml", publications={"max_streams": 7}, models={"m": route("demo-echo")})
+        done = await filed.reload()
+        assert done.needs_restart == ("publications.max_streams",)
+        assert filed.config.publications.max_streams == 7
+        assert filed._gateway.publications.settings.max_streams != 7
+    async with filed:
+        assert filed._gateway.publications.settings.max_streams == 7
+        assert await (await filed.start("hello", model="m")).text() == "hello"
+
+
+async def test_a_configuration_in_python_is_given_anew(built, tmp_path):
+    with pytest.raises(RuntimeError, match="not running"):
+        await built.reload(config(tmp_path))
+    async with built, inside(built) as client:
+        with pytest.raises(TypeError, match="pass the new configuration"):
+            await built.reload()
+        done = await built.reload(config(tmp_path, default_model="slow"))
+        assert done.changed == ("default_model",)
+        assert (await built.start("one"))._stream.info.model == "slow"
+        assert (await client.post("/v1/admin/reload")).status_code == 404
 
 
 async def test_gateway_without_keys_answers_on_loopback_only(built):

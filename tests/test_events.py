@@ -21,6 +21,7 @@ IMPORTS_TELL = "from penstock.streams.committer import Committer, tell"
 ELSEWHERE: dict[str, set[str]] = {
     "gateway/listings.py": {"models_available", "models_unavailable"},
     "gateway/run.py": {"retry", "fallback", "continuation"},
+    "server/descriptors.py": {"few_descriptors"},
     "telemetry/alerts.py": {"alert_fires", "alert_still", "alert_recovered"},
     "telemetry/logs.py": {"library", "log_lines_lost"},
 }

@@ -20,10 +20,11 @@ import structlog
 from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
-from penstock.assembly.system import System, assemble
-from penstock.config import Config, read_file, secrets_of, with_environment
+from penstock.assembly.system import System, assemble, reassemble
+from penstock.config import BadConfig, Config, check, read_file, secrets_of, with_environment
 from penstock.gateway.gateway import Gateway
-from penstock.server.context import PRINCIPAL
+from penstock.reloading import changes, needs_restart, without_restart
+from penstock.server.context import PRINCIPAL, ReloadCounts, Reloaded
 from penstock.server.errors import error_response
 from penstock.server.exchanges import new_request_id
 from penstock.server.sockets import refuse
@@ -31,10 +32,12 @@ from penstock.streams.stream import Stream
 from penstock.telemetry.logs import tell_exception
 from penstock.telemetry.redaction import Redactor
 from penstock.types.calls import Call, OnDisconnect
-from penstock.types.errors import ClientError, StorageError
+from penstock.types.errors import ClientError, PenstockError, StorageError
 from penstock.types.events import AnyEvent, Closed, TextDelta
 from penstock.types.principals import ANONYMOUS, Principal
 from penstock.types.requests import GenerationRequest, Message
+
+log = structlog.get_logger(__name__)
 
 Identify: TypeAlias = Callable[[Scope], str | None]
 """Says who a request comes from, by what the host's middleware left in the scope; None for nobody."""
@@ -114,19 +117,15 @@ class Penstock:
         `listen` part the server's settings (address, port, connections) mean nothing here.
         ``identify``: who owns what a request starts, instead of API keys.
         """
-        surroundings = with_environment(Config(), environ)
-        if config is None:
-            config = surroundings
-        elif not config.store.path:
-            store = msgspec.structs.replace(config.store, path=surroundings.store.path)
-            config = msgspec.structs.replace(config, store=store)
-        # Requests are in the log of whoever serves them.
-        config = msgspec.structs.replace(config, log=msgspec.structs.replace(config.log, access=False))
-        self.config: Final = config
         self._identify = identify
         self._environ = environ
-        nowhere = msgspec.structs.replace(config.listen, port=0)  # others may well be where we would listen
-        self._system: System | None = assemble(msgspec.structs.replace(config, listen=nowhere), environ)
+        self._file: Path | None = None
+        self._config = self._completed(config)
+        self._system: System | None = assemble(_nowhere(self._config), environ)
+        self._parts = self._system.parts
+        self._redactor = Redactor(secrets_of(self._config))
+        self._reloading = asyncio.Lock()
+        self._reloads = self._refused = 0
         self._gateway: Gateway | None = None
         self._lifespan = Router(lifespan=self.lifespan)
 
@@ -140,11 +139,28 @@ class Penstock:
     ) -> Self:
         """As `penstock serve --config path` reads it: the file, then the environment."""
         config = with_environment(read_file(Path(path), environ), environ)
-        return cls(config, identify=identify, environ=environ)
+        made = cls(config, identify=identify, environ=environ)
+        made._file = Path(path)
+        return made
 
     def __repr__(self) -> str:
         """Say whether it runs."""
         return f"<Penstock {'running' if self._gateway else 'not running'}>"
+
+    @property
+    def config(self) -> Config:
+        """The configuration, as it was last read."""
+        return self._config
+
+    def _completed(self, config: Config | None) -> Config:
+        surroundings = with_environment(Config(), self._environ)
+        if config is None:
+            config = surroundings
+        elif not config.store.path:
+            store = msgspec.structs.replace(config.store, path=surroundings.store.path)
+            config = msgspec.structs.replace(config, store=store)
+        # Requests are in the log of whoever serves them.
+        return msgspec.structs.replace(config, log=msgspec.structs.replace(config.log, access=False))
 
     # --- its life --------------------------------------------------------------------------------
 
@@ -152,10 +168,13 @@ class Penstock:
         """Open the store and take calls; raises `StorageError` and the like when that cannot be."""
         if self._gateway is not None:
             raise RuntimeError("This Penstock is running already.")
-        _log_as_the_host_does(Redactor(secrets_of(self.config)))
+        _log_as_the_host_does(self._redactor)
         # A gateway has one life. Whoever enters again (test clients do) gets another one.
         if self._system is None:
-            self._system = await asyncio.to_thread(assemble, self.config, self._environ)
+            self._system = await asyncio.to_thread(assemble, _nowhere(self._config), self._environ)
+            self._parts = self._system.parts
+        if self._file is not None:
+            self._system.context.reload = _Reloads(self)
         gateway = self._system.gateway
         await gateway.__aenter__()
         self._gateway = gateway
@@ -169,9 +188,50 @@ class Penstock:
         if gateway is None:
             return
         try:
-            await gateway.drain(self.config.listen.drain)
+            await gateway.drain(self._config.listen.drain)
         finally:
             await gateway.__aexit__(kind, error, trace)
+
+    async def reload(self, config: Config | None = None) -> Reloaded:
+        """Go on by ``config``, or by the file that this was made from, as it is now; say what changed.
+
+        What is under way goes on as it began. What `Reloaded.needs_restart` names is as it was until the
+        next life. Raises `BadConfig`, and `PenstockError` when something new cannot be opened; then
+        everything is as it was.
+        """
+        self._running()
+        async with self._reloading:
+            try:
+                if config is None:
+                    if self._file is None:
+                        raise TypeError("This Penstock was made from no file: pass the new configuration.")
+                    read = await asyncio.to_thread(read_file, self._file, self._environ)
+                    config = with_environment(read, self._environ)
+                done = await self._go_on_by(self._completed(config))
+            except PenstockError as error:
+                self._refused += 1
+                log.error("config_refused", cause="call", problems=error.message.splitlines())
+                raise
+            self._reloads += 1
+            log.info("config_reloaded", cause="call", changed=list(done.changed))
+            if done.needs_restart:
+                log.warning("restart_needed", settings=list(done.needs_restart))
+            return done
+
+    async def _go_on_by(self, config: Config) -> Reloaded:
+        if problems := check(config):
+            raise BadConfig(problems)
+        system = self._system
+        if system is None:  # it was left meanwhile
+            raise RuntimeError("This Penstock is not running.")
+        before, after = self._parts, _nowhere(config)
+        self._redactor.learn(secrets_of(config))
+        changed = tuple(changes(before.config, after))
+        kept = tuple(name for name in changed if needs_restart(name))
+        usable = without_restart(before.config, after)
+        self._parts = await reassemble(system, usable, self._environ, before)
+        self._config = config
+        return Reloaded(changed, kept)
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[None]:
@@ -267,6 +327,28 @@ class Penstock:
                 "`async with penstock:` in a lifespan of your own."
             )
         return self._gateway
+
+
+class _Reloads:
+    """Reloading for administrators, over HTTP."""
+
+    def __init__(self, penstock: Penstock) -> None:
+        self._penstock = penstock
+
+    async def reload(self) -> Reloaded:
+        try:
+            return await self._penstock.reload()
+        except BadConfig as bad:
+            message = f"The configuration cannot be used, and the old one stays:\n{bad.message}"
+            raise ClientError(message, code="bad_config", status=422) from None
+
+    def statistics(self) -> ReloadCounts:
+        return ReloadCounts(self._penstock._reloads, self._penstock._refused)
+
+
+def _nowhere(config: Config) -> Config:
+    """Return ``config`` without an address: others may well be where we would listen."""
+    return msgspec.structs.replace(config, listen=msgspec.structs.replace(config.listen, port=0))
 
 
 def _on_loopback(scope: Scope) -> bool:

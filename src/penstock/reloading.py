@@ -154,7 +154,7 @@ class Reloader:
         self._next = None
         problems = draft.problems
         changed = tuple(changes(before.config, draft.config))
-        kept = tuple(name for name in changed if _needs_restart(name))
+        kept = tuple(name for name in changed if needs_restart(name))
         try:
             if problems:
                 raise BadConfig(problems)
@@ -228,7 +228,8 @@ def _changes(where: str, before: Any, after: Any) -> Iterator[str]:
         yield where
 
 
-def _needs_restart(name: str) -> bool:
+def needs_restart(name: str) -> bool:
+    """Say whether a change of the setting ``name`` waits for a restart."""
     at_rest = name.startswith("routes.") and name.endswith(".at_rest")
     return at_rest or any(f"{name}.".startswith(f"{one}.") for one in RESTART)
 
