@@ -29,7 +29,7 @@ KILLS ?= 200
 # Clients whose answers it cuts, last: they print one table at the end.
 CUT := $(addprefix tests/clients/torture/test_,use_chat_cuts.py byte_cuts.py socket_cuts.py python_cuts.py durable_cuts.py)
 
-.PHONY: docs-cli docs-compat help serve check test coverage test-live torture dashboard-load autobahn fuzz soak bench bench-fan-out bench-policies bench-outage bench-sockets bench-files bench-tail docs js tools vendor pictures dist container clean
+.PHONY: docs-cli docs-compat help serve check test coverage test-live torture dashboard-load autobahn fuzz soak bench bench-fan-out bench-policies bench-outage bench-sockets bench-files bench-tail docs js package tools vendor pictures dist container clean
 
 help:  ## List what people type
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -114,6 +114,9 @@ js: $(CLIENT)/node_modules/.stamp  ## Build the JavaScript client, run its tests
 	npm run --silent --prefix $(CLIENT) build && touch $(CLIENT)/dist/.stamp
 	npm run --silent --prefix $(CLIENT) bundle
 	cd $(CLIENT) && node --test test/
+
+package: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp $(CLIENT)/node_modules/.stamp  ## Install the packed JavaScript client where people do: Node.js, TypeScript, Vite, Metro
+	PENSTOCK_BUNDLERS=all $(BIN)/pytest tests/clients/test_js_package.py $(ARGS)
 
 vendor:  ## Copy the libraries that the pages carry from their pinned npm packages
 	npm ci --prefix tools/vendor --ignore-scripts --no-audit --no-fund --loglevel=error

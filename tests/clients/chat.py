@@ -19,6 +19,12 @@ def prefer(context: BrowserContext, **preferences) -> None:
     context.add_init_script(f"if (location.protocol === 'http:') {keep}")
 
 
+def without_sockets(context: BrowserContext) -> BrowserContext:
+    """Let the pages of ``context`` read by HTTP alone: there is no WebSocket. Return it."""
+    context.add_init_script("delete globalThis.WebSocket")
+    return context
+
+
 class Chat:
     """One tab with the page in it."""
 

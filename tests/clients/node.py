@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "js"
-CLIENT = Path(__file__).parents[2] / "clients" / "js"
+ROOT = Path(__file__).parents[2]
+CLIENT = ROOT / "clients" / "js"
 FOREIGN = ("NODE_", "OPENAI_", "ANTHROPIC_", "FORCE_COLOR")
 
 

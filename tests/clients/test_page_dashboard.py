@@ -133,7 +133,7 @@ def test_an_open_stream_is_watched_stopped_and_given_away(new_context, gateway):
     stream = ask(gateway, "long", wait=False)
     page = opened(new_context, gateway, where=f"#/s/{stream}")
     expect(page.locator("#stream canvas.strip")).to_be_visible()
-    expect(page.locator("#stream")).to_contain_text("root · native")  # the page reads it itself
+    expect(page.locator("#stream")).to_contain_text("root · websocket")  # the page reads it itself
     page.click("#share-stream")
     page.get_by_role("button", name="Make the link").click()
     link = page.input_value("#share-url")

@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.clients.browser import until
-from tests.clients.chat import Chat, prefer
+from tests.clients.chat import Chat, prefer, without_sockets
 from tests.clients.conftest import settings
 from tests.clients.gateway import serving, wait_for
 from tests.clients.relay import relaying
@@ -40,9 +40,16 @@ def own(tmp_path, upstream):
 
 @pytest.fixture
 def behind(context, relay) -> Chat:
-    """The page behind a network that can be cut."""
+    """The page behind a network that can be cut, and that knows HTTP alone."""
     prefer(context, model="paced")
-    return Chat(context.new_page(), relay.url).open()
+    return Chat(without_sockets(context).new_page(), relay.url).open()
+
+
+@pytest.fixture
+def socketless(context, gateway) -> Chat:
+    """The page in a browser that has no WebSocket."""
+    prefer(context, model="paced")
+    return Chat(without_sockets(context).new_page(), gateway.url).open()
 
 
 def test_reloading_in_mid_answer_loses_and_doubles_nothing(chat, gateway):
@@ -61,7 +68,7 @@ def test_reloading_in_mid_answer_loses_and_doubles_nothing(chat, gateway):
 def test_a_page_that_was_closed_before_it_was_answered_asks_only_once(context, gateway, complaints):
     before = runs(gateway)
     prefer(context, model="paced")
-    chat = Chat(context.new_page(), gateway.url).open()
+    chat = Chat(without_sockets(context).new_page(), gateway.url).open()
     # The first request arrives; no response ever does.
     arrived = []
 
@@ -72,7 +79,7 @@ def test_a_page_that_was_closed_before_it_was_answered_asks_only_once(context, g
 
     context.route("**/v1/streams", swallow)
     chat.ask(SAID)
-    wait_for(lambda: runs(gateway) == before + 1)
+    wait_for(lambda: chat.page.evaluate("1") and runs(gateway) == before + 1)
     where = chat.page.evaluate("location.hash")
     chat.page.close()
     context.unroute("**/v1/streams")
@@ -137,6 +144,40 @@ def test_a_network_that_breaks_anywhere_costs_nothing_but_time(behind, relay, ga
     lost(complaints)
 
 
+def test_sockets_that_break_cost_nothing_but_time(context, relay, complaints):
+    """And a second one in a row that was young does not count as one any more."""
+    prefer(context, model="paced")
+    chat = Chat(context.new_page(), relay.url).open()
+    chat.ask(LONG)
+    for shown in (40, 300):
+        chat.shown(shown)
+        relay.cut()
+    chat.ended()
+    assert chat.text == LONG
+    assert "300 chunks" in chat.figures
+    assert [relay.requests.count(f"/v1/{way}") for way in ("ws", "streams")] == [2, 0]
+    assert relay.requests[-1].endswith("/events")
+    lost(complaints)
+
+
+def test_eight_tabs_stream_at_once_on_one_connection(context, relay):
+    prefer(context, model="endless")
+    tabs = [Chat(context.new_page(), relay.url).open() for _ in range(8)]
+    for chat in tabs:
+        chat.ask("Hello")
+    for shown in (20, 400):
+        for chat in tabs:
+            chat.shown(shown)
+    assert relay.requests.count("/v1/ws") == 1
+    for chat in tabs:
+        chat.press("Stop the answer")
+    for chat in tabs:
+        chat.ended()
+        numbers = [int(number) for number in chat.text.split()]
+        assert numbers == list(range(1, len(numbers) + 1))
+    assert relay.requests.count("/v1/ws") == 1
+
+
 def test_a_request_whose_response_is_lost_is_repeated_under_its_key(behind, relay, gateway, complaints):
     before = runs(gateway)
     behind.page.route("**/v1/streams", lambda route: route.fetch() and route.abort(), times=1)
@@ -184,31 +225,31 @@ def test_what_something_else_answers_is_no_end(behind, gateway, complaints):
     ],
     ids=["204", "416", "409", "fail"],
 )
-def test_a_cursor_that_is_worth_nothing_is_dropped_and_all_is_read_again(chat, complaints, answer):
-    chat.page.route("**/events", lambda route: route.fulfill(**answer), times=1)
-    chat.press("Lab")
-    chat.ask(LONG)
-    chat.shown(60)
-    chat.press("Cut the connection")
-    chat.ended()
-    assert chat.text == LONG
-    assert "300 chunks" in chat.figures
+def test_a_cursor_that_is_worth_nothing_is_dropped_and_all_is_read_again(socketless, complaints, answer):
+    socketless.page.route("**/events", lambda route: route.fulfill(**answer), times=1)
+    socketless.press("Lab")
+    socketless.ask(LONG)
+    socketless.shown(60)
+    socketless.press("Cut the connection")
+    socketless.ended()
+    assert socketless.text == LONG
+    assert "300 chunks" in socketless.figures
     complaints.clear()
 
 
-def test_a_log_that_cannot_be_read_at_the_moment_can_be_read_on_later(chat, complaints):
+def test_a_log_that_cannot_be_read_at_the_moment_can_be_read_on_later(socketless, complaints):
     damaged = {"error": {"code": "log_damaged", "message": "A part is damaged.", "fault": "gateway"}}
-    chat.page.route("**/events", lambda route: route.fulfill(status=500, json=damaged), times=1)
-    chat.press("Lab")
-    chat.ask(LONG)
-    chat.shown(60)
-    chat.press("Cut the connection")
-    expect(chat.ending).to_contain_text("A part is damaged.")
-    chat.press("Try again")
-    chat.ended()
-    assert chat.text == LONG
-    chat.reload()
-    assert chat.text == LONG
+    socketless.page.route("**/events", lambda route: route.fulfill(status=500, json=damaged), times=1)
+    socketless.press("Lab")
+    socketless.ask(LONG)
+    socketless.shown(60)
+    socketless.press("Cut the connection")
+    expect(socketless.ending).to_contain_text("A part is damaged.")
+    socketless.press("Try again")
+    socketless.ended()
+    assert socketless.text == LONG
+    socketless.reload()
+    assert socketless.text == LONG
     complaints.clear()
 
 
@@ -307,7 +348,7 @@ def test_an_answer_that_the_gateway_no_longer_has_says_so(context, complaints, t
 def test_a_gateway_that_is_silent_for_too_long_counts_as_lost(context, complaints, own):
     """Frozen, so that no heartbeat comes; the page's clock is turned on by hand."""
     prefer(context, model="endless")
-    chat = Chat(context.new_page(), own.url)
+    chat = Chat(without_sockets(context).new_page(), own.url)
     chat.page.clock.install()
     chat.open().ask("Hello")
     chat.shown(20)

@@ -98,6 +98,8 @@ class Connection {
   #asked: number;
   #idleSince: number;
   #stopTimer: () => void = () => {};
+  /** What the gateway said of the connection as a whole. */
+  #complaint: PenstockError | undefined;
   /** Seconds after which a gateway that leaves wants to be asked again. */
   #pause = 0;
 
@@ -116,7 +118,7 @@ class Connection {
       this.#stopTimer();
       closed(code);
       const refused = code === REFUSED && !again;
-      if (refused) error = new PenstockError("unauthenticated", "the token was refused", 401);
+      if (refused) error = this.#complaint ?? new PenstockError("unauthenticated", "the token was refused", 401);
       for (const reader of [...this.#readers.values()]) {
         if (code === MOVED) reader.settle("again");
         else reader.fail(error ?? new Lost("network", this.#pause));
@@ -171,6 +173,7 @@ class Connection {
       this.takes = false;
       this.#pause = (message.retry_ms ?? 0) / 1000;
     }
+    if (message.type === "err" && message.rid === undefined) this.#complaint = errorOf(message, 401);
     const reader = message.rid === undefined ? undefined : this.#readers.get(message.rid);
     if (!reader) return;
     try {
@@ -186,12 +189,10 @@ class Connection {
     if (message.type === "open") sink.opened((reader.stream = message.stream!), message.tail);
     else if (message.type === "none") reader.settle("nothing");
     else if (message.type === "err") {
-      const { code = "", retryable = false, retry_after = 0, fault } = message;
-      const status = typeof message.status === "number" ? message.status : 0;
-      if (code === "too_many_rids") {
+      if (message.code === "too_many_rids") {
         this.takes = false;
         reader.settle("again");
-      } else reader.fail(new PenstockError(code, message.message ?? code, status, retryable, retry_after, fault));
+      } else reader.fail(errorOf(message));
     } else if (message.record !== undefined && message.c?.startsWith(`${reader.stream}~`)) {
       // In UTF-8 a text has up to three bytes a unit; to grant too much is harmless, too little stalls.
       reader.taken += text.length * 3;
@@ -228,4 +229,8 @@ class Connection {
       this.#tick();
     });
   }
+}
+
+function errorOf({ code = "", message = code, status, retryable, retry_after, fault }: Message, otherwise = 0): PenstockError {
+  return new PenstockError(code, message, typeof status === "number" ? status : otherwise, retryable, retry_after, fault);
 }

@@ -205,6 +205,22 @@ test("a token that a socket refuses is replaced, and is no sign of a proxy", asy
   assert.ok(asked.at(-1));
 });
 
+test("a gateway that wants a token says so in its own words", async () => {
+  const wants = (socket) => {
+    socket.open();
+    socket.tell({ type: "err", code: "missing_api_key", message: "Say who you are.", fault: "client", retryable: false, status: 401 });
+    queueMicrotask(() => queueMicrotask(() => socket.lose(4401)));
+  };
+  const refusing = new Response('{"error":{"code":"missing_api_key","message":"Say who you are."}}', { status: 401 });
+  const { ask, penstock, clock, network } = client({ upgrade: wants });
+  penstock.api.fetch = async () => refusing.clone();
+  await assert.rejects(ask(), { code: "missing_api_key", status: 401 });
+  assert.equal(network.sockets[0].said.at(-1).type, "ping");
+  const socket = client({ upgrade: wants, transport: "websocket" });
+  await assert.rejects(socket.ask(), { code: "missing_api_key", status: 401, fault: "client" });
+  await clock.settle();
+});
+
 test("without WebSocket, or where the browser forbids one, there is HTTP", async () => {
   const forbidden = class {
     constructor() {

@@ -2,6 +2,8 @@
 // The gateway as the page sees it: where it is, the API key, and errors in one form.
 // Addresses are relative to this file, so the page also works below a prefix.
 
+import { Penstock } from "./client/penstock.js";
+
 const KEY = "penstock.key";
 export const BASE = new URL("..", import.meta.url);
 
@@ -67,7 +69,14 @@ export class Key {
   }
 }
 
+/** Milliseconds that the first delay after a loss is at most. */
+const FIRST_DELAY = 1_000;
+
 export class Api {
+  /** @type {Penstock | undefined} */
+  #client;
+  #caller = "";
+
   /** @param {Key} key @param {(error: Refusal) => Promise<boolean>} askForKey true when there is another one */
   constructor(key, askForKey) {
     this.key = key;
@@ -77,6 +86,16 @@ export class Api {
   /** @param {string} path */
   url(path) {
     return new URL(path, BASE).href;
+  }
+
+  /** What answers are read with: all tabs of the browser have one connection. Another key is another caller. */
+  get client() {
+    const token = this.key.value;
+    if (!this.#client || token !== this.#caller) {
+      this.#client = new Penstock({ url: BASE.href, token, transport: "shared", backoff: { first: FIRST_DELAY } });
+      this.#caller = token;
+    }
+    return this.#client;
   }
 
   /** `fetch` with the key. @param {string} path @param {RequestInit & {headers?: Record<string, string>}} [how] */

@@ -7,11 +7,10 @@
 //
 // Nothing else of the page enters here: what happens is told by the handlers.
 
-import { Penstock, PenstockError } from "./client/penstock.js";
-import { BASE, Refusal } from "./api.js";
+import { PenstockError } from "./client/penstock.js";
+import { Refusal } from "./api.js";
 
-const FIRST_DELAY = 1_000;
-/** A tab that nobody looks at lets go of its connection: a browser has six for all its tabs. */
+/** A tab that nobody looks at lets go of its stream: where no WebSocket passes, tabs read in turns. */
 const UNSEEN = 60_000;
 /** Seconds between two heartbeats, with some more: silence beyond twice that, and nobody is there. */
 const HEARTBEAT = 15_500;
@@ -134,10 +133,10 @@ export class Follower {
     const { stream, cursor, key } = this;
     const creating = !stream;
     if (creating) this.#tell({ phase: "asking" });
-    const penstock = new Penstock({ url: BASE.href, token: this.api.key.value, backoff: { first: FIRST_DELAY } });
+    const { client } = this.api;
     const reading = creating
-      ? penstock.start(JSON.parse(this.body).request, { idempotencyKey: key })
-      : penstock.read(cursor || stream);
+      ? client.start(JSON.parse(this.body).request, { idempotencyKey: key })
+      : client.read(cursor || stream);
     this.#reading = reading;
     this.#heard = Date.now();
     reading.onopen = (id) => {
