@@ -4,6 +4,7 @@ import json
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import get_args
 
 import httpx
 import pytest
@@ -12,12 +13,14 @@ from structlog.testing import capture_logs
 from penstock.assembly.system import assemble
 from penstock.assembly.telemetry import alert_rules
 from penstock.config import AlertRuleConfig, AlertsConfig, BadConfig, Config, StoreConfig, check
-from penstock.telemetry.alert_rules import AlertRule, Standing
+from penstock.telemetry.alert_rules import AlertRule, Standing, When
 from penstock.telemetry.alert_sending import Message, Messengers
+from penstock.telemetry.alert_targets import targets_of
 from penstock.telemetry.alerts import Alerts
+from penstock.types.usage import USD, Purse
 from tests.clients.gateway import PATIENCE, serving, wait_for
 from tests.telemetry.receivers import hook
-from tests.telemetry.signalling import ended, failed
+from tests.telemetry.signalling import attempt, began, ended, failed
 
 
 class Box:
@@ -32,8 +35,13 @@ class Box:
 
 
 def watching(*rules: AlertRule) -> tuple[Alerts, Box, list[float]]:
-    box, now = Box(), [1_000.0]
-    messengers = Messengers({"box": box})
+    box = Box()
+    alerts, now = watching_for(Messengers({"box": box}), *rules)
+    return alerts, box, now
+
+
+def watching_for(messengers: Messengers, *rules: AlertRule) -> tuple[Alerts, list[float]]:
+    now = [1_000.0]
     messengers.open()
     alerts = Alerts(
         rules,
@@ -45,7 +53,7 @@ def watching(*rules: AlertRule) -> tuple[Alerts, Box, list[float]]:
         host="here",
         clock=lambda: now[0],
     )
-    return alerts, box, now
+    return alerts, now
 
 
 def test_what_holds_is_told_in_words_and_in_the_log():
@@ -73,6 +81,57 @@ def test_what_holds_is_told_in_words_and_in_the_log():
     told = [(line["event"], line["log_level"]) for line in logs if line["event"].startswith("alert_")]
     assert ("alert_fires", "warning") in told
     assert ("alert_recovered", "info") in told
+
+
+FULL = [Purse("key ada", 10 * USD, 9 * USD, 0, None)]
+
+CAUSES = {
+    "error_rate": ([failed()] * 20, Standing()),
+    "stall_rate": ([attempt("upstream_stalled")] * 20, Standing()),
+    "first_chunk": ([began(60.0)] * 20, Standing()),
+    "breaker_open": ([], Standing(breakers=["p/m"])),
+    "budget": ([], Standing(FULL)),
+    "disk": ([], Standing(disk_used=0.95)),
+    "store": ([], Standing(healthy=False)),
+}
+"""What makes each rule fire, by the thresholds that hold where nothing is said. Time, or another standing,
+mends it."""
+
+MENDED = Standing([Purse("key ada", 10 * USD, 0, 0, None)], disk_used=0.5)
+
+
+def test_every_rule_fires_and_recovers_at_a_real_receiver_and_tells_neither_at_once():
+    assert set(CAUSES) == set(get_args(When))
+    with hook() as web:
+        rules = alert_rules(Config(alerts=AlertsConfig({"ops": "json://h"})))
+        targets = targets_of({"ops": f"json://127.0.0.1:{web.server_port}/hook"})
+        alerts, now = watching_for(Messengers(targets), *rules)
+
+        def told() -> list[str]:
+            return sorted(body["title"].partition(": ")[2] for _, body in web.got)
+
+        with capture_logs():
+            for rule in rules:
+                signals, standing = CAUSES[rule.name]
+                web.got.clear()
+                for signal in signals:
+                    alerts(signal)
+                alerts.look(standing)
+                now[0] += rule.after - 1
+                alerts.look(standing)
+                assert alerts.firing == []  # what comes and goes is not told
+                now[0] += 1
+                alerts.look(standing)
+                assert alerts.firing == [rule.name]
+                now[0] += rule.window + 60
+                alerts.look(MENDED)
+                assert alerts.firing == [rule.name]
+                now[0] += rule.after
+                alerts.look(MENDED)
+                assert alerts.firing == []
+                wait_for(lambda: len(web.got) == 2, f"{rule.name}: {told()}")
+                assert told() == [rule.name, f"{rule.name} is over"]
+        alerts._messengers.close()
 
 
 def test_what_is_below_is_not_told():
