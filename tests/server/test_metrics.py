@@ -1,8 +1,10 @@
 """GET /metrics: what a scraper finds after some traffic, and who may look."""
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from penstock.assembly.system import reassemble
 from tests.server.conftest import config
 
 ADMIN, APP = "the key of an administrator", "the key of an application"
@@ -123,3 +125,21 @@ async def test_figures_by_key_are_of_the_keys_in_the_configuration(gateway):
         assert answer.status_code == 200
     found = await scraped(gateway.client, **bearer(ADMIN))
     assert found["penstock_key_streams_total"] == {("app", "completed"): 1, ("other", "completed"): 1}
+
+
+@pytest.mark.parametrize("settings", [config(keys=KEYS, telemetry={"metrics": {"by_key": True}})])
+async def test_figures_by_key_follow_a_reload(gateway, settings):
+    def counted(found):
+        return {key for key, _ in found.get("penstock_key_streams_total", {})}
+
+    async def ask(key):
+        answer = await gateway.client.post("/v1/chat/completions", json=CHAT, headers=bearer(key))
+        assert answer.status_code == 200
+
+    await ask(APP)
+    assert counted(await scraped(gateway.client, **bearer(ADMIN))) == {"app"}
+    later = "the key of another application"
+    keys = {"root": settings.keys["root"], "later": later}
+    await reassemble(gateway.system, msgspec.structs.replace(settings, keys=keys), {}, gateway.system.parts)
+    await ask(later)
+    assert counted(await scraped(gateway.client, **bearer(ADMIN))) == {"later"}

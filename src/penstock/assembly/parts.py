@@ -46,7 +46,7 @@ class Parts(NamedTuple):
 
 class Lasting(NamedTuple):
     """What stays as long as the process, whatever is reloaded: it counts, or holds what is at rest. ``pools``
-    are the connections to the present providers."""
+    are the connections to the present providers; ``counted`` are the present keys, for figures by key."""
 
     limits: Limits
     budgets: Budgets
@@ -57,3 +57,4 @@ class Lasting(NamedTuple):
     pools: dict[str, Pool]
     observe: Observer | None
     tracing: Sequence[Policy]
+    counted: set[str]

@@ -91,7 +91,8 @@ def assemble(
     accounting = Accounting(
         Prices({}, {}), budgets, ledger, lambda model: first_target(gateway.setup.routing, model)
     )
-    measures = measuring(config, lambda model: gateway.setup.routing.rule(model))
+    counted: set[str] = set()
+    measures = measuring(config, lambda model: gateway.setup.routing.rule(model), counted)
     alerts = alerting(config, alert_targets(config), budgets.purses, lambda: gateway)
     traces = build_traces(config)
     activity = Activity(time.monotonic, time.time) if config.dashboard else None
@@ -105,7 +106,9 @@ def assemble(
     observe = Observers(watching, lambda *used: accounting.prices.cost(*used)) if watching else None
     tokens = BrowserTokens(lambda: gateway.store.secret, time.time)
     identities = Identities(ring, None, tokens)
-    lasting = Lasting(limits, budgets, accounting, ledger, ring, identities, {}, observe, traces.policies)
+    lasting = Lasting(
+        limits, budgets, accounting, ledger, ring, identities, {}, observe, traces.policies, counted
+    )
     parts = build_parts(config, environ, lasting)
     budgets.use(parts.budgets, {})
     companions: list[Companion] = [ledger, ring]
@@ -224,6 +227,8 @@ def use_rules(parts: Parts, lasting: Lasting) -> None:
     lasting.accounting.prices = parts.prices
     lasting.ring.use(parts.keys)
     lasting.identities.use(parts.issuers)
+    lasting.counted.clear()
+    lasting.counted.update(parts.config.keys)
     lasting.pools.clear()
     lasting.pools.update(parts.pools)
 
@@ -241,8 +246,8 @@ async def reassemble(system: System, config: Config, environ: Mapping[str, str],
         spent = await lasting.ledger.spent_since(starts)
     await gateway.setups.open(parts.setup)
     # From here on nothing waits: nobody sees half of it.
-    gateway.use(parts.setup, parts.gateway)
     lasting.budgets.use(parts.budgets, spent)
     use_rules(parts, lasting)
+    gateway.use(parts.setup, parts.gateway)
     system.context.use(parts.face)
     return parts

@@ -7,7 +7,7 @@ the connections, the readers. Nobody keeps it twice.
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final, NamedTuple, get_args
@@ -113,13 +113,15 @@ class Measuring(NamedTuple):
     commits: Buckets
 
 
-def measuring(config: Config, model_of: Callable[[str], str]) -> Measuring | None:
-    """Return what measures; None where that is switched off."""
+def measuring(config: Config, model_of: Callable[[str], str], keys: Collection[str]) -> Measuring | None:
+    """Return what measures; None where that is switched off. ``keys`` are those of the configuration, also
+    after a reload."""
     said = config.telemetry.metrics
     if not said.enabled:
         return None
-    keys = [*config.keys] if said.by_key else None
-    return Measuring(Metrics(model_of, keys=keys), LoopLag(time.monotonic), Buckets(COMMIT_BOUNDS))
+    return Measuring(
+        Metrics(model_of, keys=keys if said.by_key else None), LoopLag(time.monotonic), Buckets(COMMIT_BOUNDS)
+    )
 
 
 def places(config: Config) -> dict[str, Place]:

@@ -49,10 +49,10 @@ class Metrics:
     """See the module's head."""
 
     def __init__(self, model_of: Namer, *, keys: Collection[str] | None = None) -> None:
-        """``keys``: those whose use is counted apart; None where it is not."""
+        """``keys``: those whose use is counted apart, which may change; None where it is not."""
         self._model_of = model_of
         self._names: dict[str, str] = {}
-        self._keys = None if keys is None else frozenset(keys)
+        self._keys = keys
         self._open: dict[str, str] = {}
         self._readers = 0
         self._calls = Counts(
@@ -166,6 +166,7 @@ class Metrics:
                 self._names.clear()
                 self._keep("target", signal.targets)
                 self._keep("model", signal.models)
+                self._keep("key", self._keys or ())
 
     def families(self) -> Iterator[Metric]:
         """Yield all families, one after the other, each made when it is its turn."""
@@ -184,7 +185,7 @@ class Metrics:
 
     def _keep(self, label: str, names: Collection[str]) -> None:
         known = {OTHER, "", *(name[:MAX_LABEL] for name in names)}
-        for counts in self._all:
+        for counts in (*self._all, self._key_calls, self._key_tokens, self._key_cost):
             counts.keep(label, known)
 
     def _model(self, name: str) -> str:
