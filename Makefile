@@ -63,6 +63,7 @@ torture: tools $(VENV)/.stamp-dev $(JS)/node_modules/.stamp $(CLIENT)/node_modul
 	PENSTOCK_SETTLEMENTS=10000 $(BIN)/pytest tests/gateway/test_accounting.py $(ARGS)
 	PENSTOCK_ABUSE=all $(BIN)/pytest tests/server/test_abuse_table.py $(ARGS)
 	PENSTOCK_CUTS=all $(BIN)/pytest -o asyncio_debug=false $(CUT) $(ARGS)
+	PENSTOCK_STRANGERS=all $(BIN)/pytest tests/clients/test_cross_origin.py $(ARGS)
 
 dashboard-load: tools $(VENV)/.stamp-dev  ## The dashboard with ten minutes of mixed load and faults behind it
 	PENSTOCK_DASHBOARD_SECONDS=600 $(BIN)/pytest -s tests/clients/torture/test_dashboard_load.py $(ARGS)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
-REQUEST = re.compile(rb"(?:GET|HEAD|POST|DELETE|OPTIONS) (\S+) HTTP/1\.1\r\n")
+REQUEST = re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE|OPTIONS) (\S+) HTTP/1\.1\r\n")
 
 
 class Relay:
