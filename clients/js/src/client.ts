@@ -63,7 +63,7 @@ export class Penstock {
   }
 
   /** Start a generation. `request` is the dialect's body. */
-  start(request: Record<string, unknown>, options: StartOptions = {}): Stream {
+  start(request: object, options: StartOptions = {}): Stream {
     const { dialect, ttl_s, on_disconnect, metadata, idempotencyKey, signal } = options;
     const message = defined({ request, dialect, ttl_s, on_disconnect, metadata });
     const key = idempotencyKey ?? randomKey();
@@ -71,8 +71,8 @@ export class Penstock {
   }
 
   /** Ask one question, as `GET /stream` does. */
-  ask(content: string, options: { model?: string; system?: string; key?: string; signal?: AbortSignal } = {}): Stream {
-    const key = options.key ?? randomKey();
+  ask(content: string, options: { model?: string; system?: string; idempotencyKey?: string; signal?: AbortSignal } = {}): Stream {
+    const key = options.idempotencyKey ?? randomKey();
     const query = defined({ content, model: options.model, system: options.system, format: "json", key });
     const path = `stream?${new URLSearchParams(query as Record<string, string>)}`;
     return this.#follow({ key, method: "GET", path }, options.signal);

@@ -7,6 +7,7 @@
 
 import { type Backoff, BACKOFF, type Clock, delayOf, pause, systemClock } from "./backoff.js";
 import { randomKey } from "./client.js";
+import { secondsOf } from "./errors.js";
 import { SseSplitter } from "./sse.js";
 
 export interface DurableOptions {
@@ -47,9 +48,15 @@ export function durableFetch(options: DurableOptions = {}): typeof globalThis.fe
     const again = body == null || typeof body === "string" || ArrayBuffer.isView(body) || body instanceof ArrayBuffer;
     if (!again || (method !== "POST" && method !== "GET")) return settings.fetch(input, init);
     if (method === "POST" && !headers.has("Idempotency-Key")) headers.set("Idempotency-Key", randomKey());
-    const plain = { ...init, method, headers, signal, ...(body == null ? {} : { body }) };
+    const plain = { ...(request && settingsOf(request)), ...init, method, headers, signal, ...(body == null ? {} : { body }) };
     return new Exchange(settings, url, plain as Plain).begin();
   };
+}
+
+/** What a request says of how it is to be made, besides the rest. */
+function settingsOf({ cache, credentials, integrity, keepalive, mode, redirect, referrer, referrerPolicy }: Request): RequestInit {
+  const told = { cache, credentials, integrity, keepalive, redirect, referrer, referrerPolicy };
+  return mode === "navigate" ? told : { ...told, mode };
 }
 
 interface Plain extends RequestInit {
@@ -78,17 +85,20 @@ class Exchange {
     // The gateway may have begun, though nothing was heard of it.
     const unanswered = () => this.#stop();
     signal.addEventListener("abort", unanswered);
-    for (;;) {
-      try {
-        response = await this.settings.fetch(this.url, this.init);
-        break;
-      } catch (error) {
-        if (signal.aborted) throw error;
-        await this.#again(error, BEFORE);
-        if (signal.aborted) throw signal.reason ?? error;
+    try {
+      for (;;) {
+        try {
+          response = await this.settings.fetch(this.url, this.init);
+          break;
+        } catch (error) {
+          if (signal.aborted) throw error;
+          await this.#again(error, { most: BEFORE });
+          if (signal.aborted) throw signal.reason ?? error;
+        }
       }
+    } finally {
+      signal.removeEventListener("abort", unanswered);
     }
-    signal.removeEventListener("abort", unanswered);
     const type = response.headers.get("Content-Type") ?? "";
     if (!response.ok || !response.body || !type.startsWith("text/event-stream")) return response;
     const place = response.headers.get("Location");
@@ -186,8 +196,10 @@ class Exchange {
     const headers = new Headers(this.init.headers);
     if (this.#id) headers.set("Last-Event-ID", this.#id);
     else if (this.init.method === "GET" && this.#handed) throw error; // nothing says that it is the same again
+    let after = 0;
     for (;;) {
-      await this.#again(error);
+      await this.#again(error, { after });
+      after = 0;
       if (this.init.signal.aborted) throw this.init.signal.reason;
       if (this.#leave.signal.aborted) return null;
       let response: Response;
@@ -201,19 +213,21 @@ class Exchange {
       const type = response.headers.get("Content-Type") ?? "";
       if (response.ok && response.body && type.startsWith("text/event-stream")) return response.body;
       error = new TypeError(`the answer was cut, and its rest refused (${response.status})`);
+      after = secondsOf(response.headers.get("Retry-After"));
       await response.body?.cancel().catch(() => {});
       if (!response.ok && response.status < 500 && response.status !== 429 && response.status !== 408) throw error;
     }
   }
 
-  async #again(error: unknown, most = Infinity): Promise<void> {
+  /** `after`: seconds that there must be at least. */
+  async #again(error: unknown, { most = Infinity, after = 0 } = {}): Promise<void> {
     const { backoff, clock } = this.settings;
     this.#attempt += 1;
     if (this.#attempt > Math.min(most, backoff.attempts)) throw error;
     const wait = new AbortController();
     const wake = () => wait.abort();
     for (const signal of [this.init.signal, this.#leave.signal]) signal.addEventListener("abort", wake);
-    await pause(clock, delayOf(backoff, this.#attempt, clock.random), wait.signal);
+    await pause(clock, Math.max(delayOf(backoff, this.#attempt, clock.random), after * 1000), wait.signal);
     for (const signal of [this.init.signal, this.#leave.signal]) signal.removeEventListener("abort", wake);
   }
 

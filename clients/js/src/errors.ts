@@ -28,6 +28,16 @@ export class Lost extends Error {
   }
 }
 
+/** Seconds that a server may ask to be left alone; more is not believed. */
+export const MOST_AFTER = 600;
+
+/** Read a Retry-After: seconds, or a date. */
+export function secondsOf(retryAfter: string | null, now = Date.now()): number {
+  if (!retryAfter) return 0;
+  const seconds = /^[\d.]+$/.test(retryAfter) ? Number(retryAfter) : (Date.parse(retryAfter) - now) / 1000;
+  return Math.min(Math.max(seconds, 0) || 0, MOST_AFTER);
+}
+
 /** Read the error of a response that is no success; from any of the gateway's forms. */
 export function refusalOf(status: number, retryAfter: string | null, body: string): PenstockError {
   let error: Record<string, unknown> = {};
@@ -43,7 +53,7 @@ export function refusalOf(status: number, retryAfter: string | null, body: strin
     text("message") || `the server answered ${status}`,
     status,
     error["retryable"] === true,
-    Number(retryAfter) || 0,
+    secondsOf(retryAfter),
     text("fault"),
   );
 }

@@ -40,7 +40,14 @@ export function useStream(): StreamState & { follow: (stream: Stream) => Stream;
     show();
     return stream;
   }, []);
-  const stop = useCallback(async () => current.current?.stop(), []);
+  // It is handed to buttons, which wait for no promise: what is refused is shown.
+  const stop = useCallback(async () => {
+    try {
+      await current.current?.stop();
+    } catch (error) {
+      if (current.current) setState((before) => ({ ...before, error: error as PenstockError }));
+    }
+  }, []);
   useEffect(
     () => () => {
       current.current?.close();

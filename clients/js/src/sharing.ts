@@ -456,7 +456,13 @@ class Link {
 
   #message(text: string): void {
     this.#asked = undefined;
-    const { type, rid, code } = JSON.parse(text);
+    let said: { type?: string; rid?: string; code?: string };
+    try {
+      said = JSON.parse(text);
+    } catch {
+      return this.close(); // whoever says this is no gateway
+    }
+    const { type, rid, code } = said;
     if (type === "goaway" || code === "too_many_rids") this.takes = false;
     if (rid === undefined) {
       for (const client of [...this.#clients]) client.message(text);

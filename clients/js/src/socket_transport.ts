@@ -166,7 +166,12 @@ class Connection {
 
   #message(text: string): void {
     this.#heard = this.clock.now();
-    const message = decode(text);
+    let message: Message | null;
+    try {
+      message = decode(text);
+    } catch {
+      return this.close(); // whoever says this is no gateway
+    }
     this.#alive(message?.type === "pong");
     if (!message) return;
     if (message.type === "goaway") {

@@ -7,7 +7,7 @@
 
 import type { Api } from "./api.js";
 import { type Backoff, type Clock, delayOf, pause } from "./backoff.js";
-import { Lost, PenstockError } from "./errors.js";
+import { Lost, MOST_AFTER, PenstockError } from "./errors.js";
 import type { End, Entry } from "./events.js";
 import type { Ask, Creation, Sink, Transport } from "./transport.js";
 import { Verifier } from "./verification.js";
@@ -89,6 +89,8 @@ export class Stream implements AsyncIterable<Entry | Restarted> {
   #wake: () => void = () => {};
   #drained: () => void = () => {};
   #nap = new AbortController();
+  /** Whether the gateway said how long to wait. */
+  #asked = false;
   #unsure = false;
   #attempt = 0;
   #rereads = 0;
@@ -104,7 +106,11 @@ export class Stream implements AsyncIterable<Entry | Restarted> {
     this.cursor = this.#last = what.cursor ?? "";
     const at = /~[0-9]{4}([0-9]{12})$/.exec(this.cursor);
     this.#verifier = new Verifier(at ? Number(at[1]) : 0);
-    const aborted = () => this.#finish(new PenstockError("aborted", "the reader was aborted"));
+    const aborted = () => {
+      const error = new PenstockError("aborted", "the reader was aborted");
+      error.cause = signal?.reason;
+      this.#finish(error);
+    };
     if (signal?.aborted) queueMicrotask(aborted);
     signal?.addEventListener("abort", aborted);
     // Handlers are set in the turn in which the stream is made.
@@ -131,7 +137,8 @@ export class Stream implements AsyncIterable<Entry | Restarted> {
     return { text: this.text, end: this.end, stream: this.id, cursor: this.cursor };
   }
 
-  /** Every entry, once, in order. Throws after the last one where the answer failed. */
+  /** Every entry, once, in order. Throws after the last one where the answer failed. Leaving the loop closes
+   * the stream; the answer goes on. Two loops over one stream share its entries. */
   async *[Symbol.asyncIterator](): AsyncGenerator<Entry | Restarted, void, undefined> {
     this.#flowing = false;
     try {
@@ -143,7 +150,8 @@ export class Stream implements AsyncIterable<Entry | Restarted> {
           yield entry;
         }
         if (this.phase === "closed") break;
-        await new Promise<void>((resolve) => (this.#wake = resolve));
+        const others = this.#wake;
+        await new Promise<void>((resolve) => (this.#wake = () => (others(), resolve())));
       }
     } finally {
       this.close(); // no-op at the end; where the loop was left, nobody reads on
@@ -161,7 +169,7 @@ export class Stream implements AsyncIterable<Entry | Restarted> {
     if (this.phase !== "closed") this.#finish();
   }
 
-  /** Make the next attempt now: the network is back. */
+  /** Make the next attempt now, whatever was to be waited for. */
   retryNow(): void {
     this.#nap.abort();
   }
@@ -191,12 +199,18 @@ export class Stream implements AsyncIterable<Entry | Restarted> {
   // --- one connection after another ---------------------------------------------------------------
 
   async #run(): Promise<void> {
-    const back = () => this.retryNow();
+    // The network is back, or somebody looks; but who asked to be left alone is left alone.
+    const back = () => {
+      if (!this.#asked && globalThis.document?.visibilityState !== "hidden") this.retryNow();
+    };
+    const { document } = globalThis;
     globalThis.addEventListener?.("online", back);
+    document?.addEventListener?.("visibilitychange", back);
     try {
       while (this.phase !== "closed") await this.#connect();
     } finally {
       globalThis.removeEventListener?.("online", back);
+      document?.removeEventListener?.("visibilitychange", back);
     }
   }
 
@@ -292,7 +306,8 @@ export class Stream implements AsyncIterable<Entry | Restarted> {
       const message = `the gateway could not be reached in ${attempt} attempts (${reason})`;
       return this.#finish(new PenstockError("unreachable", message, 0, true));
     }
-    const delay = Math.max(delayOf(backoff, attempt, clock.random), after * 1000);
+    const delay = Math.max(delayOf(backoff, attempt, clock.random), Math.min(after, MOST_AFTER) * 1000);
+    this.#asked = after > 0;
     this.phase = "waiting";
     told(this.onretry, { attempt, delay, reason });
     if (this.#closed()) return;
@@ -346,8 +361,12 @@ export class Stream implements AsyncIterable<Entry | Restarted> {
   #ready(signal: AbortSignal): Promise<void> | undefined {
     if (this.#waiting.length < MAX_WAITING || this.phase === "closed") return undefined;
     return new Promise<void>((resolve) => {
-      this.#drained = resolve;
-      signal.addEventListener("abort", () => resolve());
+      const done = () => {
+        signal.removeEventListener("abort", done);
+        resolve();
+      };
+      this.#drained = done;
+      signal.addEventListener("abort", done);
     });
   }
 

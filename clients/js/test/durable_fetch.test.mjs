@@ -125,3 +125,44 @@ test("an abort stops the model", async () => {
     await assert.rejects(reader.read(), { name: "AbortError" });
   });
 });
+
+test("a Request is made as it says", async () => {
+  const made = [];
+  const fetch = async (url, init) => (made.push([url, init]), new Response("{}"));
+  const request = new Request("http://gateway/v1/chat/completions", { method: "POST", body: "{}", credentials: "include", redirect: "error", headers: { "X-One": "1" } });
+  await durableFetch({ fetch })(request);
+  const [[url, init]] = made;
+  assert.equal(url, request.url);
+  const { method, body, credentials, redirect } = init;
+  assert.deepEqual({ method, body, credentials, redirect }, { method: "POST", body: "{}", credentials: "include", redirect: "error" });
+  assert.equal(init.headers.get("X-One"), "1");
+  assert.ok(init.headers.get("Idempotency-Key"));
+});
+
+test("a gateway that asks for time is given it", async () => {
+  const waited = [];
+  const clock = { now: () => 0, random: () => 0, after: (delay, call) => (waited.push(delay), queueMicrotask(call), () => {}) };
+  const plays = [
+    cutAfter(frame(1)),
+    (response) => response.writeHead(503, { "Retry-After": "7" }).end(),
+    (response) => response.writeHead(200, EVENTS).end(`${frame(2)}data: [DONE]\n\n`),
+  ];
+  await serving(plays, async (url) => {
+    const response = await durableFetch({ clock })(url, { method: "POST", body: "{}" });
+    assert.equal(await response.text(), `${frame(1)}${frame(2)}data: [DONE]\n\n`);
+    assert.deepEqual(waited, [0, 7_000]);
+  });
+});
+
+test("an exchange that failed listens to nobody's abort any more", async () => {
+  let stopped = 0;
+  const fetch = async (url) => {
+    stopped += url.endsWith("/cancel");
+    throw new TypeError("fetch failed");
+  };
+  const abort = new AbortController();
+  const init = { method: "POST", body: "{}", signal: abort.signal };
+  await assert.rejects(durableFetch({ fetch, ...quick })("http://gateway/v1/chat/completions", init), TypeError);
+  abort.abort();
+  assert.equal(stopped, 0);
+});

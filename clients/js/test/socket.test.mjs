@@ -180,3 +180,13 @@ test("a socket whose pings are not answered is dead; one whose tab slept is not"
   await clock.advance(10_000);
   assert.equal(socket.readyState, 3);
 });
+
+test("what is no message of a gateway ends the socket, and another one goes on", async () => {
+  const { clock, sockets, socket, stream } = await started();
+  socket.tell({ type: "open", rid: socket.rid, stream: ID, status: "open", tail: 0, c: cursor(0) });
+  socket.onmessage({ data: "<h1>Bad gateway</h1>" });
+  assert.equal(socket.readyState, 3);
+  await clock.advance(1_000);
+  assert.equal(sockets.length, 2);
+  assert.equal(stream.losses, 1);
+});

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import test from "node:test";
-import { Lost, PenstockError } from "../dist/errors.js";
+import { Lost, MOST_AFTER, PenstockError, secondsOf } from "../dist/errors.js";
 import { MAX_WAITING } from "../dist/stream.js";
 import { delayOf, Penstock } from "../dist/index.js";
 import { FakeClock } from "./clock.mjs";
@@ -218,4 +218,117 @@ test("delays double up to a bound, and any part of them may be waited", () => {
   const backoff = { first: 500, most: 30_000, attempts: 9 };
   assert.deepEqual([1, 2, 3, 7, 100].map((attempt) => delayOf(backoff, attempt, () => 1)), [500, 1000, 2000, 30_000, 30_000]);
   assert.equal(delayOf(backoff, 3, () => 0), 0);
+});
+
+test("who asks to be left alone is left alone, also when the network comes back", async () => {
+  const page = new EventTarget();
+  const { addEventListener, removeEventListener } = globalThis;
+  globalThis.addEventListener = page.addEventListener.bind(page);
+  globalThis.removeEventListener = page.removeEventListener.bind(page);
+  globalThis.document = Object.assign(new EventTarget(), { visibilityState: "visible" });
+  try {
+    const busy = () => {
+      throw new PenstockError("overloaded", "No.", 503, true, 20);
+    };
+    const lost = (sink) => (give(sink, whole, 1, 1), "ended");
+    const { penstock, clock, asks } = client([lost, busy, lost, (sink) => (give(sink, whole, 2), "ended")]);
+    const result = penstock.start({}).result();
+    await clock.settle();
+    page.dispatchEvent(new Event("online"));
+    await clock.settle();
+    assert.equal(asks.length, 2);
+    page.dispatchEvent(new Event("online"));
+    document.dispatchEvent(new Event("visibilitychange"));
+    await clock.advance(19_999);
+    assert.equal(asks.length, 2);
+    await clock.advance(1);
+    assert.equal(asks.length, 3);
+    // A page that is looked at again does not wait.
+    document.dispatchEvent(new Event("visibilitychange"));
+    await clock.settle();
+    await result;
+  } finally {
+    Object.assign(globalThis, { addEventListener, removeEventListener });
+    delete globalThis.document;
+  }
+});
+
+test("Retry-After is seconds or a date, and is not believed without end", () => {
+  const now = Date.parse("2026-11-27T00:00:00Z");
+  const date = (seconds) => new Date(now + seconds * 1000).toUTCString();
+  const values = [[null, 0], ["2", 2], ["1.5", 1.5], [date(30), 30], [date(-30), 0], ["soon", 0], ["-3", 0], ["99999999", MOST_AFTER], [date(1e8), MOST_AFTER]];
+  for (const [text, seconds] of values) assert.equal(secondsOf(text, now), seconds, text);
+});
+
+test("two loops over one stream end, and have each entry once together", async () => {
+  const { penstock } = client([async (sink) => (await new Promise(setImmediate), give(sink, whole, 1), "ended")]);
+  const stream = penstock.start({});
+  const seen = [];
+  const loop = async () => {
+    for await (const { n } of stream) seen.push(n);
+  };
+  await Promise.all([loop(), loop()]);
+  assert.deepEqual(seen.sort(), [1, 2, 3, 4]);
+});
+
+test("an abort says why", async () => {
+  const { penstock } = client([() => new Promise(() => {})]);
+  const abort = new AbortController();
+  const result = penstock.read(ID, { signal: abort.signal }).result();
+  const why = new Error("the page was left");
+  abort.abort(why);
+  await assert.rejects(result, (error) => error.code === "aborted" && error.cause === why);
+});
+
+test("after ten thousand messages that were read slowly nothing is held on to", async () => {
+  const long = log(...Array.from({ length: 10_000 }, () => "x"));
+  const listening = new Map();
+  const { addEventListener, removeEventListener } = EventTarget.prototype;
+  const count = (by) => function (...what) {
+    if (this instanceof AbortSignal) listening.set(this, (listening.get(this) ?? 0) + by);
+    return (by > 0 ? addEventListener : removeEventListener).apply(this, what);
+  };
+  Object.assign(EventTarget.prototype, { addEventListener: count(1), removeEventListener: count(-1) });
+  let most = 0;
+  try {
+    const { penstock } = client([
+      async (sink, signal) => {
+        sink.opened(ID);
+        for (let n = 1; n <= long.length; n += 1) {
+          sink.entry(long[n - 1], cursor(n));
+          await sink.ready();
+          most = Math.max(most, listening.get(signal) ?? 0);
+        }
+        return "ended";
+      },
+    ]);
+    const abort = new AbortController();
+    let entries = 0;
+    for await (const _ of penstock.start({}, { signal: abort.signal })) entries += 1;
+    assert.equal(entries, long.length);
+    await new Promise(setImmediate);
+    assert.equal(listening.get(abort.signal), 0);
+    assert.ok(most <= 2, `${most} listeners at a time`);
+  } finally {
+    Object.assign(EventTarget.prototype, { addEventListener, removeEventListener });
+  }
+});
+
+test("nobody who does not look is an unhandled rejection", async () => {
+  const unhandled = [];
+  const note = (error) => unhandled.push(error);
+  process.on("unhandledRejection", note);
+  try {
+    const refuse = () => {
+      throw new PenstockError("invalid_request", "No.", 400);
+    };
+    const { penstock, clock } = client([refuse, refuse]);
+    penstock.start({});
+    penstock.read(ID, { signal: AbortSignal.abort() });
+    await clock.settle();
+    await new Promise(setImmediate);
+    assert.deepEqual(unhandled, []);
+  } finally {
+    process.off("unhandledRejection", note);
+  }
 });
