@@ -1,5 +1,5 @@
 // An answer in a React component: it survives a reload, a lost connection and a change of component.
-import { createElement as h, useEffect, useState } from 'react';
+import { createElement as h, StrictMode, useEffect, useState } from 'react';
 import { createRoot } from 'react-dom/client';
 import { Penstock } from 'penstock';
 import { useStream } from 'penstock/react';
@@ -40,4 +40,4 @@ function Page() {
   ]);
 }
 
-createRoot(document.body.appendChild(document.createElement('div'))).render(h(Page));
+createRoot(document.body.appendChild(document.createElement('div'))).render(h(StrictMode, {}, h(Page)));
