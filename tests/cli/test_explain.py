@@ -108,8 +108,11 @@ def test_a_story_tells_everything_there_is():
         "$9.00 left of everybody ($10.00 a day)",
         "own/c comes last: its breaker was open.",
         "A target that is slow to begin gets a rival.",
-        "1 far/a: first choice, sent after 100 ms, first output 500 ms later, upstream_reset after 1,000 ms",
-        "2 near/b: went on with the answer, sent after 50 ms, first output 300 ms later",
+        "1 far/a: first choice\n",
+        "sent after 100 ms, first output 500 ms later, upstream_reset after 1,000 ms",
+        "4,000 ms · first output after 912 ms · 2 attempts, 1 of them failed · $0.0123\n",
+        "2 near/b: went on with the answer\n",
+        "sent after 50 ms, first output 300 ms later, done after 2,500 ms, $0.0123",
         "entry 13: near/b went on from the text, given as a beginning, after upstream_reset",
         "the longest gap was 488 ms",
         "1,200 tokens in, 100 of them cached, 432 out (estimated)",
@@ -127,10 +130,38 @@ def test_a_failure_tells_what_the_client_had_and_was_told():
     assert "told in the stream" in "\n".join(story(msgspec.structs.replace(RESTARTED)))
 
 
+def test_an_answer_that_never_said_what_it_used_is_told_by_its_attempts():
+    first, second = RESCUED.attempts
+    attempts = (
+        msgspec.structs.replace(first, usage=UsageReported(10, 5)),
+        msgspec.structs.replace(second, usage=UsageReported(10, 7, estimated=True)),
+    )
+    said = "\n".join(story(msgspec.structs.replace(RESCUED, usage=None, attempts=attempts)))
+    assert "20 tokens in, 12 out (estimated)" in said
+
+
+@pytest.mark.parametrize("told", [RESCUED, FAILED, OPEN, RESTARTED], ids=lambda told: told.status)
+def test_its_beginning_says_the_most_of_it_in_a_line(told):
+    gist = story(told)[1]
+    for part in {
+        "completed": ("4,000 ms", "2 attempts, 1 of them failed"),
+        "failed": ("300 ms", "no output", "fault of the upstream"),
+        "open": ("so far 12.0 s", "no output", "silent for 11.0 s"),
+        "interrupted": ("90.0 s", "2 attempts", "fault of the gateway"),
+    }[told.status]:
+        assert part in gist
+
+
+def test_long_names_of_targets_do_not_run_over_the_edge():
+    long = "somewhere/a-model-with-a-rather-long-name?and=parameters"
+    attempts = tuple(msgspec.structs.replace(one, target=long) for one in RESCUED.attempts)
+    seams = (SeamSeen(13, "prefill", long, "upstream_reset"),)
+    lines = story(msgspec.structs.replace(RESCUED, attempts=attempts, seams=seams), 100)
+    assert all(cell_len(line) <= 100 for line in lines if not line.startswith("  budget"))
+
+
 def test_the_time_line_puts_things_where_they_happened():
-    lines = story(RESCUED, 100)
-    first, second = (next(i for i, line in enumerate(lines) if line.startswith(f"   {n} ")) for n in (1, 2))
-    bar, other = lines[first + 1], lines[second + 1]
+    bar, other = (line for line in story(RESCUED, 100) if "░" in line and "waiting" not in line)
     assert bar.rstrip().endswith("✗")
     assert bar.index("─") < bar.index("░") < bar.index("█")
     assert len(other) - len(other.lstrip()) > len(bar) - 1  # it began when the first had ended

@@ -110,6 +110,11 @@ def test_the_refusal_says_whose_budget_and_until_when(wall):
     )
 
 
+def test_a_budget_of_less_than_a_cent_is_told_as_what_it_is(wall):
+    budgets = Budgets([Budget("key", USD // 250)], wall)
+    assert "($0.004 a month)" in exceeded(budgets.of(bill(), None, None)[0]).message
+
+
 def test_an_answer_ends_when_the_purse_is_empty_and_shows_what_was_paid_for(wall):
     budgets = Budgets([Budget("key", 1_000)], wall)
     hold = Hold(budgets.of(bill(), None, None), 100)

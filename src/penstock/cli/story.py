@@ -15,6 +15,9 @@ MIN_WIDTH: Final = 60
 
 INDENT: Final = 3
 
+SILENT: Final = 1_000
+"""Milliseconds of silence that are worth a word."""
+
 REASONS: Final = {
     "first": "first choice",
     "retry": "again, after it failed",
@@ -44,6 +47,11 @@ DOING: Final = {
     "ending": "is done; its end is being stored",
 }
 
+UNSENT: Final = frozenset(
+    {"upstream_unreachable", "upstream_connect_timeout", "upstream_tls", "upstream_proxy"}
+)
+"""Codes of attempts that never got as far as to wait for an answer."""
+
 KEY: Final = "─ connecting   ░ waiting for output   █ output   ✗ failed"
 
 
@@ -52,11 +60,12 @@ def story(told: Explanation, width: int = 100) -> list[str]:
     width = max(width, MIN_WIDTH)
     return [
         *_title(told),
+        *_wrapped(list(_gist(told)), width),
         "",
         *_asked(told, width),
         *_section("Policies", _policies(told.policies, width)),
         *_section("Targets", [*_way(told), *_line(told, width)]),
-        *_section("Seams", _seams(told)),
+        *_section("Seams", _seams(told, width)),
         *_section("Time", _times(told.timing, told)),
         *_section("Used", _used(told)),
         *_section("End" if told.end is not None else "Now", [*_end(told.end), *_now(told)]),
@@ -89,6 +98,31 @@ def _title(told: Explanation) -> Iterator[str]:
     yield f"{told.id}  {told.status}{code}"
 
 
+def _gist(told: Explanation) -> Iterator[str]:
+    """The whole story in one line."""
+    end, timing = told.end, told.timing
+    if timing is not None:
+        so_far = "so far " if end is None else ""
+        yield f"{so_far}{ms(timing.total_ms)}"
+        if timing.first_output_ms:
+            yield f"first output after {ms(timing.first_output_ms)}"
+        elif not told.seams:
+            yield "no output"
+    failed = [one for one in told.attempts if one.code and one.code != "superseded"]
+    if len(told.attempts) > 1:
+        yield (
+            f"{len(told.attempts)} attempts, {len(failed)} of them failed"
+            if failed
+            else (f"{len(told.attempts)} attempts")
+        )
+    if told.cost_usd is not None:
+        yield usd(told.cost_usd)
+    if end is not None and end.fault:
+        yield f"fault of the {end.fault}"
+    if end is None and told.silent_ms >= SILENT:
+        yield f"silent for {ms(told.silent_ms)}"
+
+
 def _asked(told: Explanation, width: int) -> Iterator[str]:
     asked = told.asked
     when = datetime.fromtimestamp(asked.at, UTC).strftime("%Y-%m-%d %H:%M:%S")
@@ -106,15 +140,16 @@ def _asked(told: Explanation, width: int) -> Iterator[str]:
         yield f"The provider was not told: {', '.join(told.dropped)} (it has no place for that)."
 
 
-def _wrapped(facts: Sequence[str], width: int) -> Iterator[str]:
+def _wrapped(facts: Sequence[str], width: int, between: str = " · ") -> Iterator[str]:
     line = ""
     for fact in facts:
-        longer = f"{line} · {fact}" if line else fact
+        longer = f"{line}{between}{fact}" if line else fact
         if line and cell_len(longer) > width:
             yield line
             longer = fact
         line = longer
-    yield line
+    if line:
+        yield line
 
 
 def _policies(decisions: Sequence[Decision], width: int) -> list[str]:
@@ -154,16 +189,28 @@ def _line(told: Explanation, width: int) -> Iterator[str]:
     drawn = any(one.timed for one in attempts) and total > 0
     indent = " " * INDENT
     queued = told.timing.queue_ms if told.timing else 0.0
-    if drawn and (dots := round(queued / total * (room - 1))):
+    if drawn and (dots := round(queued / total * (room - 1))) > 1:
         yield f"{indent}{'·' * dots}"
         yield f"{indent}queued {ms(queued)}"
     for one in attempts:
-        yield f"{one.number:>2} {one.target}: {_why(one)}"
+        yield from _told_of(one, width)
         if drawn and one.timed:
             yield f"{indent}{_bar(one, total, room)}"
     if drawn:
         yield f"{indent}0{ms(total):>{room - 1}}"
         yield f"{indent}{KEY}"
+
+
+def _told_of(one: AttemptSeen, width: int) -> Iterator[str]:
+    """Who was tried, and how that went; on lines of their own where one is too short."""
+    head, parts = f"{one.number:>2} {one.target}:", _why(one)
+    whole = f"{head} {', '.join(parts)}"
+    if cell_len(whole) <= width - 2:
+        yield whole
+        return
+    yield f"{head} {parts[0]}"
+    indent = " " * INDENT
+    yield from (f"{indent}{line}" for line in _wrapped(parts[1:], width - 2 - INDENT, ", "))
 
 
 def _bar(one: AttemptSeen, total: float, room: int) -> str:
@@ -173,7 +220,7 @@ def _bar(one: AttemptSeen, total: float, room: int) -> str:
     began, ended = at(one.began_ms), at(one.ended_ms)
     sent = at(one.began_ms + one.connect_ms)
     first = at(one.began_ms + one.connect_ms + one.wait_ms) if one.wait_ms else ended + 1
-    if not one.wait_ms and not one.connect_ms:
+    if not one.wait_ms and not one.connect_ms and one.code in UNSENT:
         sent = ended + 1
     columns = range(began, ended + 1)
     cells = ["█" if column >= first else "░" if column >= sent else "─" for column in columns]
@@ -182,7 +229,7 @@ def _bar(one: AttemptSeen, total: float, room: int) -> str:
     return " " * began + "".join(cells)
 
 
-def _why(one: AttemptSeen) -> str:
+def _why(one: AttemptSeen) -> list[str]:
     parts = [REASONS.get(one.reason, one.reason or "before a restart of the gateway")]
     if one.timed:
         if one.connect_ms:
@@ -202,15 +249,17 @@ def _why(one: AttemptSeen) -> str:
         parts.append(one.code)
     if one.cost_usd is not None:
         parts.append(usd(one.cost_usd))
-    return ", ".join(parts)
+    return parts
 
 
-def _seams(told: Explanation) -> list[str]:
-    lines = []
+def _seams(told: Explanation, width: int) -> list[str]:
+    lines: list[str] = []
     for seam in told.seams:
-        who = f"{seam.target} " if seam.target else ""
-        because = f", after {seam.code}" if seam.code else ""
-        lines.append(f"entry {seam.entry:,}: {who}{MODES.get(seam.mode, seam.mode)}{because}")
+        parts = [f"entry {seam.entry:,}:", seam.target, MODES.get(seam.mode, seam.mode)]
+        if seam.code:
+            parts[-1] += ","
+            parts.append(f"after {seam.code}")
+        lines += _wrapped([part for part in parts if part], width - 2, " ")
     return lines
 
 
@@ -219,11 +268,11 @@ def _times(timing: Timing | None, told: Explanation) -> list[str]:
         return []
     spans = [
         ("queue", timing.queue_ms, "until policies let the call in"),
-        ("failed", timing.failed_ms, "attempts that failed, and pauses after them"),
+        ("failed", timing.failed_ms, "attempts that brought nothing, and pauses after them"),
         ("connect", timing.connect_ms, "until the request was sent"),
         ("wait", timing.wait_ms, "until the provider's first output"),
-        ("stream", timing.stream_ms, "from the first output to the last"),
-        ("gateway", timing.gateway_ms, "ours"),
+        ("stream", timing.stream_ms, "from the first output until the provider was done"),
+        ("gateway", timing.gateway_ms, "our own work"),
     ]
     known = [(name, value, what) for name, value, what in spans if value > 0]
     width = max((len(ms(value)) for _, value, _ in known), default=0)
@@ -236,10 +285,25 @@ def _times(timing: Timing | None, told: Explanation) -> list[str]:
 
 
 def _used(told: Explanation) -> list[str]:
-    lines = [_tokens(told.usage)] if told.usage is not None else []
+    usage = told.usage or _sum(told.attempts)
+    lines = [_tokens(usage)] if usage is not None else []
     if told.cost_usd is not None:
         lines.append(f"{usd(told.cost_usd)} in all attempts")
     return lines
+
+
+def _sum(attempts: Sequence[AttemptSeen]) -> UsageReported | None:
+    """What all attempts used, where the answer did not come as far as to say it."""
+    found = [one.usage for one in attempts if one.usage is not None]
+    if not found:
+        return None
+    return UsageReported(
+        sum(one.input_tokens for one in found),
+        sum(one.output_tokens for one in found),
+        cached_tokens=sum(one.cached_tokens for one in found),
+        reasoning_tokens=sum(one.reasoning_tokens for one in found),
+        estimated=any(one.estimated for one in found),
+    )
 
 
 def _tokens(usage: UsageReported) -> str:

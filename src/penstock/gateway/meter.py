@@ -11,10 +11,12 @@ class Meter:
         "_first",
         "_led",
         "_max_gap",
+        "_over",
         "_queued",
         "_ready",
         "_resumed",
         "_sent",
+        "_tried",
         "gaps",
         "last",
         "started",
@@ -27,8 +29,11 @@ class Meter:
         self.usage: UsageReported | None = None
         self.gaps: Buckets | None = None  # where somebody wants to know them
         self._queued = 0.0
-        self._ready = self._led = self._sent = now
+        self._ready = self._led = now
+        self._sent: float | None = None
         self._first: float | None = None
+        self._tried = False
+        self._over: float | None = now  # since when no attempt goes on
         self._max_gap = 0.0
         self._resumed = False
 
@@ -43,8 +48,25 @@ class Meter:
 
     def begin(self, now: float, *, resumed: bool = False) -> None:
         """The run begins. ``resumed``: its first output was shown by a process before this one."""
-        self._ready = self._led = self._sent = now
+        self._ready = self._led = now
         self._resumed = resumed
+
+    def attempt(self, now: float) -> None:
+        """An attempt begins. What was before the first of them was ours."""
+        if not self._tried:
+            self._tried, self._ready = True, now
+        if self._first is None and self._over is not None:  # else it is a rival
+            self._led, self._sent = now, None
+        self._over = None
+
+    def sent(self, now: float) -> None:
+        """The request of an attempt was sent."""
+        if self._first is None and self._sent is None:
+            self._sent = now
+
+    def over(self, now: float) -> None:
+        """No attempt goes on any more: until another one begins, nobody but us has anything to do."""
+        self._over = now
 
     def output(self, now: float) -> None:
         """Output was shown at ``now``."""
@@ -74,34 +96,39 @@ class Meter:
 
     def opening(self, now: float) -> Timing:
         """Return the figures at the moment of the first output, which comes ``now``."""
-        return self._timing(now, now, now)
+        return self._timing(now, now)
 
     def timing(self, now: float) -> Timing:
-        """Return the figures of the run as it stands at ``now``."""
-        return self._timing(now, self._first, self.last)
+        """Return the figures of the run as it stands at ``now``. While an attempt goes on, silence is its
+        provider's, not ours."""
+        return self._timing(now, self._first)
 
-    def _timing(self, now: float, first: float | None, last: float) -> Timing:
+    def _timing(self, now: float, first: float | None) -> Timing:
         total, queued = now - self.started, self._queued
         if self._resumed:
             return Timing(total_ms=milliseconds(total), max_gap_ms=milliseconds(self._max_gap))
-        if first is None:
-            ours = self._ready - self.started - queued
-            return Timing(
-                total_ms=milliseconds(total),
-                queue_ms=milliseconds(queued),
-                failed_ms=milliseconds(now - self._ready),
-                gateway_ms=milliseconds(ours),
-            )
-        ours = (self._ready - self.started - queued) + (now - last)
+        ours = self._ready - self.started - queued
+        failed, connect, wait, streamed = self._led - self._ready, 0.0, 0.0, 0.0
+        if first is not None:
+            until = now if self._over is None else max(self._over, self.last)
+            sent = self._led if self._sent is None else self._sent
+            connect, wait, streamed = sent - self._led, first - sent, until - first
+            ours += now - until
+        elif self._over is not None:
+            failed = now - self._ready
+        elif self._sent is None:
+            connect = now - self._led
+        else:
+            connect, wait = self._sent - self._led, now - self._sent
         return Timing(
-            first_output_ms=milliseconds(first - self.started),
+            first_output_ms=milliseconds(first - self.started) if first is not None else 0.0,
             total_ms=milliseconds(total),
             max_gap_ms=milliseconds(self._max_gap),
-            failed_ms=milliseconds(self._led - self._ready),
-            connect_ms=milliseconds(self._sent - self._led),
-            wait_ms=milliseconds(first - self._sent),
+            failed_ms=milliseconds(failed),
+            connect_ms=milliseconds(connect),
+            wait_ms=milliseconds(wait),
             queue_ms=milliseconds(queued),
-            stream_ms=milliseconds(last - first),
+            stream_ms=milliseconds(streamed),
             gateway_ms=milliseconds(ours),
         )
 

@@ -425,7 +425,9 @@ class Run:
         )
         self.stream.dropped = conversation.dropped
         self._racing.append(attempt)
-        use = self._tally.begin(target, self.clock(), reason)
+        began = self.clock()
+        use = self._tally.begin(target, began, reason)
+        self._meter.attempt(began)
         if self._signals is not None and (parent := self._signals.began(use, self._attempts, reason)):
             conversation.add_header("traceparent", parent)
         error = None
@@ -433,7 +435,10 @@ class Run:
             error = record.error = await self._outcome_of(attempt, use)
         finally:
             self._racing.remove(attempt)
-            use.end(error, self.clock())
+            ended = self.clock()
+            use.end(error, ended)
+            if not self._racing:
+                self._meter.over(ended)
             if self._signals is not None:
                 self._signals.ended(use, self._tally)
             attempt.close(error)
@@ -495,6 +500,7 @@ class Run:
         try:
             await attempt.open()
             use.sent = self.clock()
+            self._meter.sent(use.sent)
         except PenstockError as error:
             attempt.abort()
             return error

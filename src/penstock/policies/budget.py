@@ -245,7 +245,13 @@ def _alike(one: Budget, other: Budget) -> bool:
 def _name(rule: Budget, subject: str) -> str:
     every = {"ever": "in all", "day": "a day"}.get(rule.period, f"a {rule.period}")
     whose = "everybody" if rule.by == "all" else f"the {rule.by} '{subject}'"
-    return f"{whose} (${rule.limit / USD:,.2f} {every})"
+    return f"{whose} (${_dollars(rule.limit)} {every})"
+
+
+def _dollars(limit: float) -> str:
+    """Write it with as many digits as it has; cents at least."""
+    whole, _, digits = f"{limit / USD:,.6f}".partition(".")
+    return f"{whole}.{digits.rstrip('0'):0<2}"
 
 
 def exceeded(account: Account) -> ClientError:

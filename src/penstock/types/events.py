@@ -160,8 +160,8 @@ class Timing(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     Where the time went, together ``total_ms``: ``queue_ms`` until policies let the call in, ``failed_ms``
     into attempts that failed and the pauses after them, ``connect_ms`` until the request was sent,
-    ``wait_ms`` until the provider's first output, ``stream_ms`` from there to its last, and ``gateway_ms``
-    was our own. After a restart only the total and the gap are known.
+    ``wait_ms`` until the provider's first output, ``stream_ms`` from there until it was done (or cut off, or
+    given up), and ``gateway_ms`` was our own. After a restart only the total and the gap are known.
     """
 
     first_output_ms: float = 0.0
