@@ -86,9 +86,9 @@ class Watch:
 
 
 @asynccontextmanager
-async def watching(gateway, cursor="", key=ADMIN):
+async def watching(gateway, cursor="", key=ADMIN, **query):
     headers = bearer(key) | ({"last-event-id": cursor} if cursor else {})
-    async with gateway.client.stream("GET", PATH, headers=headers) as response:
+    async with gateway.client.stream("GET", PATH, headers=headers, params=query) as response:
         assert response.status_code == 200
         yield Watch(response)
 
@@ -184,6 +184,52 @@ async def test_what_ended_is_told_once_to_whoever_comes(gateway):
         async with watching(gateway) as third:
             _, history = await third.next("history")
             assert history["ended"] == told
+
+
+async def test_whoever_looks_for_streams_is_shown_those(gateway):
+    models = ("demo-stall", "demo-slow-start", "demo-stall")
+    streams = [(await ask(gateway, model, prefer="respond-async")).json()["stream"] for model in models]
+    async with watching(gateway) as all_of_them, watching(gateway, q="model:STALL", sort="newest") as some:
+        frame = await all_of_them.frame(lambda one: len(one["streams"]) == 3)
+        assert [one["id"] for one in frame["streams"]] == streams
+        assert (frame["matching"], frame["more"]) == (3, 0)
+        frame = await some.frame(lambda one: one.get("matching") == 2)
+        assert [one["id"] for one in frame["streams"]] == [streams[2], streams[0]]
+        assert frame["point"]["open"] == 3
+    for question, count in {
+        f"{streams[1][-6:]} app": 1, 'principal:"app"': 3, "principal:root": 0, "no:such": 0,
+    }.items():  # fmt: skip
+        async with watching(gateway, q=question) as some:
+            await some.frame(lambda one, count=count: one["matching"] == count)
+    for stream in streams:
+        await gateway.client.post(f"/v1/streams/{stream}/cancel", headers=bearer())
+
+
+@pytest.mark.parametrize("query", [{"sort": "colour"}, {"q": "x" * 201}, {"q": "a b c d e f g h i"}])
+async def test_what_cannot_be_looked_for_is_refused(gateway, query):
+    refused = await gateway.client.get(PATH, headers=bearer(), params=query)
+    assert code(refused) == (400, "invalid_value")
+
+
+async def test_whoever_opens_it_again_is_given_the_strips_of_before(gateway):
+    stream = (await ask(gateway, "demo-stall", prefer="respond-async")).json()["stream"]
+    async with watching(gateway) as watch:
+        await watch.frame()
+        frame = await watch.frame(lambda one: one["streams"][0]["characters"])
+        async with watching(gateway) as other:
+            _, history = await other.next("history")
+            assert frame["streams"][0]["characters"] in history["strips"][stream]
+    await gateway.client.post(f"/v1/streams/{stream}/cancel", headers=bearer())
+
+
+async def test_what_happened_lately_is_counted(gateway):
+    await ask(gateway)
+    await ask(gateway, "falls")
+    async with watching(gateway) as watch:
+        frame = await watch.frame()
+        lately = frame["lately"]
+        assert (lately["started"], lately["ended"], lately["failed"]) == (2, 2, 0)
+        assert 0 <= lately["first50"] <= lately["first95"]
 
 
 async def test_spend_comes_from_the_ledger(gateway):

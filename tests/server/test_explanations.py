@@ -7,6 +7,8 @@ import pytest
 
 from penstock.assembly.system import assemble
 from penstock.config import StoreConfig
+from penstock.server.explanations import Told, _left
+from penstock.types.events import Seam, Started
 from tests.server.conftest import config, running
 from tests.server.sse import collect
 
@@ -193,6 +195,23 @@ async def test_a_link_s_reader_is_seen_without_a_name(gateway):
         (reader,) = (await explained(gateway, stream))["readers"]
         assert reader["principal"] == "a link"
     await gateway.client.post(f"/v1/streams/{stream}/cancel", headers=bearer(APP))
+
+
+def test_of_a_process_that_was_killed_the_log_says_whom_it_asked():
+    told = Told()
+    told.add(1, Started(target="far/a"))
+    told.add(7, Seam("near/b", "prefill", "upstream_reset"))
+    tried = [(one.target, one.code) for one in _left(told, "gateway_restarted")]
+    assert tried == [("far/a", "upstream_reset"), ("near/b", "gateway_restarted")]
+    assert _left(Told(), "gateway_restarted") == ()
+
+
+async def test_the_milliseconds_add_up_to_the_whole(gateway):
+    for model in ("whole", "falls", "breaks", "lost"):
+        timing = (await explained(gateway, await ask(gateway, model)))["timing"]
+        total = timing.pop("total_ms")
+        parts = [value for name, value in timing.items() if name not in ("first_output_ms", "max_gap_ms")]
+        assert sum(parts) == pytest.approx(total, abs=0.01)
 
 
 @pytest.fixture

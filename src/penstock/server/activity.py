@@ -11,7 +11,7 @@ credential is in here.
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -35,9 +35,6 @@ HISTORY_EVERY: Final = 5.0
 HISTORY_POINTS: Final = 720
 """An hour."""
 
-MAX_ROWS: Final = 100
-"""Streams that a frame has rows of; of more there is the number."""
-
 MAX_NAMES: Final = 100
 """Codes, and targets, that are counted apart; what comes beyond that counts as `other`."""
 
@@ -57,7 +54,24 @@ class Point(msgspec.Struct, frozen=True):
     started: float
     ended: float
     failed: float
+    cancelled: float
+    retries: float
+    fallbacks: float
+    continuations: float
     tokens: float
+    first50: float | None
+    first95: float | None
+    gap50: float | None
+    gap99: float | None
+
+
+class Lately(msgspec.Struct, frozen=True):
+    """What happened in the last ``seconds``: numbers, and times in milliseconds."""
+
+    seconds: float
+    started: int
+    ended: int
+    failed: int
     first50: float | None
     first95: float | None
     gap50: float | None
@@ -98,7 +112,7 @@ class Activity:
         self.clock = clock
         self.wall = wall
         self.since = wall()
-        self.started = self.ended = self.failed = self.joined = 0
+        self.started = self.ended = self.failed = self.cancelled = self.joined = 0
         self.input_tokens = self.output_tokens = self.cost = 0
         self.endings: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
@@ -158,6 +172,7 @@ class Activity:
             return
         self.ended += 1
         self.failed += outcome.status in ("failed", "interrupted", "expired", "lost")
+        self.cancelled += outcome.status == "cancelled"
         _count(self.endings, f"{outcome.status}:{outcome.code}" if outcome.code else outcome.status)
         self.ended_count += 1
         self.last_ended.append(
@@ -205,6 +220,32 @@ def _count(counter: Counter[str], name: str) -> None:
     counter[name if name in counter or len(counter) < MAX_NAMES else "other"] += 1
 
 
+class Counts(NamedTuple):
+    """What was counted up to a moment."""
+
+    started: int
+    ended: int
+    failed: int
+    cancelled: int
+    retries: int
+    fallbacks: int
+    continuations: int
+    characters: int
+    firsts: int
+
+    def since(self, before: "Counts") -> "Counts":
+        """Return what came after ``before``."""
+        return Counts(*(new - old for new, old in zip(self, before, strict=True)))
+
+
+class Mark(NamedTuple):
+    """A moment, with what was counted and the gaps there were up to it."""
+
+    at: float
+    counts: Counts
+    gaps: list[int]
+
+
 class Sampler:
     """Makes points, each of the span since the one before."""
 
@@ -213,54 +254,69 @@ class Sampler:
         self._gateway = gateway
         self._audience = audience
         self._activity = activity
-        self._at = activity.clock()
-        self._counts = self._now()
-        self._gaps = self._gap_counts()
+        self.mark = self._now()
 
-    def _now(self) -> tuple[int, int, int, int, int]:
-        activity = self._activity
-        return (
+    def _now(self) -> Mark:
+        activity, reasons = self._activity, self._activity.reasons
+        counts = Counts(
             activity.started,
             activity.ended,
             activity.failed,
+            activity.cancelled,
+            reasons["retry"],
+            reasons["fallback"],
+            reasons["continuation"],
             self._gateway.characters,
             activity.first_count,
         )
-
-    def _gap_counts(self) -> list[int]:
-        found: list[int] = []
+        gaps: list[int] = []
         for buckets in self._gateway.gaps.values():
-            found = [a + b for a, b in zip(found or [0] * len(buckets.counts), buckets.counts, strict=True)]
-        return found
+            gaps = [a + b for a, b in zip(gaps or [0] * len(buckets.counts), buckets.counts, strict=True)]
+        return Mark(activity.clock(), counts, gaps)
 
     def point(self) -> Point:
         """Return the span's point, and begin the next span."""
-        activity = self._activity
-        now, counts, gaps = activity.clock(), self._now(), self._gap_counts()
-        span = max(now - self._at, 1e-3)
-        started, ended, failed, characters, firsts = (
-            new - old for new, old in zip(counts, self._counts, strict=True)
-        )
-        recent = sorted(list(activity.firsts)[-firsts:]) if firsts else []
-        before = self._gaps or [0] * len(gaps)
-        # A reload may have taken targets away, with what was counted of them.
-        gapped = [max(0, new - old) for new, old in zip(gaps, before, strict=False)]
-        bounds = next((one.bounds for one in self._gateway.gaps.values()), ())
+        before, self.mark = self.mark, self._now()
+        span = max(self.mark.at - before.at, 1e-3)
+        counts = self.mark.counts.since(before.counts)
         readers, lag = self._audience.standing()
-        self._at, self._counts, self._gaps = now, counts, gaps
         return Point(
-            round(activity.wall(), 2),
+            round(self._activity.wall(), 2),
             self._gateway.open_streams,
             readers,
             lag,
-            round(started / span, 2),
-            round(ended / span, 2),
-            round(failed / span, 2),
-            round(tokens_of(max(0, characters)) / span, 1),
-            share_of(recent, 0.5),
-            share_of(recent, 0.95),
-            _share_of_counts(gapped, bounds, 0.5),
-            _share_of_counts(gapped, bounds, 0.99),
+            *(round(count / span, 2) for count in counts[:7]),
+            round(tokens_of(max(0, counts.characters)) / span, 1),
+            *self._times(before, self.mark),
+        )
+
+    def lately(self, before: Mark) -> Lately:
+        """Return what happened since ``before``."""
+        now = self._now()
+        counts = now.counts.since(before.counts)
+        return Lately(
+            round(now.at - before.at, 1),
+            counts.started,
+            counts.ended,
+            counts.failed,
+            *self._times(before, now),
+        )
+
+    def _times(
+        self, before: Mark, now: Mark
+    ) -> tuple[float | None, float | None, float | None, float | None]:
+        """Return shares of the times to first output, and of the gaps, between two moments."""
+        count = now.counts.firsts - before.counts.firsts
+        firsts = sorted(list(self._activity.firsts)[-count:]) if count else []
+        earlier = before.gaps or [0] * len(now.gaps)
+        # A reload may have taken targets away, with what was counted of them.
+        gaps = [max(0, new - old) for new, old in zip(now.gaps, earlier, strict=False)]
+        bounds = next((one.bounds for one in self._gateway.gaps.values()), ())
+        return (
+            share_of(firsts, 0.5),
+            share_of(firsts, 0.95),
+            _share_of_counts(gaps, bounds, 0.5),
+            _share_of_counts(gaps, bounds, 0.99),
         )
 
 
@@ -281,32 +337,6 @@ def _share_of_counts(counts: Sequence[int], bounds: Sequence[float], share: floa
         wanted -= count
         low = high
     return low * 1000
-
-
-def rows(gateway: Gateway, audience: Audience) -> tuple[list[dict[str, Any]], int]:
-    """Return the rows of the streams that go on, the oldest first, and how many more there are."""
-    glances = gateway.glances(MAX_ROWS)
-    found = []
-    for one in glances:
-        readers, lag = audience.lags(one.stream.id)
-        found.append(
-            {
-                "id": one.stream.id,
-                "principal": one.stream.info.principal,
-                "model": one.stream.info.model[:200],
-                "route": one.stream.info.route,
-                "target": one.target,
-                "attempts": one.attempts,
-                "doing": one.doing,
-                "entries": one.stream.committed,
-                "characters": one.characters,
-                "age": round(one.age, 1),
-                "silent": round(one.silent, 1),
-                "readers": readers,
-                "lag": lag,
-            }
-        )
-    return found, max(0, gateway.open_streams - len(found))
 
 
 def targets(gateway: Gateway, activity: Activity) -> list[dict[str, Any]]:

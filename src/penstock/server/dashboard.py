@@ -17,6 +17,7 @@ from penstock.server.downstream import ClientGone, Downstream, Present, downstre
 from penstock.server.exchanges import current_request_id
 from penstock.server.feed import MAX_WATCHERS, SPEND_OF, Feed
 from penstock.server.responses import DEFERRED
+from penstock.server.roster import Wanted, wanted
 from penstock.types.errors import ClientError, GatewayError, PenstockError
 from penstock.types.usage import Question
 
@@ -33,15 +34,18 @@ async def page(request: Request) -> Response:
 
 
 async def activity(request: Request) -> "Watching":
-    """``GET /v1/admin/activity``: what goes on, a frame a second, from a cursor on, then live."""
+    """``GET /v1/admin/activity``: what goes on, a frame a second, from a cursor on, then live. ``q=`` and
+    ``sort=`` choose the streams that have rows."""
     ctx = context(request)
     ctx.admit_operator(request)
     feed = _feed(ctx)
     if feed.watchers >= MAX_WATCHERS:
         message = "As many watch as may. Close another dashboard."
         raise GatewayError(message, code="overloaded", status=503, retryable=True, retry_after=10)
-    cursor = request.headers.get("last-event-id", "") or request.query_params.get("after", "")
-    return Watching(ctx, request, feed, cursor)
+    query = request.query_params
+    asked = wanted(query.get("q", ""), query.get("sort", "") or "age")
+    cursor = request.headers.get("last-event-id", "") or query.get("after", "")
+    return Watching(ctx, request, feed, cursor, asked)
 
 
 def _feed(ctx: Context) -> Feed:
@@ -54,12 +58,13 @@ def _feed(ctx: Context) -> Feed:
 class Watching:
     """A response that follows the feed until its reader leaves, or may watch no more."""
 
-    def __init__(self, ctx: Context, request: Request, feed: Feed, cursor: str) -> None:
-        """``cursor`` is what the reader has; empty for nothing."""
+    def __init__(self, ctx: Context, request: Request, feed: Feed, cursor: str, asked: Wanted) -> None:
+        """``cursor`` is what the reader has, empty for nothing; ``asked`` are the streams it wants to see."""
         self._ctx = ctx
         self._request = request
         self._feed = feed
         self._cursor = cursor
+        self._asked = asked
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Leave it to `serve`."""
@@ -97,7 +102,7 @@ class Watching:
                 opening, number = feed.opening(feed.cursor(number))
                 await down.write(opening)
             for frame in feed.after(number):
-                await down.write(feed.event(frame))
+                await down.write(feed.event(frame, self._asked))
                 number = frame.number
 
     async def _may_still(self) -> bool:

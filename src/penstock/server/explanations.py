@@ -84,7 +84,7 @@ async def explain(ctx: Context, stream: Stream) -> Explanation:
         ),
         policies=admitted.decisions,
         way=Way(admitted.route, admitted.balance, admitted.passed_over, admitted.hedged),
-        attempts=_attempts(closed, account, costs),
+        attempts=_attempts(closed, account, costs, told),
         seams=tuple(told.seams),
         timing=closed.timing if closed is not None else account.timing if account is not None else None,
         usage=(closed.usage if closed is not None else None) or told.usage,
@@ -111,6 +111,7 @@ class Told:
     def __init__(self) -> None:
         """Nothing was told yet."""
         self.seams: list[SeamSeen] = []
+        self.targets: list[str] = []  # of attempts that were shown
         self.closed: Closed | None = None
         self.usage: UsageReported | None = None
         self.answered_as = ""
@@ -123,7 +124,9 @@ class Told:
         match event:
             case Started():
                 self.answered_as, self.dropped = event.model, event.dropped
+                self.targets.append(event.target)
             case Seam():
+                self.targets += [event.target] if event.target else []
                 self.seams.append(SeamSeen(seq, event.mode, event.target, event.code))
             case UsageReported():
                 self.usage = event
@@ -143,12 +146,12 @@ async def _costs(ctx: Context, stream: Stream) -> dict[int, int | None]:
 
 
 def _attempts(
-    closed: Closed | None, account: Account | None, costs: dict[int, int | None]
+    closed: Closed | None, account: Account | None, costs: dict[int, int | None], told: Told
 ) -> tuple[AttemptSeen, ...]:
     open_: frozenset[int] = frozenset()
     reports: tuple[AttemptReport, ...] = ()
     if closed is not None:
-        reports = closed.history or _only(closed)
+        reports = closed.history or _only(closed) or _left(told, closed.code)
     elif account is not None:
         reports, open_ = account.attempts, account.open
     seen = []
@@ -196,6 +199,13 @@ def _only(closed: Closed) -> tuple[AttemptReport, ...]:
             **spans,
         ),
     )
+
+
+def _left(told: Told, code: str) -> tuple[AttemptReport, ...]:
+    """Return what the log says of the attempts of a process that was killed: whom they asked, no more."""
+    codes = [*(seam.code for seam in told.seams if seam.target), code]
+    shown = zip(filter(None, told.targets), codes, strict=False)
+    return tuple(AttemptReport(target, broken) for target, broken in shown)
 
 
 def _ending(closed: Closed, told: Told, at: float | None) -> Ending:

@@ -4,7 +4,9 @@ It is read as streams are: over SSE, from a cursor on, then live. A cursor is ``
 the epoch is the process's. Whoever comes without one, or with one whose frames are gone, is first given
 `history`: the last hour and all that frames only add to. In the second case a `gap` says so before.
 
-Frames are made by whoever waits for the next one, so that none is made where nobody watches.
+Frames are made by whoever waits for the next one, so that none is made where nobody watches. The rows of
+streams in them are the oldest ones'; a watcher that asks for others is given those in the newest frame, and
+none in the frames that it missed.
 """
 
 import re
@@ -19,12 +21,13 @@ from penstock.server.activity import (
     HISTORY_EVERY,
     HISTORY_POINTS,
     Activity,
+    Mark,
     Point,
     Sampler,
-    rows,
     targets,
 )
 from penstock.server.audience import Audience
+from penstock.server.roster import OLDEST, Roster, Wanted, roster
 from penstock.types.usage import Sum
 from penstock.wire import sse
 
@@ -40,15 +43,22 @@ MAX_SPENDERS: Final = 8
 
 MAX_WATCHERS: Final = 64
 
+LATELY: Final = 60.0
+"""Seconds that count as lately."""
+
+STRIP: Final = 60
+"""Frames of which is kept how many characters each stream of the rows had, for who opens the dashboard."""
+
 _CURSOR: Final = re.compile(r"activity~([0-9]{1,12})_([0-9]{1,12})")
 _encode = msgspec.json.Encoder().encode
 
 
 class Frame(NamedTuple):
-    """One entry of the feed."""
+    """One entry of the feed: an object without, and one with nothing but, the rows of streams."""
 
     number: int
     data: bytes
+    rows: bytes
 
 
 class Feed:
@@ -67,6 +77,9 @@ class Feed:
         self._bytes = 0
         self._slow = Sampler(gateway, audience, activity)
         self._fast = Sampler(gateway, audience, activity)
+        self._marks: deque[Mark] = deque([self._slow.mark], maxlen=int(LATELY / HISTORY_EVERY))
+        self._strips: dict[str, deque[int]] = {}
+        self._rows: dict[Wanted, bytes] = {}
         self._kept_at = self._made_at = activity.clock()
         self._told = (0, 0)
         self._spend: dict[str, Any] | None = None
@@ -90,11 +103,14 @@ class Feed:
         if now - self._kept_at >= HISTORY_EVERY:
             self._kept_at = now
             self._history.append(self._slow.point())
+            self._marks.append(self._slow.mark)
 
     def watch(self) -> None:
         """Somebody watches from now on."""
         if not self.watchers:  # what is between was not of a second
             self._fast.point()
+            if self.due_in <= 0:
+                self._strips.clear()
             self._made_at = self.activity.clock()
         self.watchers += 1
 
@@ -112,19 +128,23 @@ class Feed:
         if self.due_in > 0:
             return
         self._made_at = self.activity.clock()
-        self._append(self._frame())
+        found = roster(self._gateway, self._audience)
+        self._strips = {
+            row["id"]: self._strips.get(row["id"]) or deque(maxlen=STRIP) for row in found.streams
+        }
+        for row in found.streams:
+            self._strips[row["id"]].append(row["characters"])
+        self._append(self._frame(), found)
 
     def _frame(self) -> dict[str, Any]:
         activity = self.activity
-        found, more = rows(self._gateway, self._audience)
         ended, happened = self._told
         self._told = (activity.ended_count, activity.happened_count)
         frame = {
             "point": self._fast.point(),
             "totals": activity.totals(),
+            "lately": self._fast.lately(self._marks[0]),
             "targets": targets(self._gateway, activity),
-            "streams": found,
-            "more": more,
             "ended": _last(activity.last_ended, activity.ended_count - ended),
             "happened": _last(activity.happened, activity.happened_count - happened),
             "unready": self._gateway.unready,
@@ -135,13 +155,15 @@ class Feed:
             frame["spend"] = self._spend
         return frame
 
-    def _append(self, frame: dict[str, Any]) -> None:
-        data = _encode(frame)
+    def _append(self, frame: dict[str, Any], found: Roster) -> None:
         self.number += 1
-        self._frames.append(Frame(self.number, data))
-        self._bytes += len(data)
+        made = Frame(self.number, _encode(frame), _encode(found._asdict()))
+        self._rows = {OLDEST: made.rows}
+        self._frames.append(made)
+        self._bytes += len(made.data) + len(made.rows)
         while len(self._frames) > MAX_FRAMES or (self._bytes > MAX_BYTES and len(self._frames) > 1):
-            self._bytes -= len(self._frames.popleft().data)
+            gone = self._frames.popleft()
+            self._bytes -= len(gone.data) + len(gone.rows)
 
     # --- spend: asked by whoever waits, at most so often ---------------------------------------------
 
@@ -189,6 +211,7 @@ class Feed:
             "ended": _before(activity.last_ended, activity.ended_count - ended),
             "happened": _before(activity.happened, activity.happened_count - happened),
             "spend": self._spend,
+            "strips": {name: list(strip) for name, strip in self._strips.items()},
         }
         return sse.encode(_encode(body), event=b"history", id=self.cursor().encode())
 
@@ -200,9 +223,16 @@ class Feed:
         """Return the frames after the one with ``number``."""
         return [frame for frame in self._frames if frame.number > number]
 
-    def event(self, frame: Frame) -> bytes:
-        """Return ``frame`` as it is sent."""
-        return sse.encode(frame.data, event=b"frame", id=self.cursor(frame.number).encode())
+    def event(self, frame: Frame, asked: Wanted = OLDEST) -> bytes:
+        """Return ``frame`` as it is sent to who wants to see these streams."""
+        rows = frame.rows if asked == OLDEST else b""
+        if not rows and frame.number == self.number:
+            if (known := self._rows.get(asked)) is None:
+                found = roster(self._gateway, self._audience, asked)
+                known = self._rows[asked] = _encode(found._asdict())
+            rows = known
+        data = frame.data[:-1] + b"," + rows[1:] if rows else frame.data
+        return sse.encode(data, event=b"frame", id=self.cursor(frame.number).encode())
 
 
 def _last(kept: deque[Any], count: int) -> list[Any]:

@@ -33,6 +33,7 @@ from penstock.server import (
 )
 from penstock.server.formats import DIALECTS
 from penstock.server.profiling import FORMS, MAX_SECONDS
+from penstock.server.roster import ORDERS
 from penstock.types.usage import By
 from penstock.wire.anthropic_messages import STATUSES
 
@@ -274,6 +275,10 @@ PARAMETERS: Final[Mapping[str, Json]] = {
     ),
     "Activity cursor": _header("Last-Event-ID", "The id of the last event. Beats the query."),
     "after activity": _query("after", "As `Last-Event-ID`."),
+    "asked streams": _query(
+        "q", "Rows are of open streams that have these words in them; `model:x` looks in one field."
+    ),
+    "order of streams": _query("sort", f"Which of them come first: {', '.join(ORDERS)}."),
     "prefix": _query("prefix", "Only paths that begin so."),
     "after path": _query("after", "The path of the last stream of the page before."),
     "path limit": _query(
@@ -1148,10 +1153,10 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
                 ("x-request-id", "Cache-Control"),
             )
         },
-        [ADMIN, {"unasked_request": 403, "not_found": 404, "overloaded": 503}],
+        [ADMIN, {"unasked_request": 403, "not_found": 404, "overloaded": 503, "invalid_value": 400}],
         "What the dashboard is drawn from. Goes on after `Last-Event-ID`; where that is too long ago, `gap` "
         "and `history` come first. For administrators; where no key exists, for whoever is on this machine.",
-        ("Activity cursor", "after activity"),
+        ("Activity cursor", "after activity", "asked streams", "order of streams"),
     ),
     admin.revoke_key: Operation(
         "Identity",
