@@ -82,14 +82,14 @@ def test_what_goes_on_is_shown_live_and_without_polling(new_context, gateway):
     until(page, "document.querySelector('.row-strip')?.getAttribute('aria-label').match(/^[1-9]/)")
     expect(page.locator("#figures")).to_contain_text("Open streams1")
     charted = page.locator("#charts .chart").first
-    expect(charted).to_have_attribute("aria-label", re.compile("Streams a second: .*open 1$"))
+    expect(charted).to_have_attribute("aria-label", re.compile("Open at the moment: open 1, readers"))
     for place, said in {
         "#attempts": "went on with an answer1",
         "#endings": "completed",
         "#targets": "1 of 1 failed",
         "#happened": "went on at",
         "#spend": "rescued",
-        "#ended": "attempt 2",
+        "#ended": "2 attempts",
     }.items():
         expect(page.locator(place)).to_contain_text(said)
     httpx.post(f"{gateway.api}/streams/{stream}/cancel", headers={"authorization": f"Bearer {APP}"})
@@ -145,6 +145,105 @@ def test_an_open_stream_is_watched_stopped_and_given_away(new_context, gateway):
     shared = httpx.get(link)  # without a key
     assert '"status":"cancelled"' in shared.text
     assert stream in shared.headers["location"]
+
+
+def rows(page):
+    return page.locator("#streams tbody tr")
+
+
+def test_streams_are_found_and_what_is_looked_at_stands_in_the_address(new_context, gateway):
+    long, other = ask(gateway, "long", wait=False), ask(gateway, "long", ADMIN, wait=False)
+    ask(gateway, "lost")
+    page = opened(new_context, gateway)
+    expect(rows(page)).to_have_count(2)
+    page.keyboard.press("f")
+    page.keyboard.type("principal:root")
+    expect(page.locator("#streams-count")).to_have_text("1 of 2")
+    expect(rows(page)).to_contain_text(other[-8:])
+    page.locator(".windows").get_by_text("15 minutes").click()
+    page.select_option("#sort", "silent")
+    expect(page).to_have_url(re.compile(r"#/\?minutes=15&q=principal%3Aroot&sort=silent$"))
+    page.reload()
+    expect(rows(page)).to_have_count(1)
+    assert page.input_value("#filter") == "principal:root"
+    expect(page.locator(".windows [aria-current]")).to_have_text("15 minutes")
+    page.locator("#streams a.mono").click()
+    expect(page.locator("#stream .lead")).to_have_text("root asked for long")
+    page.keyboard.press("Escape")  # back to what was looked at
+    expect(page.locator("#streams-count")).to_have_text("1 of 2")
+    page.fill("#filter", "")
+    expect(rows(page)).to_have_count(2)
+    page.locator("#ended").get_by_role("link", name="lost", exact=True).first.click()
+    expect(page.locator("#streams")).to_contain_text("None fits.")
+    expect(page.locator("#ended tbody tr .status.completed")).to_have_count(0)
+    expect(page.locator("#ended tbody tr .status.failed").first).to_be_visible()
+    for stream in (long, other):
+        httpx.post(f"{gateway.api}/streams/{stream}/cancel", headers={"authorization": f"Bearer {ADMIN}"})
+
+
+def test_it_can_be_held_still_and_read_point_by_point(new_context, gateway):
+    page = opened(new_context, gateway)
+    expect(page.locator("#figures")).to_contain_text("Open streams0")
+    until(page, "Number(document.documentElement.dataset.frames) > 2")
+    page.keyboard.press("p")
+    expect(page.locator("#live")).to_have_text("paused")
+    stream = ask(gateway, "long", wait=False)
+    chart = page.locator("#charts .chart").first
+    chart.focus()
+    page.keyboard.press("Home")
+    expect(page.locator("#announcements")).to_have_text(
+        re.compile(r"Open at the moment, \d\d:\d\d:\d\d: open")
+    )
+    expect(chart.locator("time")).to_be_visible()
+    expect(page.locator("#charts .chart time")).to_have_count(6)  # all charts show that moment
+    seen = page.locator("#announcements").text_content()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#announcements")).not_to_have_text(seen)
+    expect(page.locator("#figures")).to_contain_text("Open streams0")
+    page.click("#pause")
+    expect(page.locator("#figures")).to_contain_text("Open streams1")
+    expect(page.locator("#live")).to_have_text("live")
+    httpx.post(f"{gateway.api}/streams/{stream}/cancel", headers={"authorization": f"Bearer {ADMIN}"})
+
+
+def test_what_was_drawn_outlives_the_next_drawing(new_context, gateway):
+    """A focus, a selection, a tooltip must not be lost each second."""
+    stream = ask(gateway, "long", wait=False)
+    page = opened(new_context, gateway)
+    link = page.locator("#streams a.mono")
+    link.focus()
+    page.evaluate("window.kept = document.activeElement")
+    frames = int(page.evaluate("document.documentElement.dataset.frames"))
+    until(page, f"Number(document.documentElement.dataset.frames) > {frames + 2}")
+    assert page.evaluate("document.activeElement === kept && kept.isConnected")
+    httpx.post(f"{gateway.api}/streams/{stream}/cancel", headers={"authorization": f"Bearer {ADMIN}"})
+
+
+def test_theme_and_language_are_chosen_on_the_page(new_context, gateway):
+    page = opened(new_context, gateway)
+    page.click("#theme-button")
+    page.get_by_role("menuitem", name="Dark").click()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    page.click("#language-button")
+    page.get_by_role("menuitem", name="中文").click()
+    expect(page.locator("#figures")).to_contain_text("首次输出")
+    expect(page.locator("#charts .chart").first).to_have_attribute("aria-label", re.compile("当前打开"))
+
+
+def test_many_points_become_few_and_scales_are_round(new_context, gateway):
+    page = opened(new_context, gateway)
+    script = """async () => {
+      const { condensed, round } = await import(new URL("ui/dashboard_charts.js", location.href));
+      const slow = (at) => at === 1234 ? 777 : at % 2 ? null : 5;
+      const points = [...Array(3600)].map((_, at) => ({ t: at, open: 4, first95: slow(at) }));
+      const few = condensed(points, 0, 3599);
+      return [few.length, Math.max(...few.map((one) => one.first95)), few.every((one) => one.open === 4),
+        [0.8, 1, 7, 11, 260, 9999].map(round)];
+    }"""
+    count, worst, same, tops = page.evaluate(script)
+    assert 200 < count <= 300
+    assert (worst, same) == (777, True)
+    assert tops == pytest.approx([0.8, 1, 8, 15, 300, 10_000])
 
 
 def test_whoever_is_no_administrator_is_told_so_and_can_use_another_key(new_context, gateway, complaints):

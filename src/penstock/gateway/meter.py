@@ -16,7 +16,7 @@ class Meter:
         "_ready",
         "_resumed",
         "_sent",
-        "_tried",
+        "_tries",
         "gaps",
         "last",
         "started",
@@ -32,7 +32,7 @@ class Meter:
         self._ready = self._led = now
         self._sent: float | None = None
         self._first: float | None = None
-        self._tried = False
+        self._tries = 0
         self._over: float | None = now  # since when no attempt goes on
         self._max_gap = 0.0
         self._resumed = False
@@ -53,8 +53,9 @@ class Meter:
 
     def attempt(self, now: float) -> None:
         """An attempt begins. What was before the first of them was ours."""
-        if not self._tried:
-            self._tried, self._ready = True, now
+        self._tries += 1
+        if self._tries == 1:
+            self._ready = now
         if self._first is None and self._over is not None:  # else it is a rival
             self._led, self._sent = now, None
         self._over = None
@@ -84,6 +85,8 @@ class Meter:
         """The attempt that has the first output began and was sent at these times."""
         if self._first is None:
             self._led, self._sent = began, sent
+            if self._tries == 1:
+                self._ready = began
 
     def report(self, event: AnyEvent) -> None:
         """Remember what ``event`` says of usage; the last report wins."""

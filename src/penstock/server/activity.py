@@ -246,6 +246,15 @@ class Mark(NamedTuple):
     gaps: list[int]
 
 
+class Times(NamedTuple):
+    """Of a span: the median and 95 % of the times to first output, the median and 99 % of the gaps."""
+
+    first50: float | None
+    first95: float | None
+    gap50: float | None
+    gap99: float | None
+
+
 class Sampler:
     """Makes points, each of the span since the one before."""
 
@@ -285,9 +294,15 @@ class Sampler:
             self._gateway.open_streams,
             readers,
             lag,
-            *(round(count / span, 2) for count in counts[:7]),
-            round(tokens_of(max(0, counts.characters)) / span, 1),
-            *self._times(before, self.mark),
+            started=round(counts.started / span, 2),
+            ended=round(counts.ended / span, 2),
+            failed=round(counts.failed / span, 2),
+            cancelled=round(counts.cancelled / span, 2),
+            retries=round(counts.retries / span, 2),
+            fallbacks=round(counts.fallbacks / span, 2),
+            continuations=round(counts.continuations / span, 2),
+            tokens=round(tokens_of(max(0, counts.characters)) / span, 1),
+            **self._times(before, self.mark)._asdict(),
         )
 
     def lately(self, before: Mark) -> Lately:
@@ -299,12 +314,10 @@ class Sampler:
             counts.started,
             counts.ended,
             counts.failed,
-            *self._times(before, now),
+            **self._times(before, now)._asdict(),
         )
 
-    def _times(
-        self, before: Mark, now: Mark
-    ) -> tuple[float | None, float | None, float | None, float | None]:
+    def _times(self, before: Mark, now: Mark) -> "Times":
         """Return shares of the times to first output, and of the gaps, between two moments."""
         count = now.counts.firsts - before.counts.firsts
         firsts = sorted(list(self._activity.firsts)[-count:]) if count else []
@@ -312,7 +325,7 @@ class Sampler:
         # A reload may have taken targets away, with what was counted of them.
         gaps = [max(0, new - old) for new, old in zip(now.gaps, earlier, strict=False)]
         bounds = next((one.bounds for one in self._gateway.gaps.values()), ())
-        return (
+        return Times(
             share_of(firsts, 0.5),
             share_of(firsts, 0.95),
             _share_of_counts(gaps, bounds, 0.5),

@@ -97,6 +97,7 @@ def _ranked(rank: _Rank, audience: Audience, one: Glance) -> float:
 
 def _fits(one: Glance, words: tuple[tuple[str, str], ...]) -> bool:
     info = one.stream.info
+    places: tuple[str, ...]
     for name, value in words:
         match name:
             case "id":

@@ -5,17 +5,19 @@
 import { Api, Key } from "./api.js";
 import { askForKey } from "./dialogs.js";
 import { byId, h, icon, openMenu } from "./dom.js";
-import { language, LANGUAGES, number, setLanguage, t, translate } from "./i18n.js";
-import { Charts, repaint, RowStrip } from "./dashboard_charts.js";
+import { language, LANGUAGES, setLanguage, t, translate } from "./i18n.js";
+import { Charts, repaint } from "./dashboard_charts.js";
 import { Feed } from "./dashboard_feed.js";
-import { barRow, status, StreamPage } from "./dashboard_stream.js";
-import { named, span, usd, w } from "./dashboard_words.js";
+import { drawCounts, drawEnded, drawFigures, drawHappened, drawTargets } from "./dashboard_lists.js";
+import { StreamPage } from "./dashboard_stream.js";
+import { Streams } from "./dashboard_streams.js";
+import { address, MINUTES, parse, question } from "./dashboard_view.js";
+import { named, w } from "./dashboard_words.js";
 import { Preferences } from "./preferences.js";
 
 /** Points and rows that are kept: an hour of seconds, and lists of what lately was. */
 const MAX_POINTS = 3_600;
-const MAX_LISTED = 30;
-const MINUTES = [2, 15, 60];
+const MAX_LISTED = 100;
 
 const preferences = new Preferences();
 setLanguage(preferences.get("language"));
@@ -28,9 +30,14 @@ const api = new Api(key, (refusal) => {
   return asking;
 });
 const feed = new Feed(api);
-const charts = new Charts(byId("charts"));
+const say = (/** @type {string} */ words) => void (byId("announcements").textContent = words);
+const charts = new Charts(byId("charts"), say);
 const page = new StreamPage(api, byId("stream"));
+const streams = new Streams((change) => look(change));
 
+/** The overview that is looked at, or was before a stream's page was opened. */
+let view = parse(location.hash);
+let paused = false;
 /** @type {import("./dashboard_feed.js").Point[]} */
 let points = [];
 /** @type {any} */
@@ -41,8 +48,6 @@ let spend = null;
 let ended = [];
 /** @type {any[]} */
 let happened = [];
-/** @type {Map<string, RowStrip>} */
-let strips = new Map();
 
 /** @param {string} why */
 async function askAgain(why) {
@@ -58,12 +63,13 @@ feed.addEventListener("history", (/** @type {any} */ { detail }) => {
   ended = detail.ended.reverse().slice(0, MAX_LISTED);
   happened = detail.happened.reverse().slice(0, MAX_LISTED);
   spend = detail.spend ?? spend;
-  strips = new Map();
-  drawLists();
+  streams.begin(detail.strips ?? {});
+  if (!paused) draw();
 });
 
 feed.addEventListener("frame", (/** @type {any} */ { detail }) => {
-  last = detail;
+  const { streams: rows = last?.streams ?? [], matching = last?.matching ?? 0, more = last?.more ?? 0 } = detail;
+  last = { ...detail, streams: rows, matching, more };
   points.push(detail.point);
   if (points.length > MAX_POINTS) points.splice(0, points.length - MAX_POINTS);
   if (detail.spend) spend = detail.spend;
@@ -71,15 +77,10 @@ feed.addEventListener("frame", (/** @type {any} */ { detail }) => {
   if (detail.happened.length) {
     happened = [...detail.happened.reverse(), ...happened].slice(0, MAX_LISTED);
     const breaker = detail.happened.find((/** @type {any} */ one) => one.kind.startsWith("breaker"));
-    if (breaker) byId("announcements").textContent = `${named("happened", breaker.kind)}: ${breaker.target}`;
+    if (breaker) say(`${named("happened", breaker.kind)}: ${breaker.target}`);
   }
-  const now = new Map();
-  for (const row of detail.streams) {
-    const strip = strips.get(row.id) ?? new RowStrip();
-    strip.add(row);
-    now.set(row.id, strip);
-  }
-  strips = now;
+  if (detail.streams) streams.take(detail.streams);
+  if (paused) return;
   if (!document.hidden) draw();
   page.frame(detail);
 });
@@ -96,12 +97,13 @@ document.addEventListener("visibilitychange", () => {
 
 function draw() {
   if (!byId("overview").hidden && last) {
-    drawFigures();
+    drawFigures(last, spend);
     charts.update(points);
-    drawStreams();
-    drawLists();
-    drawTargets();
-    drawCounts();
+    streams.draw(last, view);
+    drawEnded(ended, view);
+    drawHappened(happened);
+    drawTargets(last.targets, view);
+    drawCounts(last.totals, spend, view);
   }
   document.documentElement.dataset.frames = String(points.length);
 }
@@ -109,12 +111,12 @@ function draw() {
 function drawLive() {
   const { phase, until } = feed.state;
   const place = byId("live");
-  const words = phase === "live"
+  const words = paused && phase === "live" ? w("live_paused") : phase === "live"
     ? last?.unready === "draining" ? w("live_draining") : w("live")
     : phase === "lost" ? w("live_lost", { count: Math.max(0, Math.ceil((until - Date.now()) / 1000)) })
     : phase === "connecting" ? w("live_connecting") : "";
   if (place.textContent !== words) place.textContent = words;
-  place.dataset.phase = phase;
+  place.dataset.phase = paused && phase === "live" ? "paused" : phase;
   const refused = byId("refused");
   refused.hidden = phase !== "refused" && phase !== "off";
   if (!refused.hidden) {
@@ -125,120 +127,18 @@ function drawLive() {
   document.body.classList.toggle("shut", !refused.hidden);
 }
 
-/** @param {string} name @param {string} value @param {string} about @param {string} [kind] */
-function figure(name, value, about, kind = "") {
-  return h("div", { class: `figure ${kind}` }, h("dt", { text: name }), h("dd", {}, h("b", { text: value }), h("span", { text: about })));
-}
-
-function drawFigures() {
-  const { point, totals } = last;
-  const lately = points.filter((one) => one.t > point.t - 60);
-  const latest = (/** @type {"first50" | "first95" | "gap50" | "gap99"} */ name) => [...lately].reverse().find((one) => one[name] !== null)?.[name] ?? null;
-  const share = totals.ended ? totals.failed / totals.ended : 0;
-  byId("figures").replaceChildren(
-    figure(w("open"), number(point.open), w("in_flight", { count: number(point.started, 1) })),
-    figure(w("tokens_s"), number(point.tokens), w("estimated_live")),
-    figure(w("first_output"), span(latest("first50")), `p95 ${span(latest("first95"))}`),
-    figure(w("gap"), span(latest("gap50")), `p99 ${span(latest("gap99"))}`),
-    figure(w("failed_share"), `${number(share * 100, share < 0.1 ? 1 : 0)} %`, w("of_ended", { failed: totals.failed, ended: totals.ended }), share > 0.05 ? "bad" : ""),
-    figure(w("readers"), number(point.readers), point.lag ? w("lag", { count: point.lag }) : w("caught_up")),
-    figure(w("spent"), usd(spend ? spend.key.reduce((/** @type {number} */ sum, /** @type {any} */ one) => sum + one.cost_usd, 0) : null), ""),
-  );
-  byId("since").textContent = w("since", { when: new Date(totals.since * 1000).toLocaleString(language()), watchers: w("watchers", { count: last.watchers }) });
-}
-
-/** A table whose cells carry their column's name, for narrow screens. @param {[string, string][]} columns @param {any[][]} rows */
-function table(columns, rows) {
-  return h("table", { class: "stack" },
-    h("thead", {}, h("tr", {}, ...columns.map(([name, kind]) => h("th", { scope: "col", class: kind, text: name })))),
-    h("tbody", {}, ...rows.map((cells) => h("tr", {}, ...cells.map((cell, index) => h("td", { class: columns[index][1], "data-name": columns[index][0] }, cell))))));
-}
-
-/** @param {string} id */
-function link(id) {
-  return h("a", { href: `#/s/${id}`, class: "mono", title: id, text: `…${id.slice(-8)}` });
-}
-
-function drawStreams() {
-  const place = byId("streams");
-  byId("streams-count").textContent = number(last.point.open);
-  if (!last.streams.length) {
-    place.replaceChildren(h("p", { class: "note", text: w("no_streams") }));
-    return;
-  }
-  const focused = place.contains(document.activeElement) ? document.activeElement?.getAttribute("href") : "";
-  const rows = last.streams.map((/** @type {any} */ one) => [
-    link(one.id),
-    h("span", {}, h("span", { class: "clip", title: one.model, text: one.model }), h("span", { class: "note block clip", title: one.principal, text: one.principal })),
-    h("span", {}, h("span", { class: "clip wide-clip", title: one.target, text: one.target || "–" }), h("span", { class: "note block", text: [named("doing", one.doing), one.attempts > 1 ? w("attempt_n", { count: one.attempts }) : "", one.silent > 5 ? w("silent", { seconds: span(one.silent * 1000) }) : ""].filter(Boolean).join(" · ") })),
-    strips.get(one.id)?.canvas ?? "",
-    h("span", {}, span(one.age * 1000), h("span", { class: "note block", text: `${number(one.entries)} ${w("entries").toLowerCase()}` })),
-    h("span", {}, number(one.readers), one.lag ? h("span", { class: "note block", text: w("lag", { count: one.lag }) }) : ""),
-  ]);
-  place.replaceChildren(
-    table([[w("stream"), ""], [w("model"), ""], [w("target"), ""], [w("activity"), "strip-cell"], [w("age"), "number"], [w("readers"), "number"]], rows),
-    last.more ? h("p", { class: "note", text: w("more_streams", { count: last.more }) }) : "");
-  if (focused) /** @type {HTMLElement | null} */ (place.querySelector(`a[href="${focused}"]`))?.focus();
-  for (const strip of strips.values()) strip.draw();
-}
-
-function drawLists() {
-  byId("ended").replaceChildren(ended.length
-    ? table([[w("stream"), ""], [w("model"), ""], [w("status"), ""], [w("took"), "number"], [w("tokens_out"), "number"], [w("cost"), "number"]],
-      ended.slice(0, 12).map((one) => [
-        link(one.id),
-        h("span", {}, h("span", { class: "clip", title: one.model, text: one.model }), h("span", { class: "note block clip", text: one.principal })),
-        h("span", {}, status(one.status, one.code), one.attempts > 1 ? h("span", { class: "note block", text: w("attempt_n", { count: one.attempts }) }) : ""),
-        span(one.ms), number(one.tokens ?? 0), usd(one.cost_usd)]))
-    : h("p", { class: "note", text: w("no_ended") }));
-  byId("happened").replaceChildren(happened.length
-    ? h("ul", { class: "rows" }, ...happened.slice(0, 12).map((one) => h("li", {},
-      h("time", { class: "note", text: new Date(one.at * 1000).toLocaleTimeString(language(), { hourCycle: "h23" }) }), " ",
-      h("b", { class: one.kind, text: named("happened", one.kind) }), " ",
-      one.stream ? h("a", { href: `#/s/${one.stream}`, text: one.target || one.code }) : h("span", { text: one.target || one.code }))))
-    : h("p", { class: "note", text: w("no_happened") }));
-}
-
-function drawTargets() {
-  byId("targets").replaceChildren(last.targets.length
-    ? h("ul", { class: "rows targets" }, ...last.targets.map((/** @type {any} */ one) => h("li", {},
-      h("span", { class: `state ${one.state}`, text: named("breaker", one.state) }),
-      h("b", { class: "clip", title: one.name, text: one.name }),
-      h("span", { class: "note block", text: w("target_facts", { running: one.running, failed: one.failed, attempts: one.attempts }) }),
-      one.first50 ? h("span", { class: "note block", text: w("target_first", { p50: span(one.first50), p95: span(one.first95) }) }) : "")))
-    : h("p", { class: "note", text: w("no_targets") }));
-}
-
-/** @param {[string, number][]} counts @param {(name: string) => string} words @param {(value: number) => string} [value] @param {boolean} [states] */
-function bars(counts, words, value = (one) => number(one), states = false) {
-  const most = Math.max(...counts.map(([, count]) => count), 1e-12);
-  return h("ul", { class: "bars" }, ...counts.map(([name, count]) => barRow(words(name), value(count), count / most, states ? name.split(":")[0] : "")));
-}
-
-function drawCounts() {
-  const { endings, refusals, attempts } = last.totals;
-  const sorted = (/** @type {any} */ counts) => /** @type {[string, number][]} */ (Object.entries(counts)).sort((a, b) => b[1] - a[1]);
-  byId("endings").replaceChildren(
-    Object.keys(endings).length ? bars(sorted(endings), (name) => name.replace(":", " · "), undefined, true) : h("p", { class: "note", text: w("no_endings") }),
-    ...(Object.keys(refusals).length ? [h("h3", { text: w("refusals") }), bars(sorted(refusals), (name) => name)] : []));
-  const order = ["first", "retry", "fallback", "continuation", "hedge"];
-  byId("attempts").replaceChildren(bars(order.map((name) => [name, attempts[name] ?? 0]), (name) => named("reason", name)));
-  const some = spend && (spend.key.length || spend.model.length);
-  byId("spend").replaceChildren(...(some
-    ? [["by_key", spend.key], ["by_model", spend.model]].flatMap(([title, sums]) => [h("h3", { text: w(title) }), bars(sums.map((/** @type {any} */ one) => [one.name || "–", one.cost_usd]), (name) => name, usd)])
-    : [h("p", { class: "note", text: w("no_spend") })]));
-}
-
 /** Everything, in the language and the colours of now. */
 function drawAll() {
   translate(document);
   document.title = `${w("dashboard")} · Penstock`;
   repaint();
   /** @type {HTMLElement} */ (document.querySelector(".windows")).replaceChildren(...MINUTES.map((minutes) =>
-    h("button", { type: "button", class: "chip", "aria-pressed": String(charts.minutes === minutes), text: w(/** @type {any} */ (`window_${minutes}`)), onclick: () => {
-      charts.minutes = minutes;
-      drawAll();
-    } })));
+    h("a", { class: "chip", href: address({ ...view, minutes }), "aria-current": view.minutes === minutes ? "true" : null, text: w(/** @type {any} */ (`window_${minutes}`)) })));
+  const pause = byId("pause");
+  pause.setAttribute("aria-pressed", String(paused));
+  pause.replaceChildren(icon(paused ? "play" : "pause"), h("span", { text: w(paused ? "go_on" : "pause") }));
+  streams.names(view);
+  charts.minutes = view.minutes;
   charts.rebuild();
   drawLive();
   draw();
@@ -253,16 +153,32 @@ function drawTheme() {
 
 // --- where we are, and wiring -----------------------------------------------------------------------
 
+/** Look at something else of the overview, and keep that in the address. @param {Partial<typeof view>} change */
+function look(change) {
+  history.replaceState(null, "", address({ ...view, ...change }));
+  view = { ...view, ...change };
+  feed.ask(question(view));
+  drawAll();
+}
+
 async function route() {
-  const [, kind = "", name = ""] = location.hash.split("/");
-  const one = kind === "s" && /^[\w.-]{1,64}$/.test(name);
-  byId("overview").hidden = one;
-  if (one) await page.open(name);
-  else {
+  const asked = parse(location.hash);
+  byId("overview").hidden = Boolean(asked.stream);
+  if (asked.stream) {
+    page.back = address(view);
+    await page.open(asked.stream);
+  } else {
     page.close();
-    drawAll();
+    look(asked);
   }
   scrollTo(0, 0);
+}
+
+/** Let what is shown stand still, or go on. */
+function toggle() {
+  paused = !paused;
+  drawAll();
+  say(w(paused ? "live_paused" : "live"));
 }
 
 async function otherKey() {
@@ -283,6 +199,7 @@ byId("find").addEventListener("submit", (/** @type {Event} */ event) => {
   }
 });
 byId("find-stream").addEventListener("input", () => byId("find-stream").setCustomValidity(""));
+byId("pause").addEventListener("click", toggle);
 byId("key-button").addEventListener("click", () => void otherKey());
 byId("theme-button").addEventListener("click", (/** @type {any} */ event) => openMenu(event.currentTarget, ["", "light", "dark"].map((theme) => ({
   label: t(/** @type {any} */ (`theme_${theme || "system"}`)), shape: preferences.get("theme") === theme ? "check" : undefined, run: () => preferences.set({ theme }),
@@ -304,9 +221,14 @@ addEventListener("keydown", (event) => {
   if (event.key === "/") {
     event.preventDefault();
     byId("find-stream").focus();
-  } else if (event.key === "Escape" && page.stream) location.hash = "#/";
+  } else if (event.key === "p") toggle();
+  else if (event.key === "f" && !page.stream) {
+    event.preventDefault();
+    byId("filter").focus();
+  } else if (event.key === "Escape" && page.stream) location.hash = page.back;
 });
 
+feed.ask(question(view));
 drawAll();
 void feed.run();
 await route();

@@ -14,6 +14,7 @@ const MAX_DELAY = 30_000;
  * @typedef {object} Point
  * @property {number} t @property {number} open @property {number} readers @property {number} lag
  * @property {number} started @property {number} ended @property {number} failed @property {number} tokens
+ * @property {number} cancelled @property {number} retries @property {number} fallbacks @property {number} continuations
  * @property {number | null} first50 @property {number | null} first95
  * @property {number | null} gap50 @property {number | null} gap99
  */
@@ -36,6 +37,8 @@ export class Feed extends EventTarget {
   /** @type {(() => void) | null} */
   #wake = null;
   #attempt = 0;
+  #asked = "";
+  #hurry = false;
 
   /** @param {import("./api.js").Api} api */
   constructor(api) {
@@ -54,6 +57,9 @@ export class Feed extends EventTarget {
       }
       if (this.state.phase === "refused" || this.state.phase === "off") {
         await new Promise((resolve) => (this.#wake = () => resolve(undefined)));
+      } else if (this.#hurry) {
+        this.#hurry = false;
+        continue;
       } else {
         this.#attempt += 1;
         pause = 300 + Math.random() * Math.min(MAX_DELAY, FIRST_DELAY * 2 ** Math.min(this.#attempt - 1, 10));
@@ -75,6 +81,15 @@ export class Feed extends EventTarget {
     else this.#abort.abort();
   }
 
+  /** Which streams shall have rows from now on; what is under way is gone on with. @param {string} query */
+  ask(query) {
+    if (query === this.#asked) return;
+    this.#asked = query;
+    if (this.state.phase !== "live" && this.state.phase !== "connecting") return;
+    this.#hurry = true;
+    this.#abort.abort();
+  }
+
   async #read() {
     this.#abort = new AbortController();
     let watch = 0;
@@ -87,7 +102,7 @@ export class Feed extends EventTarget {
       /** @type {Record<string, string>} */
       const headers = { Accept: "text/event-stream" };
       if (this.#cursor) headers["Last-Event-ID"] = this.#cursor;
-      const response = await this.api.fetch("v1/admin/activity", { headers, signal: this.#abort.signal });
+      const response = await this.api.fetch(`v1/admin/activity${this.#asked ? `?${this.#asked}` : ""}`, { headers, signal: this.#abort.signal });
       if (!response.ok || !response.body) {
         const refusal = await refusalOf(response);
         if (refusal.status === 401) {

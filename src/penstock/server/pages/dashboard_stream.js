@@ -7,7 +7,9 @@ import { confirmed, frame, notice } from "./dialogs.js";
 import { copyText, h, icon, iconButton } from "./dom.js";
 import { language, number, t } from "./i18n.js";
 import { paint } from "./dashboard_charts.js";
+import { address, word } from "./dashboard_view.js";
 import { named, span, usd, w } from "./dashboard_words.js";
+import { morph } from "./morph.js";
 import { Follower } from "./stream.js";
 import { Strip } from "./strip.js";
 import { Timeline } from "./timeline.js";
@@ -17,6 +19,9 @@ const MAX_LISTED = 300;
 const MAX_WORDS = 200_000;
 /** The feed tells each second; of an open stream the rest is asked for so often at most. */
 const REFRESH = 1_900;
+
+/** What the pieces of an attempt's lane are called. @type {Record<string, string>} */
+const LANES = { connect: "connecting", wait: "waiting", output: "output", broke: "failed_word" };
 
 const KINDS = /** @type {Record<string, string>} */ ({ text: "text", reasoning: "reasoning", refusal: "text", tool_call: "tool", seam: "seam" });
 
@@ -35,12 +40,15 @@ export class StreamPage {
   #strip = new Strip(this.#timeline);
   #live = false;
   #drawn = 0;
+  #canvas = h("canvas", { class: "cells", role: "img", "aria-label": "" });
 
   /** @param {import("./api.js").Api} api @param {HTMLElement} place */
   constructor(api, place) {
     this.api = api;
     this.place = place;
     this.stream = "";
+    /** Where the overview was. */
+    this.back = "#/";
   }
 
   /** @param {string} stream */
@@ -143,7 +151,7 @@ export class StreamPage {
 
   #head() {
     return h("header", { class: "stream-head" },
-      h("a", { class: "button", href: "#/" }, icon("left"), w("back")),
+      h("a", { class: "button", href: this.back }, icon("left"), w("back")),
       h("h1", { text: this.stream }),
       h("span", { class: "status" }),
       h("div", { class: "buttons" }));
@@ -161,14 +169,10 @@ export class StreamPage {
       h("button", { type: "button", class: "button", id: "share-stream", onclick: () => this.#share() }, icon("link"), w("share")),
       h("a", { class: "button", href: `./#/s/${this.stream}` }, icon("book"), w("read_it")),
       iconButton("copy", w("copy"), () => void copy(this.stream)));
-    const focused = this.place.contains(document.activeElement) ? document.activeElement?.id : "";
-    const opened = [...this.place.querySelectorAll("details[open]")].map((one) => one.id);
     const body = h("div", { class: "stream-body" }, ...[
       this.#whoAndHow(), this.#policies(), this.#line(), this.#spans(), h("div", { class: "pile" }, this.#readers(), this.#used(), this.#seams()), this.#log(),
     ].filter(Boolean));
-    for (const id of opened) body.querySelector(`#${id}`)?.setAttribute("open", "");
-    this.place.replaceChildren(head, body);
-    if (focused) document.getElementById(focused)?.focus();
+    morph(this.place, head, body);
     this.#drawLog(true);
   }
 
@@ -184,8 +188,20 @@ export class StreamPage {
     const how = end
       ? h("p", {}, h("b", { text: `${w("end")}: ` }), [end.status, end.finish_reason, end.code].filter(Boolean).join(" · "), end.message ? h("span", { class: "note block", text: end.message }) : null)
       : h("p", {}, h("b", { text: `${w("goes_on")}: ` }), doing ? named("doing", doing) : "", silent > 2_000 ? ` · ${w("silent", { seconds: span(silent) })}` : "");
-    return card("", h("p", { class: "lead", text: w("asked_by", { who: asked.principal, model: asked.model }) }),
+    return card("", h("p", { class: "lead" }, ...askedBy(asked)), h("p", { class: "note", text: this.#gist() }),
       h("dl", { class: "facts" }, ...facts.filter(([, value]) => value).flatMap(([name, value]) => [h("dt", { text: name }), h("dd", { text: String(value) })])), how);
+  }
+
+  /** The whole story in one line. */
+  #gist() {
+    const { attempts = [], timing, end, cost_usd: cost } = this.#told;
+    const failed = attempts.filter((/** @type {any} */ one) => one.code && one.code !== "superseded").length;
+    return [
+      timing ? `${end ? "" : `${w("so_far")} `}${span(timing.total_ms)}` : "",
+      timing?.first_output_ms ? w("first_after", { span: span(timing.first_output_ms) }) : "",
+      attempts.length > 1 ? w("attempts_failed", { count: attempts.length, failed }) : "",
+      cost === undefined ? "" : usd(cost), end?.fault ? w("fault", { whose: named("whose", end.fault) }) : "",
+    ].filter(Boolean).join(" · ");
   }
 
   #policies() {
@@ -204,31 +220,39 @@ export class StreamPage {
       const { began_ms: began = 0, ended_ms: ended = 0, connect_ms: connect = 0, wait_ms: wait = 0 } = one;
       const why = [named("reason", one.reason ?? "") || w("before_restart"), one.code ?? "", one.timed ? span(ended - began) : "", one.cost_usd === undefined ? "" : usd(one.cost_usd)];
       const bar = h("div", { class: "lane", "aria-hidden": "true" });
+      const exactly = (/** @type {string} */ kind, /** @type {number} */ ms) => `${w(/** @type {any} */ (LANES[kind]))}: ${number(ms, 3)} ms`;
       if (one.timed) {
         const sent = Math.min(ended, began + connect);
         const first = wait ? Math.min(ended, began + connect + wait) : ended;
         for (const [kind, from, to] of /** @type {[string, number, number][]} */ ([["connect", began, sent], ["wait", sent, first], ["output", first, ended]])) {
           if (to <= from && kind !== "wait") continue;
-          const piece = h("span", { class: `piece ${kind}` });
+          const piece = h("span", { class: `piece ${kind}`, title: exactly(kind, to - from) });
           piece.style.left = `${(from / total) * 100}%`;
           piece.style.width = `max(1px, ${((to - from) / total) * 100}%)`;
           bar.append(piece);
         }
         if (one.code && one.code !== "superseded") {
-          const mark = h("span", { class: "piece broke" });
+          const mark = h("span", { class: "piece broke", title: one.code });
           mark.style.left = `calc(${(ended / total) * 100}% - 3px)`;
           bar.append(mark);
         }
       }
       return h("li", {}, h("p", {}, h("b", { text: `${one.number}. ${one.target}` }), " ", h("span", { class: "note", text: why.filter(Boolean).join(" · ") })), bar);
     });
+    const queued = timing?.queue_ms ?? 0;
+    if (queued > total / 100) {
+      const bar = h("div", { class: "lane", "aria-hidden": "true" });
+      const piece = h("span", { class: "piece queue", title: `${w("span_queue")}: ${number(queued, 3)} ms` });
+      piece.style.width = `${(queued / total) * 100}%`;
+      bar.append(piece);
+      lanes.unshift(h("li", {}, h("p", {}, h("b", { text: w("span_queue") }), " ", h("span", { class: "note", text: span(queued) })), bar));
+    }
     return card(w("time_line"),
       way.targets?.length > 1 ? h("p", { class: "note" }, `${w("way", { balance: named("balance", way.balance ?? "order") })} ${way.targets.join(" → ")}`) : null,
       ...(way.passed_over ?? []).map((/** @type {string} */ target) => h("p", { class: "note", text: w("passed_over", { target }) })),
       h("ol", { class: "lanes" }, ...lanes),
       h("p", { class: "scale" }, h("span", { text: "0" }), h("span", { text: span(total) })),
-      h("ul", { class: "legend" }, ...["connect", "wait", "output", "broke"].map((kind) =>
-        h("li", {}, h("span", { class: `key ${kind}` }), w(/** @type {any} */ ({ connect: "connecting", wait: "waiting", output: "output", broke: "failed_word" }[kind]))))));
+      h("ul", { class: "legend" }, ...Object.keys(LANES).map((kind) => h("li", {}, h("span", { class: `key ${kind}` }), w(/** @type {any} */ (LANES[kind]))))));
   }
 
   #spans() {
@@ -237,8 +261,9 @@ export class StreamPage {
     const names = ["queue", "failed", "connect", "wait", "stream", "gateway"];
     const known = names.map((name) => ({ name, value: timing[`${name}_ms`] ?? 0 })).filter((one) => one.value > 0);
     if (!known.length) return null;
-    const most = Math.max(...known.map((one) => one.value));
-    return card(w("where_time"), h("ul", { class: "bars" }, ...known.map((one) => barRow(w(/** @type {any} */ (`span_${one.name}`)), span(one.value), one.value / most))),
+    const total = Math.max(timing.total_ms ?? 0, 1e-3);
+    return card(w("where_time"), h("ul", { class: "bars" }, ...known.map((one) => barRow(w(/** @type {any} */ (`span_${one.name}`)), span(one.value), one.value / total, "", `${number(one.value, 3)} ms`))),
+      h("p", { class: "sum" }, h("span", { text: w("in_all") }), h("b", { text: span(total), title: `${number(total, 3)} ms` })),
       timing.max_gap_ms ? h("p", { class: "note", text: w("longest_gap", { span: span(timing.max_gap_ms) }) }) : null);
   }
 
@@ -251,7 +276,8 @@ export class StreamPage {
   }
 
   #used() {
-    const { usage, cost_usd: cost } = this.#told;
+    const { cost_usd: cost, attempts = [] } = this.#told;
+    const usage = this.#told.usage ?? sum(attempts);
     if (!usage && cost === undefined) return null;
     const about = usage ? t(usage.estimated ? "tokens_estimated" : "tokens", { input: number(usage.input_tokens ?? 0), output: number(usage.output_tokens ?? 0) }) : "";
     return card(w("used"), h("p", { text: [about, cost === undefined ? "" : usd(cost)].filter(Boolean).join(" · ") }));
@@ -268,18 +294,18 @@ export class StreamPage {
 
   #log() {
     return card(w("log"), h("p", { class: "note", text: `${w("log_about")}${this.#live ? ` ${w("log_seen")}` : ""}` }),
-      h("canvas", { class: "cells", role: "img", "aria-label": "" }),
+      this.#canvas,
       h("ul", { class: "legend" }, ...["text", "reasoning", "tool", "other", "seam"].map((kind) => h("li", {}, h("span", { class: `key ${kind}` }), named("kind", kind)))),
       this.#live ? this.#strip.canvas : null,
-      h("details", { id: "entries-table", ontoggle: () => this.#drawLog(true) }, h("summary", { text: w("log_table") }), h("div", { class: "table-place" })),
-      h("details", { id: "words-shown", ontoggle: () => this.#drawLog(true) }, h("summary", { text: w("words") }), h("p", { class: "note", text: w("words_about") }), h("pre", { class: "words", tabindex: 0 })));
+      h("details", { id: "entries-table", ontoggle: () => this.#drawLog(true) }, h("summary", { text: w("log_table") }), h("div", { class: "table-place", "data-keep": "" })),
+      h("details", { id: "words-shown", ontoggle: () => this.#drawLog(true) }, h("summary", { text: w("words") }), h("p", { class: "note", text: w("words_about") }), h("pre", { class: "words", tabindex: 0, "data-keep": "" })));
   }
 
   /** @param {boolean} all */
   #drawLog(all) {
     this.#drawn = performance.now();
-    const canvas = /** @type {HTMLCanvasElement | null} */ (this.place.querySelector("canvas.cells"));
-    if (!canvas) return;
+    const canvas = this.#canvas;
+    if (!canvas.isConnected) return;
     if (this.#live && !this.place.querySelector("canvas.strip")) this.place.querySelector("#entries-table")?.before(this.#strip.canvas);
     const { clientWidth: width, clientHeight: height } = canvas;
     const scale = Math.min(devicePixelRatio || 1, 3);
@@ -357,11 +383,27 @@ function card(title, ...children) {
   return h("section", { class: "card" }, title ? h("h2", { text: title }) : null, ...children);
 }
 
-/** A row with a bar behind its words. @param {string} name @param {string} value @param {number} share @param {string} [kind] */
-export function barRow(name, value, share, kind = "") {
+/** What all attempts used, where the answer never came as far as to say it. @param {any[]} attempts */
+function sum(attempts) {
+  const found = attempts.map((one) => one.usage).filter(Boolean);
+  const all = (/** @type {string} */ name) => found.reduce((total, one) => total + (one[name] ?? 0), 0);
+  return found.length ? { input_tokens: all("input_tokens"), output_tokens: all("output_tokens"), estimated: found.some((one) => one.estimated) } : null;
+}
+
+/** Who asked for what, each a link to all that they ask for. @param {any} asked */
+function askedBy({ principal, model }) {
+  const links = /** @type {Record<string, Node>} */ ({
+    "{who}": h("a", { href: address({ q: word("principal", principal) }), text: principal }),
+    "{model}": h("a", { href: address({ q: word("model", model) }), text: model }),
+  });
+  return w("asked_by", { who: "{who}", model: "{model}" }).split(/(\{who\}|\{model\})/).map((/** @type {string} */ part) => links[part] ?? part);
+}
+
+/** A row with a bar behind its words. @param {string | Node} name @param {string} value @param {number} share @param {string} [kind] @param {string} [exact] */
+export function barRow(name, value, share, kind = "", exact = "") {
   const bar = h("span", { class: `bar ${kind}`, "aria-hidden": "true" });
   bar.style.width = `${Math.max(0, Math.min(1, share)) * 100}%`;
-  return h("li", {}, h("span", { class: "name", text: name }), h("span", { class: "value", text: value }), h("span", { class: "bar-place" }, bar));
+  return h("li", {}, h("span", { class: "name" }, name), h("span", { class: "value", title: exact || null, text: value }), h("span", { class: "bar-place" }, bar));
 }
 
 /** How a stream stands, as a badge. @param {string} state @param {string} [code] */

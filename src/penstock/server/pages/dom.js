@@ -35,6 +35,8 @@ const SHAPES = {
   close: ["M6 6l12 12", "M18 6L6 18"],
   send: ["M12 19V5", "M6 11l6-6 6 6"],
   stop: ["M7 7h10v10H7z"],
+  pause: ["M9 6v12", "M15 6v12"],
+  play: ["M8 6l10 6l-10 6z"],
   copy: ["M9 9h10v11H9z", "M5 15V4h10"],
   check: ["M5 12.5l4.5 4.5L19 7.5"],
   again: ["M20 5v5h-5", "M19.5 10A8 8 0 1 0 20 14"],
