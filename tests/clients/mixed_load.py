@@ -7,29 +7,21 @@ import httpx
 
 ADMIN, APP = "the-key-of-an-administrator", "the-key-of-an-application"
 
-_PACED = "tokens_per_second=60&first_token_delay=0.3"
-
 SETTINGS = {
     "providers": {"far": {"kind": "scripted"}, "near": {"kind": "scripted"}},
     "models": {
         "writer": {
             "balance": "least_busy",
             "targets": [
-                {"provider": "far", "model": f"demo-long?{_PACED}"},
-                {"provider": "near", "model": f"demo-long?{_PACED}"},
+                {"provider": "far", "model": "demo-long"},
+                {"provider": "near", "model": "demo-long"},
             ],
         },
-        "chat": [{"provider": "near", "model": f"demo?{_PACED}"}],
-        "thinker": [{"provider": "far", "model": f"demo-reasoning?{_PACED}"}],
-        "rescued": [
-            {"provider": "far", "model": "demo?failure=cut&fail_after=30&tokens_per_second=60"},
-            {"provider": "near", "model": f"demo?{_PACED}"},
-        ],
-        "falls-back": [
-            {"provider": "far", "model": "demo?failure=overloaded&fail_after=0"},
-            {"provider": "near", "model": f"demo?{_PACED}"},
-        ],
-        "unlucky": [{"provider": "far", "model": "demo-echo?failure=error&fail_after=3"}],
+        "chat": [{"provider": "near", "model": "demo"}],
+        "thinker": [{"provider": "far", "model": "demo-reasoning"}],
+        "rescued": [{"provider": "far", "model": "demo-cut"}, {"provider": "near", "model": "demo"}],
+        "falls-back": [{"provider": "far", "model": "demo-overloaded"}, {"provider": "near", "model": "demo"}],
+        "unlucky": [{"provider": "far", "model": "demo-error"}],
     },
     "keys": {
         "ops": {"key": ADMIN, "admin": True},

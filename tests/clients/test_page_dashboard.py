@@ -260,6 +260,18 @@ def test_whoever_is_no_administrator_is_told_so_and_can_use_another_key(new_cont
     complaints.clear()
 
 
+def test_a_wrong_key_is_asked_for_again(new_context, gateway, complaints):
+    page = opened(new_context, gateway, key="a-key-that-was-ended")
+    expect(page.locator("#key-dialog")).to_be_visible()
+    page.fill("#key", ADMIN)
+    page.keyboard.press("Enter")
+    expect(page.locator("#live")).to_have_text("live")
+    expect(page.locator("#figures")).to_contain_text("Open streams")
+    complaints.settle()
+    assert all("status of 401" in one for one in complaints)
+    complaints.clear()
+
+
 def test_a_gateway_that_is_killed_is_looked_for_until_it_is_back(new_context, tmp_path, complaints):
     with serving(tmp_path / "own", SETTINGS) as own:
         ask(own)

@@ -20,6 +20,15 @@ const STUCK = 20;
 export class Streams {
   /** @type {Map<string, RowStrip>} */
   #strips = new Map();
+  /** Those within sight, which alone are drawn. @type {Set<Element>} */
+  #seen = new Set();
+  #sight = new IntersectionObserver((changes) => {
+    for (const { target, isIntersecting } of changes) {
+      if (isIntersecting) this.#seen.add(target);
+      else this.#seen.delete(target);
+    }
+    this.#paint();
+  });
 
   /** @param {(change: Partial<View>) => void} look */
   constructor(look) {
@@ -43,10 +52,20 @@ export class Streams {
     const now = new Map();
     for (const row of rows) {
       const strip = this.#strips.get(row.id) ?? new RowStrip();
+      this.#sight.observe(strip.canvas);
       strip.add(row);
       now.set(row.id, strip);
     }
+    for (const [id, strip] of this.#strips) {
+      if (now.has(id)) continue;
+      this.#sight.unobserve(strip.canvas);
+      this.#seen.delete(strip.canvas);
+    }
     this.#strips = now;
+  }
+
+  #paint() {
+    for (const strip of this.#strips.values()) if (this.#seen.has(strip.canvas)) strip.draw();
   }
 
   /** In the language of now. @param {View} view */
@@ -82,7 +101,7 @@ export class Streams {
         h("span", {}, number(one.readers), one.lag ? h("span", { class: "note block", text: w("lag", { count: number(one.lag) }) }) : null),
       ]])),
       more ? h("p", { class: "note", text: w("more_streams", { count: number(more) }) }) : null);
-    for (const strip of this.#strips.values()) strip.draw();
+    this.#paint();
   }
 }
 
