@@ -22,7 +22,8 @@ def settings():
         "falls": [
             {"provider": "demo", "model": "demo-echo?failure=error&fail_after=0"},
             {"provider": "demo", "model": "demo-echo"},
-        ]
+        ],
+        "quiet": [{"provider": "demo", "model": "demo-stall"}],
     }
     return config(keys=keys, models=models, prices={"demo/*": {"input": 1_000, "output": 2_000}})
 
@@ -79,10 +80,11 @@ class Watch:
 
     async def frame(self, fits=lambda _: True):
         """Return the next frame that ``fits``."""
-        while True:
-            _, data = await self.next("frame")
-            if fits(data):
-                return data
+        async with asyncio.timeout(30):
+            while True:
+                _, data = await self.next("frame")
+                if fits(data):
+                    return data
 
 
 @asynccontextmanager
@@ -187,9 +189,9 @@ async def test_what_ended_is_told_once_to_whoever_comes(gateway):
 
 
 async def test_whoever_looks_for_streams_is_shown_those(gateway):
-    models = ("demo-stall", "demo-slow-start", "demo-stall")
+    models = ("demo-stall", "quiet", "demo-stall")
     streams = [(await ask(gateway, model, prefer="respond-async")).json()["stream"] for model in models]
-    async with watching(gateway) as all_of_them, watching(gateway, q="model:STALL", sort="newest") as some:
+    async with watching(gateway) as all_of_them, watching(gateway, q="model:DEMO-st", sort="newest") as some:
         frame = await all_of_them.frame(lambda one: len(one["streams"]) == 3)
         assert [one["id"] for one in frame["streams"]] == streams
         assert (frame["matching"], frame["more"]) == (3, 0)

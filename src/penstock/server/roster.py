@@ -66,13 +66,14 @@ def wanted(question: str, order: str) -> Wanted:
     """Read what somebody asks. Raises `ClientError` for an unknown order, or too long a question."""
     if order not in ORDERS:
         raise ClientError(f"sort is one of {', '.join(ORDERS)}.", code="invalid_value", param="sort")
-    words = [
-        (name if name in FIELDS else "", (quoted or bare) if name in ("", *FIELDS) else f"{name}:{bare}")
-        for name, quoted, bare in _WORD.findall(question.lower())
-    ]
-    if len(question) > MAX_QUESTION or len(words) > MAX_WORDS:
+    found = _WORD.findall(question[: MAX_QUESTION + 1].lower())
+    if len(question) > MAX_QUESTION or len(found) > MAX_WORDS:
         message = f"q has {MAX_WORDS} words and {MAX_QUESTION} characters at most."
         raise ClientError(message, code="invalid_value", param="q")
+    words = [
+        (name, quoted or bare) if name in FIELDS or not name else ("", f"{name}:{quoted or bare}")
+        for name, quoted, bare in found
+    ]
     return Wanted(tuple(words), order)
 
 
