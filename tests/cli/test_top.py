@@ -3,10 +3,13 @@
 import json
 import threading
 from contextlib import contextmanager
+from typing import get_args
 
 import httpx
 import pytest
 
+from penstock.cli.top import Order
+from penstock.server.roster import ORDERS
 from tests.cli.terminal import CTRL_C
 from tests.clients.gateway import PATIENCE, serving, wait_for
 
@@ -27,10 +30,18 @@ def test_once_and_as_json_it_is_for_scripts(run, at, gateway):
     with streaming(gateway) as stream:
         text = run("top", "--once", **at).stdout
         frame = json.loads(run("top", "--json", "--once", **at).stdout)
+        found = run("top", "--json", "--once", "--find", f"id:{stream[-8:]}", "--sort", "silent", **at)
+        others = run("top", "--json", "--once", "--find", "model:unheard-of", **at)
+    assert [row["id"] for row in json.loads(found.stdout)["streams"]] == [stream]
+    assert json.loads(others.stdout)["streams"] == []
     assert f"…{stream[-8:]}" in text
     assert "\x1b" not in text
     assert stream in [row["id"] for row in frame["streams"]]
     assert frame["point"]["open"] >= 1
+
+
+def test_streams_come_in_the_orders_that_the_gateway_knows():
+    assert list(get_args(Order)) == list(ORDERS)
 
 
 def test_on_a_terminal_it_is_live_and_waits_for_a_gateway_that_goes(terminal, own):

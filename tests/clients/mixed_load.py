@@ -20,7 +20,10 @@ SETTINGS = {
         "chat": [{"provider": "near", "model": "demo"}],
         "thinker": [{"provider": "far", "model": "demo-reasoning"}],
         "rescued": [{"provider": "far", "model": "demo-cut"}, {"provider": "near", "model": "demo"}],
-        "falls-back": [{"provider": "far", "model": "demo-overloaded"}, {"provider": "near", "model": "demo"}],
+        "falls-back": [
+            {"provider": "far", "model": "demo-overloaded"},
+            {"provider": "near", "model": "demo"},
+        ],
         "unlucky": [{"provider": "far", "model": "demo-error"}],
     },
     "keys": {

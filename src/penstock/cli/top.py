@@ -9,7 +9,8 @@ import shutil
 import sys
 from contextlib import aclosing
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Final, Literal
+from urllib.parse import urlencode
 
 import msgspec
 import typer
@@ -23,7 +24,9 @@ from penstock.cli.running import Interrupts, address, run
 from penstock.client.addresses import DEFAULT_URL
 from penstock.client.connection import Back, Connection, Lost, Received
 
-PATH = "/v1/admin/activity"
+PATH: Final = "/v1/admin/activity"
+
+Order = Literal["age", "newest", "silent", "lag", "readers", "entries", "attempts"]
 
 _decode = msgspec.json.Decoder(Frame).decode
 
@@ -33,6 +36,15 @@ def top(
     as_json: Annotated[
         bool, typer.Option("--json", help="As JSON, a line each second, for scripts.")
     ] = False,
+    find: Annotated[
+        str,
+        typer.Option(
+            metavar="WORDS",
+            show_default=False,
+            help="Only streams with all these words; model:x looks in one field.",
+        ),
+    ] = "",
+    sort: Annotated[Order, typer.Option(help="Which streams come first.")] = "age",
     url: Url = DEFAULT_URL,
     key: Key = "",
 ) -> None:
@@ -44,13 +56,15 @@ def top(
     \b
     penstock top
     penstock top --once
+    penstock top --find model:chat --sort silent
     penstock top --json | jq '.point.open'
     """
     live = sys.stdout.isatty() and not (once or as_json)
     at = address(url, key)
 
     async def work(connection: Connection) -> int:
-        watch = _watch(connection, live=live, as_json=as_json, once=once)
+        path = f"{PATH}?{urlencode({'q': find, 'sort': sort})}"
+        watch = _watch(connection, path, live=live, as_json=as_json, once=once)
         with Interrupts() as interrupts:
             watching = asyncio.ensure_future(watch)
             stopping = asyncio.ensure_future(interrupts.first.wait())
@@ -65,14 +79,14 @@ def top(
     raise typer.Exit(run(at, float("inf"), work))
 
 
-async def _watch(connection: Connection, *, live: bool, as_json: bool, once: bool) -> None:
+async def _watch(connection: Connection, path: str, *, live: bool, as_json: bool, once: bool) -> None:
     """Show frame after frame. Raises `Refused`, `Unreachable`."""
     base, history, trouble = connection.address.base, History(), ""
     screen = Live(console=Console(), screen=True, auto_refresh=False) if live else None
     if screen is not None:
         screen.start()
     try:
-        async with aclosing(connection.watch(PATH)) as happenings:
+        async with aclosing(connection.watch(path)) as happenings:
             async for happening in happenings:
                 match happening:
                     case Lost():
