@@ -239,10 +239,10 @@ def shoot_dashboard(browser: Browser, gateway: Gateway, folder: Path) -> None:
             context.add_init_script(f"if (location.protocol === 'http:') {put}")
             page = context.new_page()
             page.goto(f"{gateway.url}/dashboard")
-            page.wait_for_timeout(25_000)
+            page.wait_for_timeout(60_000 if (size, theme) == ("desktop", "light") else 15_000)
             page.screenshot(path=folder / f"dashboard-{size}-{theme}.png", full_page=size == "phone")
             if (size, theme) == ("desktop", "light"):
-                page.set_viewport_size({"width": 1280, "height": 900})
+                page.set_viewport_size({"width": 1280, "height": 1000})
                 page.wait_for_timeout(1_500)
                 page.screenshot(path=ROOT / "docs" / "dashboard.png")
             rescued = page.locator("#ended tr").filter(has_text="rescued").locator("a").first
