@@ -20,6 +20,14 @@ function figure(name, value, about, kind = "") {
   return h("div", { class: `figure ${kind}` }, h("dt", { text: name }), h("dd", {}, h("b", { text: value }), h("span", { text: about })));
 }
 
+/** What was spent in a day: the ledger's sum, which is some seconds old, or what was counted since if that is more.
+ * @param {any} totals @param {any} spend */
+function spentOf(totals, spend) {
+  if (!spend) return null;
+  const told = spend.key.reduce((/** @type {number} */ sum, /** @type {any} */ one) => sum + one.cost_usd, 0);
+  return Date.now() / 1000 - totals.since < spend.hours * 3_600 ? Math.max(told, totals.cost_usd) : told;
+}
+
 /** @param {any} frame @param {any} spend */
 export function drawFigures({ point, totals, lately, watchers }, spend) {
   const share = lately.ended ? lately.failed / lately.ended : 0;
@@ -30,7 +38,7 @@ export function drawFigures({ point, totals, lately, watchers }, spend) {
     figure(w("gap"), span(lately.gap50), w("p99_lately", { span: span(lately.gap99) })),
     figure(w("failed_share"), lately.ended ? `${number(share * 100, share && share < 0.1 ? 1 : 0)} %` : "–", w("of_ended", { failed: number(lately.failed), ended: number(lately.ended) }), share > MANY ? "bad" : ""),
     figure(w("readers"), number(point.readers), point.lag ? w("lag", { count: number(point.lag) }) : w("caught_up")),
-    figure(w("spent"), usd(spend ? spend.key.reduce((/** @type {number} */ sum, /** @type {any} */ one) => sum + one.cost_usd, 0) : null), w("spent_since", { cost: usd(totals.cost_usd) })),
+    figure(w("spent"), usd(spentOf(totals, spend)), w("spent_since", { cost: usd(totals.cost_usd) })),
   );
   byId("since").textContent = w("since", { when: new Date(totals.since * 1000).toLocaleString(language()), watchers: w("watchers", { count: watchers }) });
 }
