@@ -249,6 +249,7 @@ def test_clear_forgets_the_turns(chat, upstream):
     seen.prompts()
     seen.type("/clear\r")
     seen.shows("A new chat.")
+    seen.prompts()
     seen.type("two\r")
     wait_for(lambda: seen.all.count("before after") == 2)
     assert [one["content"] for one in asked(upstream)] == ["two"]
@@ -256,9 +257,13 @@ def test_clear_forgets_the_turns(chat, upstream):
 
 def test_a_file_goes_with_the_next_question_only(chat, upstream, tmp_path):
     (tmp_path / "notes.txt").write_text("the notes")
-    seen = chat("-m", "pausing")
-    seen.type(f"/file {tmp_path}/nothing\r/file {tmp_path}/notes.txt\r")
-    seen.shows("cannot be read", "goes with the next")
+    seen = chat("-m", "pausing", columns=250)  # a long path breaks no sentence
+    seen.type(f"/file {tmp_path}/nothing\r")
+    seen.shows("cannot be read")
+    seen.prompts()
+    seen.type(f"/file {tmp_path}/notes.txt\r")
+    seen.shows("goes with the next")
+    seen.prompts()
     seen.type("one\r")
     seen.shows("before after")
     seen.prompts()
