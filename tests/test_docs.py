@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +48,12 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+@cache
+def parsed() -> dict[Path, ast.Module]:
+    """Return the sources as trees."""
+    return {path: ast.parse(path.read_bytes()) for path in sorted(SOURCES.rglob("*.py"))}
+
+
 def code_arguments(trees: list[ast.Module]) -> dict[str, int]:
     """Return where functions and classes of the sources take a ``code`` by position."""
     found = {}
@@ -68,7 +75,7 @@ def error_codes() -> dict[str, str]:
 
     A code is what is passed or defaults as ``code``, and what types/errors.py names in capitals.
     """
-    trees = {path: ast.parse(path.read_bytes()) for path in sorted(SOURCES.rglob("*.py"))}
+    trees = parsed()
     positions = code_arguments([*trees.values()])
     found: dict[str, str] = {}
     for path, node in ((path, node) for path, tree in trees.items() for node in ast.walk(tree)):
@@ -138,13 +145,14 @@ def test_code_in_pages_is_code(block):
 
 
 def test_every_error_code_of_the_sources_is_documented():
-    missing = {code: place for code, place in error_codes().items() if code not in documented_codes()}
+    documented = documented_codes()
+    missing = {code: place for code, place in error_codes().items() if code not in documented}
     assert not missing, "docs/protocol.md, section Errors, lacks these"
 
 
 def test_every_documented_error_code_stands_in_the_sources():
-    trees = [ast.parse(path.read_bytes()) for path in SOURCES.rglob("*.py")]
-    literals = {node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    nodes = (node for tree in parsed().values() for node in ast.walk(tree))
+    literals = {node.value for node in nodes if isinstance(node, ast.Constant)}
     codes = documented_codes()
     assert len(codes) == len(set(codes))
     assert not set(codes) - literals, "docs/protocol.md, section Errors, has these, and nothing raises them"
