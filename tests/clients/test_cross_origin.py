@@ -192,7 +192,7 @@ class Passed:
         self._targets, self._asked, self._answered = set(), 0, 0
 
     def answered(self, requests):
-        """Say whether all ``requests``, or the questions before them, came to the gateway and were answered."""
+        """Say whether all ``requests``, or the questions before them, came through and were answered."""
         for found in REQUEST.finditer(bytes(self._relay.up[(begin := self._up) :])):
             self._up = begin + found.end()
             self._targets.add(found[1].decode())
