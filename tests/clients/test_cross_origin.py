@@ -153,6 +153,7 @@ ORIGINS = {
 }
 
 
+@pytest.mark.timeout(300 if ALL else 60)
 @pytest.mark.parametrize("origin", ORIGINS)
 def test_a_page_of_another_origin_can_do_nothing(page, gateway, upstream, elsewhere, relay, victim, origin):
     page.goto(ORIGINS[origin].format(other=urlsplit(elsewhere).port, ours=urlsplit(relay.url).port))
