@@ -54,7 +54,7 @@ async def test_many_generations_share_one_socket(gateway):
         answers = [client.start(saying(f"{TEXT} {number}")) for number in range(60)]
         await asyncio.gather(*(answer.end() for answer in answers))
         assert [answer.so_far for answer in answers] == [f"{TEXT} {number}" for number in range(60)]
-        assert len(client._carrier._open) == 1
+        assert len(client._sockets._open) == 1
 
 
 async def test_who_takes_nothing_holds_up_none_of_the_others(gateway):
@@ -67,7 +67,7 @@ async def test_who_takes_nothing_holds_up_none_of_the_others(gateway):
         for number in range(5):
             quick = client.start(saying(f"{TEXT} {number}"))
             assert (await quick.end()).status == "completed"
-        (socket,) = client._carrier._open
+        (socket,) = client._sockets._open
         (reader,) = socket._readers.values()
         held = sum(size for _, size in reader.waiting)
         assert held <= FIRST_CREDIT + GRANT + (256 << 10)  # its credit, and the entry that may go beyond
@@ -87,7 +87,7 @@ async def test_an_answer_that_is_left_leaves_the_socket_to_the_others(gateway):
         await kept.stop()
         assert (await waiting).status == "cancelled"
         assert (await client.snapshot(left.stream))["status"] == "open"
-        assert len(client._carrier._open) == 1
+        assert len(client._sockets._open) == 1
 
 
 async def test_a_full_socket_is_followed_by_another(gateway, monkeypatch):
@@ -97,7 +97,7 @@ async def test_a_full_socket_is_followed_by_another(gateway, monkeypatch):
         reading = [aiter(answer) for answer in answers]
         for entries in reading:
             await anext(entries)
-        assert len(client._carrier._open) == 3
+        assert len(client._sockets._open) == 3
         for entries in reading:
             await entries.aclose()
 

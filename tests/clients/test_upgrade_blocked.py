@@ -4,6 +4,7 @@ The JavaScript client finds its way back to HTTP by itself, in Node.js and in Ch
 browser are told what their answers say, however many there are, over HTTP/1.1 alone.
 """
 
+import asyncio
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from threading import Thread
 import pytest
 from websockets.sync.server import Server, ServerConnection, serve
 
+from penstock.client import AsyncClient
 from tests.clients import node
 from tests.clients.gateway import wait_for
 from tests.clients.test_shared_socket import SAID, TAB, whole
@@ -119,6 +121,19 @@ def test_in_node_each_answer_is_whole_whatever_becomes_of_its_socket(proxies):
         assert sum(answer["losses"] for answer in found["answers"]) == 0
         # Of one trial all three learn; only where it goes on does each wait a moment for it.
         assert (found["sockets"], found["requests"]) == (1, 0 if way == "passed" else 3), way
+
+
+async def test_in_python_each_answer_is_whole_whatever_becomes_of_its_socket(proxies):
+    async def ask(way, url):
+        async with AsyncClient(url, transport="auto") as client:
+            said = [f"{way} {n}" for n in range(3)]
+            answers = [client.ask(text, model="demo-echo") for text in said]
+            ends = [await answer.end() for answer in answers]  # raises where one is not whole
+            return said, [answer.so_far for answer in answers], {end.status for end in ends}, repr(client)
+
+    for said, texts, ends, shown in await asyncio.gather(*(ask(way, url) for way, url in proxies.items())):
+        assert (texts, ends) == (said, {"completed"})
+        assert ("SSE for now" in shown) == (not said[0].startswith("passed"))
 
 
 @pytest.fixture

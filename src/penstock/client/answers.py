@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias
 import msgspec
 
 from penstock.client.addresses import DEFAULT_URL, Address, address_of
+from penstock.client.automatic import Automatic
 from penstock.client.connection import (
     Ask,
     Back,
@@ -32,7 +33,7 @@ from penstock.client.sockets import Sockets
 from penstock.types.events import AnyEvent, Closed, TextDelta, UsageReported
 from penstock.wire.verification import Verdict, Verifier
 
-Transport: TypeAlias = Literal["sse", "websocket"]
+Transport: TypeAlias = Literal["sse", "websocket", "auto"]
 
 Listener: TypeAlias = Callable[[Lost | Back], None]
 """Told when the connection of an answer is lost, and when it is there again."""
@@ -237,11 +238,11 @@ _decode_number = msgspec.json.Decoder(_Numbered).decode
 _decode_event = msgspec.json.Decoder(AnyEvent).decode
 
 
-def _carrier(transport: Transport, address: Address, credential: Credential) -> Sockets | None:
+def _sockets(transport: Transport, address: Address, credential: Credential) -> Sockets | None:
     if transport == "sse":
         return None
-    if transport != "websocket":
-        raise ValueError("a transport is 'sse' or 'websocket'")
+    if transport not in ("websocket", "auto"):
+        raise ValueError("a transport is 'sse', 'websocket' or 'auto'")
     return Sockets(address, credential)
 
 
@@ -260,19 +261,26 @@ class AsyncClient:
         """``key``: an API key or a token, or a function (plain or async) that gives one, which is asked
         again when one was refused and, on a WebSocket, before one ends.
 
-        ``transport``: by which way entries come; ``websocket`` has one connection for all answers.
+        ``transport``: by which way entries come; ``websocket`` has one connection for all answers,
+        ``auto`` has it where proxies let one pass, and SSE elsewhere.
         ``patience``: seconds for which a lost gateway is looked for. ``wait``: seconds before the try of a
         number, from 1. Raises `ValueError` for what is no address.
         """
         address, credential = address_of(url), Credential(key)
-        self._carrier = _carrier(transport, address, credential)
+        self._sockets = sockets = _sockets(transport, address, credential)
+        carrier = Automatic(sockets) if sockets is not None and transport == "auto" else sockets
         self._connection = Connection(
             address,
             patience=patience,
             wait=wait,
             credential=credential,
-            carrier=self._carrier,
+            carrier=carrier,
         )
+        self._way = carrier
+
+    def __repr__(self) -> str:
+        """Say where, and by which way entries come."""
+        return f"<AsyncClient of {self._connection.address.base}: {self._way or 'SSE'}>"
 
     async def __aenter__(self) -> Self:
         """Nothing is opened before it is needed."""
@@ -329,10 +337,10 @@ class AsyncClient:
         given: dict[str, Any] = {"ttl_s": ttl, "metadata": metadata}
         body: dict[str, Any] = {"dialect": dialect, "request": request}
         body |= {name: value for name, value in given.items() if value is not None}
-        if self._carrier is None:
+        if self._sockets is None:
             raise ValueError("an input is replaced on a WebSocket: AsyncClient(…, transport='websocket')")
         return Live(
-            self._carrier,
+            self._sockets,
             self._connection.address.base,
             Ask(body, secrets.token_urlsafe(24)),
             patience=self._connection.patience,

@@ -64,6 +64,7 @@ class Sockets:
         self._credential = credential
         self._open: list[Socket] = []
         self._dialling: asyncio.Future[Socket] | None = None
+        self._proving = asyncio.Lock()
         self._rids = itertools.count(1)
         self._refusals = 0
 
@@ -85,6 +86,19 @@ class Sockets:
             yield await socket.first(reader)
             while not reader.ended:
                 yield await socket.next(reader)
+
+    async def prove(self, patience: float) -> None:
+        """Have a socket through which the gateway has answered a ping. Raises `Refused`, `Broken`, and
+        `TimeoutError` where opening it, or the answer, takes more than ``patience`` seconds."""
+        async with self._proving:
+            async with asyncio.timeout(patience):
+                socket = await self._socket()
+            try:
+                async with asyncio.timeout(patience):
+                    await socket.prove()
+            except TimeoutError:
+                await socket.aclose()
+                raise
 
     @asynccontextmanager
     async def reading(self, ask: Ask) -> AsyncGenerator[tuple["Socket", "Reader"], None]:
@@ -219,6 +233,7 @@ class Socket:
         self._is_read = False
         self._failure: Exception | None = None
         self._leaving = False
+        self._proven = False
         self._back_after = 0.0
         self._complaint: envelope.Err | None = None
         self._renew_at: float | None = None
@@ -266,6 +281,20 @@ class Socket:
             self._lose(self._why(closed))
         if self._failure is not None:
             raise self._failure.with_traceback(None)
+
+    async def prove(self) -> None:
+        """Wait until something has come from the gateway. Raises `Broken`, `Refused`."""
+        if self._proven:
+            return
+        reader = Reader("")  # under which nobody reads
+        reader.ended = True
+        self.add(reader)
+        try:
+            await self.send(envelope.Ping())
+            await self._message(reader)
+        finally:
+            await self.drop(reader)
+        self._proven = True
 
     async def first(self, reader: Reader) -> Received:
         """Return the first thing that comes for a reader, in time."""
@@ -360,6 +389,9 @@ class Socket:
                 self._renew_at = asyncio.get_running_loop().time() + seconds * RENEW_AT
             case envelope.Err(rid=""):
                 self._complaint = message
+            case envelope.Pong() if (prover := self._readers.get("")) is not None:
+                prover.waiting.append((message, size))
+                prover.wake()
             case envelope.Open() | envelope.EntryMessage() | envelope.End() | envelope.Err():
                 self._give(message, size)
             case envelope.Nothing() | envelope.Gap():
