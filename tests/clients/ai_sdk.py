@@ -13,7 +13,7 @@ from tests.clients import node
 VERSIONS = ("5", "6", "7")
 SOURCE = node.FOLDER / "ai_sdk" / "page.mjs"
 CHAT = node.FOLDER / "ai_sdk" / "chat.mjs"
-PATIENCE = 60
+PATIENCE = 120
 """Seconds that one chat may take."""
 
 

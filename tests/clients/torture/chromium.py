@@ -85,7 +85,11 @@ def run(pages: Sequence[tuple[str, Any]], folder: Path, patience: float) -> list
                 assert time.monotonic() < until, f"pages without results: {missing}"
         finally:
             browser.terminate()
-            browser.wait(30)
+            try:
+                browser.wait(30)
+            except subprocess.TimeoutExpired:
+                browser.kill()
+                browser.wait()
         return [desk.results[number] for number in range(len(pages))]
 
 

@@ -109,7 +109,9 @@ async def test_no_cut_of_a_socket_costs_an_entry(rows, way):
 
 def run_by_javascript(jobs):
     node.client()
-    return json.loads(node.run("--experimental-websocket", "sockets.mjs", json.dumps(jobs), patience=100))
+    return json.loads(
+        node.run("--experimental-websocket", "sockets.mjs", json.dumps(jobs), patience=600 if ALL else 100)
+    )
 
 
 @pytest.mark.timeout(3_600 if ALL else 120)
