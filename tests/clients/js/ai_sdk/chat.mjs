@@ -54,14 +54,12 @@ class Page {
 }
 
 const deeds = {
-  async ask(job) {
-    const page = new Page(job);
+  async ask(page, job) {
     await page.chat.sendMessage({ text: job.text });
     return page.seen(await page.whole());
   },
 
-  async stop(job) {
-    const page = new Page(job);
+  async stop(page, job) {
     const sending = page.chat.sendMessage({ text: job.text });
     await page.said(job.until);
     await page.chat.stop();
@@ -71,15 +69,13 @@ const deeds = {
     return page.seen(page.chat.status, { stopped: (await answer.json()).stopped, gone });
   },
 
-  async leave(job) {
-    const page = new Page(job);
+  async leave(page, job) {
     page.chat.sendMessage({ text: job.text });
     await page.said(job.until);
     return page.seen('left');
   },
 
-  async resume(job) {
-    const page = new Page(job);
+  async resume(page) {
     await page.chat.resumeStream();
     return page.seen(await page.whole());
   },
@@ -95,9 +91,12 @@ async function lane() {
   for (let next; (next = queue.shift()); ) {
     const [n, job] = next;
     let timer;
-    const late = new Promise((resolve) => (timer = setTimeout(resolve, patience, { how: 'stuck', messages: [] })));
-    const failed = (error) => ({ how: `${error?.stack ?? error}`, messages: [] });
-    results[n] = await Promise.race([deeds[job.do](job).catch(failed), late]);
+    const page = new Page(job);
+    const late = new Promise((resolve) => {
+      timer = setTimeout(() => resolve(page.seen(`stuck as ${page.chat.status}`)), patience);
+    });
+    const failed = (error) => page.seen(`${error?.stack ?? error}`);
+    results[n] = await Promise.race([deeds[job.do](page, job).catch(failed), late]);
     clearTimeout(timer);
   }
 }
