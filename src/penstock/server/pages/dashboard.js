@@ -18,6 +18,8 @@ import { Preferences } from "./preferences.js";
 /** Points and rows that are kept: an hour of seconds, and lists of what lately was. */
 const MAX_POINTS = 3_600;
 const MAX_LISTED = 100;
+/** What happened often must not push out what happened once. */
+const MAX_HAPPENED = 1_000;
 
 const preferences = new Preferences();
 setLanguage(preferences.get("language"));
@@ -61,7 +63,7 @@ async function askAgain(why) {
 feed.addEventListener("history", (/** @type {any} */ { detail }) => {
   points = detail.points;
   ended = detail.ended.reverse().slice(0, MAX_LISTED);
-  happened = detail.happened.reverse().slice(0, MAX_LISTED);
+  happened = detail.happened.reverse().slice(0, MAX_HAPPENED);
   spend = detail.spend ?? spend;
   streams.begin(detail.strips ?? {});
   if (!paused) draw();
@@ -75,7 +77,7 @@ feed.addEventListener("frame", (/** @type {any} */ { detail }) => {
   if (detail.spend) spend = detail.spend;
   if (detail.ended.length) ended = [...detail.ended.reverse(), ...ended].slice(0, MAX_LISTED);
   if (detail.happened.length) {
-    happened = [...detail.happened.reverse(), ...happened].slice(0, MAX_LISTED);
+    happened = [...detail.happened.reverse(), ...happened].slice(0, MAX_HAPPENED);
     const breaker = detail.happened.find((/** @type {any} */ one) => one.kind.startsWith("breaker"));
     if (breaker) say(`${named("happened", breaker.kind)}: ${breaker.target}`);
   }

@@ -147,7 +147,7 @@ export class Charts {
       hooks: { setCursor: [() => this.#tell(drawn)] },
       scales: { x: { time: true }, y: { range: () => [0, drawn.top || 1] } },
       axes: [
-        { ...axis, size: 24, space: 64, values: (/** @type {any} */ _u, /** @type {number[]} */ at) => at.map((one) => clock(one, this.minutes < 10)) },
+        { ...axis, size: 24, space: 64, values: (/** @type {any} */ u, /** @type {number[]} */ at) => at.map((one) => (u.scales.x.max - one < this.minutes * 4 ? "" : clock(one, this.minutes < 10))) },  // there is no room at the edge
         { ...axis, size: 52, space: 30, values: (/** @type {any} */ _u, /** @type {number[]} */ at) => at.map(value) },
       ],
       series: [{}, ...chart.series.map((one) => ({
