@@ -15,6 +15,9 @@ from tests.clients.gateway import PATIENCE, serving, wait_for
 
 ROOT, APP, POOR, SLOW = "the key of root", "the key of app", "the key of poor", "the key of slow"
 
+MODELS = ("embedder", "painter", "ears", "voice", "poorly", "slowly", "counted", "shown")
+"""One for each test that counts, so that none counts another's."""
+
 PICTURE = {"input_tokens": 50, "output_tokens": 4_000, "total_tokens": 4_050}
 SPOKEN = {"input_tokens": 14, "output_tokens": 101, "total_tokens": 115}
 
@@ -86,10 +89,7 @@ def gateway(tmp_path_factory):
             "providers": {
                 "other": {"base_url": f"http://127.0.0.1:{provider.server_port}/v1", "api_key": "k" * 20}
             },
-            "models": {
-                name: [{"provider": "other", "model": name}]
-                for name in ("embedder", "painter", "ears", "voice")
-            },
+            "models": {name: [{"provider": "other", "model": name}] for name in MODELS},
             "keys": {
                 "root": {"key": ROOT, "admin": True},
                 "app": APP,
@@ -153,9 +153,9 @@ def test_what_does_not_say_is_estimated_from_what_was_sent_and_marked(gateway):
 
 def test_who_has_spent_all_is_refused_here_as_well(gateway):
     with sdk(gateway, POOR) as client:
-        client.embeddings.create(model="embedder", input="x", encoding_format="float")
+        client.embeddings.create(model="poorly", input="x", encoding_format="float")
         with pytest.raises(openai.APIStatusError) as refused:
-            client.embeddings.create(model="embedder", input="x", encoding_format="float")
+            client.embeddings.create(model="poorly", input="x", encoding_format="float")
     assert (refused.value.status_code, refused.value.code) == (402, "budget_exceeded")
 
 
@@ -165,18 +165,19 @@ def test_counting_tokens_is_a_request_as_any_other(gateway):
         anthropic.Anthropic(base_url=gateway.url, api_key=SLOW, max_retries=0, timeout=PATIENCE) as claude,
     ):
         claude.messages.count_tokens(model="demo", messages=[{"role": "user", "content": "hello"}])
-        client.embeddings.create(model="embedder", input="x", encoding_format="float")
+        client.embeddings.create(model="slowly", input="x", encoding_format="float")
         with pytest.raises(openai.RateLimitError):
-            client.embeddings.create(model="embedder", input="x", encoding_format="float")
+            client.embeddings.create(model="slowly", input="x", encoding_format="float")
         with pytest.raises(anthropic.RateLimitError):
             claude.messages.count_tokens(model="demo", messages=[{"role": "user", "content": "hello"}])
 
 
 def test_they_are_in_the_metrics_and_no_stream_is_open_for_them(gateway):
     with sdk(gateway) as client:
-        client.embeddings.create(model="embedder", input="silent", encoding_format="float")
+        client.embeddings.create(model="counted", input="x", encoding_format="float")
+        client.embeddings.create(model="counted", input="silent", encoding_format="float")
         with pytest.raises(openai.BadRequestError):
-            client.embeddings.create(model="embedder", input="refuse", encoding_format="float")
+            client.embeddings.create(model="counted", input="refuse", encoding_format="float")
     headers = {"authorization": f"Bearer {ROOT}"}
     text = httpx.get(f"{gateway.url}/metrics", headers=headers, timeout=PATIENCE).text
     found = {
@@ -184,13 +185,13 @@ def test_they_are_in_the_metrics_and_no_stream_is_open_for_them(gateway):
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
-    assert found["penstock_calls_total", "embedder", "relay", "started"] >= 2
-    assert found["penstock_streams_ended_total", "embedder", "failed", "relay"] >= 1
-    assert found["penstock_attempts_total", "first", "other/embedder"] >= 2
-    assert found["penstock_attempt_failures_total", "invalid_request", "other/embedder"] >= 1
-    assert found["penstock_tokens_total", "embedder", "input", "other/embedder"] >= 1_002
-    assert found["penstock_stream_duration_seconds_count", "embedder"] >= 2
-    assert ("penstock_streams_open", "embedder") not in found
+    assert found["penstock_calls_total", "counted", "relay", "started"] >= 2
+    assert found["penstock_streams_ended_total", "counted", "failed", "relay"] >= 1
+    assert found["penstock_attempts_total", "first", "other/counted"] >= 2
+    assert found["penstock_attempt_failures_total", "invalid_request", "other/counted"] >= 1
+    assert found["penstock_tokens_total", "counted", "input", "other/counted"] >= 1_002
+    assert found["penstock_stream_duration_seconds_count", "counted"] >= 2
+    assert ("penstock_streams_open", "counted") not in found
 
 
 def test_files_are_requests_and_cost_nothing(gateway):
@@ -203,8 +204,8 @@ def test_files_are_requests_and_cost_nothing(gateway):
 
 def test_the_command_shows_them(gateway):
     with sdk(gateway) as client:
-        client.embeddings.create(model="embedder", input="x", encoding_format="float")
-    sums(gateway, "embedder")
+        client.embeddings.create(model="shown", input="x", encoding_format="float")
+    sums(gateway, "shown")
     told = gateway.command("usage", "--by", "route", "--json", "--config", str(gateway.settings))
     assert told.returncode == 0, told.stderr
     assert "relay" in {one["name"] for one in json.loads(told.stdout)}
