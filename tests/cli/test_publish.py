@@ -197,6 +197,10 @@ def test_lines_come_through_as_they_are_written(at, path, start):
         (["read", "cli/x", "--format", "json"], 2, "for generations"),
         (["publish", "a//b"], 1, "path"),
         (["publish", "cli/x", "--resume"], 2, "--resume is for a file"),
+        (["publish", "cli/x", "--follow", "a.log", "--close"], 2, "--follow has no end"),
+        (["publish", "cli/x", "--from", "end"], 2, "are for --follow"),
+        (["publish", "cli/x", "--follow", "a.log", "--type", "image/png"], 2, "--follow is for lines"),
+        (["publish", "cli/x", "--follow", "a.log", "--state", "/proc/x"], 73, "--state names another"),
     ],
 )
 def test_what_cannot_be_is_said(run, at, words, code, says):
@@ -216,6 +220,152 @@ def test_a_terminal_shows_how_far_a_file_is(terminal, at, path, tmp_path):
     big.write_bytes(b"x" * (BATCH + 1))
     screen = terminal("publish", "--file", str(big), path, **at)
     screen.shows("100%")
+
+
+# --- what befalls those who publish ----------------------------------------------------------------------
+
+
+def published(gateway, path) -> bytes:
+    """What is there; nothing when there is no stream."""
+    found = httpx.get(f"{gateway.url}/v1/stream/{path}", timeout=PATIENCE)
+    return found.content if found.status_code == 200 else b""
+
+
+def test_a_log_is_there_once_while_it_is_rotated_and_everybody_is_killed(own, start, tmp_path):
+    log = tmp_path / "app.log"
+    lines = [f"line {n} {'x' * (n % 90)}\n" for n in range(4000)]
+    words = ("publish", "logs/app", "--follow", str(log))
+    writer = start(*words, PENSTOCK_URL=own.url)
+    for begin in range(0, 4000, 500):
+        with log.open("a") as file:
+            file.writelines(lines[begin : begin + 500])
+        wait_for(lambda: published(own, "logs/app"))
+        match begin // 500:
+            case 1 | 5:
+                writer.kill()
+                writer.wait()
+                log.rename(f"{log}.{6 - begin // 500}")
+                writer = start(*words, PENSTOCK_URL=own.url)
+            case 2:
+                own.restart()
+            case 3:
+                log.rename(f"{log}.3")
+            case 4:
+                writer.kill()
+                own.restart()
+                writer.wait()
+                writer = start(*words, PENSTOCK_URL=own.url)
+    whole = "".join(lines).encode()
+    wait_for(lambda: len(published(own, "logs/app")) >= len(whole))
+    assert published(own, "logs/app") == whole
+    second = start(*words, PENSTOCK_URL=own.url)
+    assert b"by another process" in second.communicate(timeout=PATIENCE)[1]
+    writer.send_signal(signal.SIGINT)
+    assert writer.wait(PATIENCE) == 130
+
+
+def test_who_publishes_a_log_waits_for_its_gateway_and_says_so(start, tmp_path, path, at):
+    log = tmp_path / "app.log"
+    log.write_text("one\n")
+    writer = start("publish", path, "--follow", str(log), PENSTOCK_URL="http://127.0.0.1:1")
+    assert writer.stderr.readline() == b"penstock: nobody listens there; trying again.\n"
+    writer.terminate()
+    assert writer.wait(PATIENCE) == -signal.SIGTERM
+
+
+def test_what_came_is_stored_when_it_is_told_to_end(gateway, at, path, start):
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)):
+        mine = f"{path}/{number}"
+        writer = start("publish", mine, "--close", **at)
+        writer.stdin.write(b"one\n")
+        writer.stdin.flush()
+        wait_for(lambda mine=mine: published(gateway, mine) == b"one\n")
+        writer.stdin.write(b"two\nhalf a li")
+        writer.stdin.flush()
+        writer.send_signal(number)
+        assert (writer.wait(PATIENCE), published(gateway, mine)) == (code, b"one\ntwo\nhalf a li")
+        found = httpx.head(f"{gateway.url}/v1/stream/{mine}")
+        assert "stream-closed" not in found.headers  # the input did not end
+        assert b"stopping once what came is stored" in writer.stderr.read()
+
+
+def test_a_second_signal_ends_at_once(own, start):
+    writer = start("publish", "logs/app", PENSTOCK_URL=own.url)
+    writer.stdin.write(b"one\n")
+    writer.stdin.flush()
+    wait_for(lambda: published(own, "logs/app") == b"one\n")
+    own.stop()
+    writer.stdin.write(b"two\n")
+    writer.stdin.flush()
+    assert b"trying again" in writer.stderr.readline()
+    writer.send_signal(signal.SIGINT)
+    assert b"Again to stop at once" in writer.stderr.readline()
+    writer.send_signal(signal.SIGINT)
+    assert writer.wait(PATIENCE) == 130
+
+
+def test_a_file_whose_publisher_was_killed_is_gone_on_with(own, start, run, tmp_path):
+    data = hashlib.shake_256(b"seed").digest(24 * BATCH + 99)
+    (tmp_path / "big.bin").write_bytes(data)
+    words = ("publish", "--file", str(tmp_path / "big.bin"), "files/big")
+    url = f"{own.url}/v1/stream/files/big"
+    for round in range(3):
+        writer = start(*words, *(["--resume"] if round else []), PENSTOCK_URL=own.url)
+
+        def more(there=12 * BATCH * round // 2) -> bool:
+            return int(httpx.head(url).headers.get("stream-next-offset", "_0").partition("_")[2]) > there
+
+        wait_for(more)
+        writer.kill()
+        writer.wait()
+    assert "--resume" in run(*words, PENSTOCK_URL=own.url).stderr or httpx.head(url).headers["stream-closed"]
+    run(*words, "--resume", PENSTOCK_URL=own.url)
+    found = httpx.get(url)
+    assert found.content == data
+    assert found.headers["stream-closed"] == "true"
+
+
+def test_a_stream_that_is_closed_or_gone_meanwhile_is_said(gateway, at, path, start):
+    for does, code, says in (
+        (lambda url: httpx.post(url, headers={"stream-closed": "true"}), 1, b"The stream is closed."),
+        (httpx.delete, 66, b"There is no such stream."),
+    ):
+        url = f"{gateway.url}/v1/stream/{path}/{code}"
+        writer = start("publish", f"{path}/{code}", **at)
+        writer.stdin.write(b"one\n")
+        writer.stdin.flush()
+        wait_for(lambda url=url: httpx.get(url).content == b"one\n")
+        assert does(url).status_code == 204
+        _, err = writer.communicate(b"two\n", timeout=PATIENCE)
+        assert (writer.returncode, says in err) == (code, True)
+
+
+def test_a_file_that_another_one_writes_to_is_left(gateway, run, at, path, tmp_path):
+    data = bytes(2 * BATCH)
+    (tmp_path / "big.bin").write_bytes(data)
+    url, headers = f"{gateway.url}/v1/stream/{path}", {"content-type": "application/octet-stream"}
+    httpx.put(url, headers=headers, content=data[:9])
+    other = {**headers, "stream-seq": "1" * 16}
+    assert httpx.post(url, headers=other, content=b"x").status_code == 204
+    said = run("publish", "--file", "big.bin", path, "--resume", **at)
+    assert (said.returncode, "Somebody else writes" in said.stderr) == (1, True)
+
+
+def test_another_type_than_that_of_what_is_there_is_refused(run, at, path):
+    run("publish", path, "--keep", "1M", stdin="x\n", **at)
+    said = run("publish", path, "--type", "application/json", stdin="{}\n", **at)
+    assert (said.returncode, "is text/plain; charset=utf-8, not application/json" in said.stderr) == (1, True)
+    assert run("publish", path, "--keep", "1M", stdin="x\n", **at).stderr == ""
+    said = run("publish", path, "--keep", "2M", stdin="x\n", **at)
+    assert (said.returncode, "stays as it is" in said.stderr) == (0, True)
+
+
+def test_a_reader_whose_output_is_closed_ends_without_a_word(gateway, at, path, start, run):
+    run("publish", path, stdin="one\n" * 100_000, **at)
+    reader = start("read", path, **at)
+    assert reader.stdout.readline() == b"one\n"
+    reader.stdout.close()
+    assert (reader.wait(PATIENCE), reader.stderr.read()) == (141, b"")
 
 
 @pytest.mark.parametrize(

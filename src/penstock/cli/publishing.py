@@ -22,6 +22,10 @@ READ: Final = 256 * 1024
 """Bytes that are read at a time."""
 
 
+PAUSE: Final = 0.5
+"""Seconds without input after which the rest of it is not waited for, when asked to leave."""
+
+
 class About(NamedTuple):
     """What a gateway says of a publication. ``size``: bytes of content."""
 
@@ -37,11 +41,16 @@ def address_of_path(path: str) -> str:
     return f"/v1/stream/{quote(path)}"
 
 
-async def about(connection: Connection, path: str) -> About:
-    """Return what is known of a publication. Raises `Refused`, `Unreachable`."""
+async def about(connection: Connection, path: str, on_lost: Callable[[Lost], None] | None = None) -> About:
+    """Return what is known of a publication; with ``on_lost``, also wait for a gateway that is not there.
+
+    Raises `Refused`, `Unreachable`.
+    """
     # Not HEAD, whose refusals have no words.
     query = {"offset": "now", **_token(connection)}
-    reply = await connection.ask("GET", address_of_path(path), query=query)
+    reply = await connection.ask(
+        "GET", address_of_path(path), query=query, on_lost=on_lost, insist=on_lost is not None
+    )
     offset = reply.headers.get(NEXT_OFFSET, "")
     size = offset.partition("_")[2]
     if not size.isdecimal():
@@ -56,24 +65,53 @@ async def about(connection: Connection, path: str) -> About:
     )
 
 
+async def kept(connection: Connection, path: str) -> tuple[int | None, int | None]:
+    """Return for how long a publication stays (`TTL`), and how much of it (`KEEP`). Raises as `about`."""
+    headers = (await connection.ask("HEAD", address_of_path(path))).headers
+    ttl, keep = headers.get(TTL), headers.get(KEEP)
+    return int(ttl) if ttl else None, int(keep) if keep else None
+
+
+def media_type(content_type: str) -> str:
+    """Return a content type without its parameters, in lower case."""
+    return content_type.split(";")[0].strip().lower()
+
+
 def _token(connection: Connection) -> dict[str, str]:
     token = connection.address.token
     return {"token": token} if token else {}
 
 
+class Writer(NamedTuple):
+    """By what the gateway knows again what one writer sent: a producer, its epoch, its next number."""
+
+    producer: str
+    epoch: int = 0
+    seq: int = 0
+
+
+def new_writer() -> Writer:
+    """Return one that never wrote anything."""
+    return Writer(f"penstock-{secrets.token_hex(8)}")
+
+
 class Publisher:
-    """The writer of one publication."""
+    """The writer of one publication. ``writer`` says what comes next."""
 
     def __init__(
-        self, connection: Connection, path: str, content_type: str, on_lost: Callable[[Lost], None]
+        self,
+        connection: Connection,
+        path: str,
+        content_type: str,
+        on_lost: Callable[[Lost], None],
+        writer: Writer | None = None,
     ) -> None:
-        """``on_lost`` hears of each try that came to nothing."""
+        """``on_lost`` hears of each try that came to nothing. ``writer``: one that is to be gone on with."""
         self._connection = connection
         self._url = address_of_path(path)
         self._content_type = content_type
         self._on_lost = on_lost
-        self._producer = f"penstock-{secrets.token_hex(8)}"
-        self._seq = 0
+        self.writer = writer or new_writer()
 
     async def create(self, ttl: int | None = None, keep: int | None = None) -> None:
         """Make the publication. Raises `Refused` when there is one that is not as this one is to be."""
@@ -84,9 +122,19 @@ class Publisher:
             headers[KEEP] = str(keep)
         await self._connection.ask("PUT", self._url, headers=headers, on_lost=self._on_lost, insist=True)
 
-    async def append(self, content: bytes) -> None:
-        """Append ``content``, once; return when it is stored. Raises `Refused`, `Unreachable`."""
-        await self._send(content, {"content-type": self._content_type})
+    def begin_anew(self) -> None:
+        """Number what comes from 0 again, in a new epoch: nothing of it is taken for what was sent before."""
+        self.writer = Writer(self.writer.producer, self.writer.epoch + 1)
+
+    async def append(self, content: bytes, *, upto: int | None = None) -> None:
+        """Append ``content``, once; return when it is stored. Raises `Refused`, `Unreachable`.
+
+        ``upto``: so many bytes are there with it, which no two writers can say of different content.
+        """
+        headers = {"content-type": self._content_type}
+        if upto is not None:
+            headers["stream-seq"] = f"{upto:016d}"
+        await self._send(content, headers)
 
     async def close(self, digest: str = "") -> None:
         """Say that nothing will follow. ``digest``: of the whole content."""
@@ -96,15 +144,18 @@ class Publisher:
         await self._send(b"", headers)
 
     async def _send(self, content: bytes, headers: dict[str, str]) -> None:
-        headers |= {
-            "producer-id": self._producer,
-            "producer-epoch": "0",
-            "producer-seq": str(self._seq),
-        }
+        producer, epoch, seq = self.writer
+        headers |= {"producer-id": producer, "producer-epoch": str(epoch), "producer-seq": str(seq)}
         await self._connection.ask(
             "POST", self._url, content=content, headers=headers, on_lost=self._on_lost, insist=True
         )
-        self._seq += 1
+        self.writer = Writer(producer, epoch, seq + 1)
+
+
+def as_messages(lines: bytes) -> bytes:
+    """Return lines, each of which is a message, as one append of them; nothing for empty ones."""
+    messages = [line for line in lines.split(b"\n") if line.strip()]
+    return b"[" + b",".join(messages) + b"]" if messages else b""
 
 
 # --- what is to be published ---------------------------------------------------------------------------
@@ -138,28 +189,46 @@ class Source:
         """A pipe, a terminal, or a file."""
         self._fd = fd
         self._waits = True
+        self._waiting: asyncio.Future[bool] | None = None
+        self._leaving = False
+        self.ended = False
+
+    def leave(self) -> None:
+        """Read what comes without a pause, and nothing after that."""
+        self._leaving = True
+        if self._waiting is not None:
+            asyncio.get_running_loop().call_later(PAUSE, _settle, self._waiting, False)
 
     async def read(self) -> bytes:
-        """Return what there is, once there is some; empty at the end."""
-        if self._waits:
-            loop = asyncio.get_running_loop()
-            ready: asyncio.Future[None] = loop.create_future()
-            try:
-                loop.add_reader(self._fd, _settle, ready)
-            except PermissionError:  # a file: it is always ready
-                self._waits = False
-            else:
-                try:
-                    await ready
-                finally:
-                    loop.remove_reader(self._fd)
+        """Return what there is, once there is some; empty at the end (``ended``), or when leaving."""
+        if self._waits and not await self._is_ready():
+            return b""
         await asyncio.sleep(0)
-        return os.read(self._fd, READ)
+        piece = os.read(self._fd, READ)
+        self.ended = not piece
+        return piece
+
+    async def _is_ready(self) -> bool:
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[bool] = loop.create_future()
+        self._waiting = ready
+        try:
+            loop.add_reader(self._fd, _settle, ready, True)
+        except PermissionError:  # a file: it is always ready
+            self._waits, self._waiting = False, None
+            return True
+        if self._leaving:
+            self.leave()
+        try:
+            return await ready
+        finally:
+            loop.remove_reader(self._fd)
+            self._waiting = None
 
 
-def _settle(ready: asyncio.Future[None]) -> None:
-    if not ready.done():
-        ready.set_result(None)
+def _settle(waiting: asyncio.Future[bool], is_ready: bool) -> None:
+    if not waiting.done():
+        waiting.set_result(is_ready)
 
 
 class Batches:
