@@ -39,9 +39,12 @@ class Leaving:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give them back."""
+        """Give them back. Raises `KeyboardInterrupt` after a second signal."""
         for number in _SIGNALS:
             asyncio.get_running_loop().remove_signal_handler(number)
+        if kind is asyncio.CancelledError and self._signal:
+            self.end()
+            raise KeyboardInterrupt from None
 
     def _told(self, number: int) -> None:
         if not self._signal:

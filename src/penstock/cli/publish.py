@@ -159,10 +159,11 @@ def publish(
 
     Lines are sent as they come, many at once when they come fast; each is there once, also when the
     gateway is restarted meanwhile. With --type application/json each line is a message. Any other type
-    than text is sent as it is.
+    than text is sent as it is. Ctrl-C ends it once what came is stored, a second one at once.
 
     \b
-    tail -f app.log | penstock publish logs/app --keep 50M
+    penstock publish logs/app --follow app.log --keep 50M
+    tail -F app.log | penstock publish logs/app --keep 50M
     make 2>&1 | penstock publish builds/42 --close
     penstock publish --file big.bin files/big
     penstock read logs/app
