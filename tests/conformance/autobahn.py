@@ -1,8 +1,9 @@
 """Autobahn's fuzzing client against the echo application: `make autobahn`.
 
-It needs Python 2.7, for which nothing maintained installs it any more; PYTHON2 names one, or one is looked
-for. Every case is run on our own protocol (`direct`), on our parts over ASGI alone (`plain`) and on the
-library without us (`library`); it fails when one of ours does worse than the library.
+It needs Python 2.7: PYTHON2 names one, or one is looked for, or taken from Debian 11, whose packages are
+unpacked into a cache and not installed (on Debian and its like, amd64). Every case is run on our own
+protocol (`direct`), on our parts over ASGI alone (`plain`) and on the library without us (`library`); it
+fails when one of ours does worse than the library. ARGS name cases: `9.*`.
 """
 
 import json
@@ -19,6 +20,16 @@ MODES = ("library", "plain", "direct")
 GOOD = ("OK", "INFORMATIONAL", "NON-STRICT")
 """Which of them it is, is chance in some cases: how fast an error is seen."""
 
+RELEASE = "bullseye"
+MIRROR = ("Created-By: Packages", "Origin: Debian", "Label: Debian")
+"""Which of this machine's package sources is Debian's own archive, as ``apt-get indextargets`` tells them."""
+
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+PACKAGES = (
+    *("python2.7", "python2.7-minimal", "libpython2.7-stdlib", "libpython2.7-minimal"),
+    *("libssl1.1", "libffi7", "python-pip-whl", "python-setuptools", "python-pkg-resources"),
+)
+
 HOME = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock-autobahn"
 
 
@@ -29,7 +40,45 @@ def python2() -> str:
     for candidate in (named, *map(str, pyenv), shutil.which("python2.7"), shutil.which("pypy")):
         if candidate and subprocess.run([candidate, "--version"], capture_output=True).returncode == 0:
             return candidate
+    if shutil.which("apt-get") and (unpacked := from_debian()):
+        return unpacked
     sys.exit("Autobahn's test suite runs on Python 2.7 only, and there is none here: name one by PYTHON2=…")
+
+
+def from_debian() -> str | None:
+    """Return an interpreter out of Debian 11's archive, as far as that can be reached."""
+    home = HOME / "debian"
+    program, root = home / "python2.7", home / "root"
+    if program.exists():
+        return str(program)
+    for folder in ("lists/partial", "cache/archives/partial"):
+        (home / folder).mkdir(parents=True, exist_ok=True)
+    sources = ["apt-get", "indextargets", "--format", "$(REPO_URI)", *MIRROR]
+    mirrors = subprocess.run(sources, capture_output=True, text=True).stdout.split()
+    if not mirrors:
+        return None
+    (home / "sources.list").write_text(f"deb [signed-by={KEYRING}] {mirrors[0]} {RELEASE} main\n")
+    options = {
+        "Dir::Etc::sourcelist": home / "sources.list",
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::State::lists": home / "lists",
+        "Dir::Cache": home / "cache",
+        "APT::Sandbox::User": "",
+    }
+    apt = ["apt-get", "-qq", *(f"-o{name}={value}" for name, value in options.items())]
+    for command in (["update"], ["download", *PACKAGES]):
+        if subprocess.run([*apt, *command], cwd=home).returncode:
+            return None
+    for package in home.glob("*.deb"):
+        subprocess.run(["dpkg", "-x", package, root], check=True)
+    wheel = next(root.glob("usr/share/python-wheels/pip-*.whl"))
+    library = "lib/x86_64-linux-gnu"
+    program.write_text(
+        f"#!/bin/sh\nexport LD_LIBRARY_PATH={root}/usr/{library}:{root}/{library} PYTHONHOME={root}/usr\n"
+        f'PYTHONPATH="$PYTHONPATH:{wheel}" exec {root}/usr/bin/python2.7 "$@"\n'
+    )
+    program.chmod(0o700)
+    return str(program)
 
 
 def free_port() -> int:
@@ -74,7 +123,7 @@ def main(cases: list[str]) -> None:
                 "outdir": str(reports.absolute()),
                 "servers": [{"agent": m, "url": f"ws://127.0.0.1:{p}"} for m, p in ports.items()],
                 "cases": cases or ["*"],
-                # 9: how fast; 12 and 13: compression, which is off.
+                # 9: up to 16 MiB a message, which takes minutes; 12 and 13: compression, which is off.
                 "exclude-cases": [] if cases else ["9.*", "12.*", "13.*"],
                 "exclude-agent-cases": {},
             }
