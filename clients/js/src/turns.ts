@@ -48,7 +48,7 @@ export class Turns implements Transport {
         if (turn.signal.aborted || !pending.some(({ name }) => name === seat.name)) return;
         over = true;
         turn.abort();
-      }, aborted);
+      }, () => {});
     };
     const tick = () => {
       look();
