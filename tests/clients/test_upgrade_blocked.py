@@ -165,10 +165,11 @@ def test_in_a_browser_too(new_tab, complaints, way):
     forgive(complaints)
 
 
+@pytest.mark.timeout(180)
 def test_without_sockets_eight_tabs_are_served_in_turns(new_tab, complaints):
     """None waits for another one's end: none of them ever ends."""
     tabs = [new_tab("stripped", "shared", "endless") for _ in range(8)]
-    for shown in (3, 100):
+    for shown in (3, 40):
         for page in tabs:
             page.wait_for_function(f"numbers.length > {shown}")
     for page in tabs:
