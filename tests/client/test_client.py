@@ -262,3 +262,23 @@ async def test_it_resumes_without_await(gateway, transport):
 
     async with cutting(gateway.port, range(300, 3_000, 300)) as url:
         assert await asyncio.to_thread(read, url) == (True, TEXT)
+
+
+async def test_who_leaves_an_iteration_goes_on_with_another_or_closes_it(client):
+    answer = client.ask(TEXT, "demo-echo")
+    async for piece in answer.text():
+        assert TEXT.startswith(piece)
+        break
+    assert (await answer.end()).status == "completed"
+    assert answer.so_far == TEXT
+    async with client.ask(TEXT, "demo-echo") as left:
+        async for _ in left:
+            break
+    with pytest.raises(RuntimeError, match="closed before its end"):
+        await left.end()
+    reading = asyncio.create_task(client.ask(TEXT, "demo-stall").end())
+    await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert (await client.ask(TEXT, "demo-echo").end()).status == "completed"

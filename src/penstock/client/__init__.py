@@ -10,7 +10,7 @@ from penstock.client.answers import (
     NotWhole,
 )
 from penstock.client.blocking import BlockingAnswer, Client
-from penstock.client.connection import Back, Ended, Lost, Model, Refused, Unreachable
+from penstock.client.connection import Back, Ended, Failed, Lost, Model, Refused, Unreachable
 from penstock.client.credentials import Token
 from penstock.client.live import Draft, Live
 
@@ -23,6 +23,7 @@ __all__ = [
     "Draft",
     "Ended",
     "Entry",
+    "Failed",
     "Link",
     "Listed",
     "Live",

@@ -7,6 +7,7 @@ it was read from its start. Nothing is asked before an answer is awaited or iter
 """
 
 import secrets
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
@@ -20,6 +21,7 @@ from penstock.client.connection import (
     Back,
     Connection,
     Ended,
+    Failed,
     Happening,
     Lost,
     Model,
@@ -47,8 +49,10 @@ class Entry(NamedTuple):
     record: bytes
 
 
-class NotWhole(Exception):
+class NotWhole(Failed):
     """What was read is not what was stored; ``verdict`` says what was found."""
+
+    code = "not_whole"
 
     def __init__(self, verdict: Verdict) -> None:
         """Its first problem is the sentence."""
@@ -56,18 +60,15 @@ class NotWhole(Exception):
         self.verdict = verdict
 
 
-class NotCompleted(Exception):
+class NotCompleted(Failed):
     """The generation ended in another way than by its model; ``end`` is its terminal entry."""
 
     def __init__(self, end: Closed) -> None:
         """The sentence is the gateway's own."""
         super().__init__(end.message or f"The generation ended as {end.status}.")
         self.end = end
-
-    @property
-    def code(self) -> str:
+        self.code = end.code or end.status
         """Why: a code of docs/protocol.md, or the status."""
-        return self.end.code or self.end.status
 
 
 class Listed(msgspec.Struct, frozen=True):
@@ -105,6 +106,9 @@ class _Deleted(msgspec.Struct, frozen=True):
 class Answer:
     """One stream, read once. Iterate it for entries, or `text` for its text; or await `end`.
 
+    Who leaves an iteration may go on with another. It holds a connection from the first entry to the last:
+    who may not come back uses it as an async context manager, or calls `aclose`.
+
     Who would rather be called sets ``on_open``, ``on_message``, ``on_close`` and ``on_error`` before; they
     are called as it is read, in whichever of these ways.
     """
@@ -138,18 +142,30 @@ class Answer:
         self._listener = listener
         self._verifier = Verifier() if whole else None
         self._position = 0
+        self._entries = self._read()
 
     def __repr__(self) -> str:
         """Say which stream, and how it ended if it did."""
         return f"<Answer {self.stream or 'of no stream yet'} {self.closed.status if self.closed else 'open'}>"
+
+    async def __aenter__(self) -> Self:
+        """Nothing is asked before something is read."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Read no more."""
+        await self.aclose()
 
     @property
     def so_far(self) -> str:
         """The text of the first choice that was read."""
         return "".join(self._pieces)
 
-    async def __aiter__(self) -> AsyncIterator[Entry]:
+    def __aiter__(self) -> AsyncIterator[Entry]:
         """Yield entries to the last one. Raises `Refused`, `Unreachable`, `NotWhole`."""
+        return self._entries
+
+    async def _read(self) -> AsyncGenerator[Entry, None]:
         try:
             async with aclosing(self._happenings) as happenings:
                 async for happening in happenings:
@@ -214,7 +230,8 @@ class Answer:
         if self.closed is None:
             async for _ in self:
                 pass
-        assert self.closed is not None
+        if self.closed is None:
+            raise RuntimeError("this answer is not read any more: it was closed before its end")
         return self.closed
 
     async def stop(self) -> Ended:
@@ -225,7 +242,7 @@ class Answer:
 
     async def aclose(self) -> None:
         """Read no more. This stops nothing."""
-        await self._happenings.aclose()
+        await self._entries.aclose()
 
 
 class _Numbered(msgspec.Struct):
@@ -238,16 +255,22 @@ _decode_number = msgspec.json.Decoder(_Numbered).decode
 _decode_event = msgspec.json.Decoder(AnyEvent).decode
 
 
-def _sockets(transport: Transport, address: Address, credential: Credential) -> Sockets | None:
+def _sockets(
+    transport: Transport,
+    address: Address,
+    credential: Credential,
+    headers: Mapping[str, str] | None,
+    tls: ssl.SSLContext | None,
+) -> Sockets | None:
     if transport == "sse":
         return None
     if transport not in ("websocket", "auto"):
         raise ValueError("a transport is 'sse', 'websocket' or 'auto'")
-    return Sockets(address, credential)
+    return Sockets(address, credential, headers, tls)
 
 
 class AsyncClient:
-    """A client of one gateway; used as an async context manager."""
+    """A client of one gateway; used as an async context manager, or closed with `aclose`."""
 
     def __init__(
         self,
@@ -257,6 +280,8 @@ class AsyncClient:
         transport: Transport = "sse",
         patience: float = 120.0,
         wait: Callable[[int], float] = backoff,
+        headers: Mapping[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """``key``: an API key or a token, or a function (plain or async) that gives one, which is asked
         again when one was refused and, on a WebSocket, before one ends.
@@ -264,10 +289,12 @@ class AsyncClient:
         ``transport``: by which way entries come; ``websocket`` has one connection for all answers,
         ``auto`` has it where proxies let one pass, and SSE elsewhere.
         ``patience``: seconds for which a lost gateway is looked for. ``wait``: seconds before the try of a
-        number, from 1. Raises `ValueError` for what is no address.
+        number, from 1. ``headers`` are sent with each request besides. ``tls``: a context of one's own, for a
+        certificate authority or a client certificate. Proxies are those of the environment (``HTTPS_PROXY``,
+        ``HTTP_PROXY``, ``NO_PROXY``). Raises `ValueError` for what is no address.
         """
         address, credential = address_of(url), Credential(key)
-        self._sockets = sockets = _sockets(transport, address, credential)
+        self._sockets = sockets = _sockets(transport, address, credential, headers, tls)
         carrier = Automatic(sockets) if sockets is not None and transport == "auto" else sockets
         self._connection = Connection(
             address,
@@ -275,6 +302,8 @@ class AsyncClient:
             wait=wait,
             credential=credential,
             carrier=carrier,
+            headers=headers,
+            tls=tls,
         )
         self._way = carrier
 
@@ -288,6 +317,10 @@ class AsyncClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        """Close what is open. Generations go on."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
         """Close what is open. Generations go on."""
         await self._connection.__aexit__()
 

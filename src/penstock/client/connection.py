@@ -10,6 +10,7 @@ all else is HTTP. Nothing here prints, and nothing knows of terminals.
 
 import asyncio
 import random
+import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, Final, NamedTuple, Protocol, Self, TypeAlias, TypeVar
@@ -73,7 +74,13 @@ class Back(NamedTuple):
 Happening: TypeAlias = Received | Lost | Back
 
 
-class Refused(Exception):
+class Failed(Exception):
+    """Base of what this client raises because of a gateway, or for want of one; ``code`` says what."""
+
+    code: str
+
+
+class Refused(Failed):
     """The gateway answered, and said no; ``message`` is its own sentence."""
 
     def __init__(
@@ -99,8 +106,10 @@ class Refused(Exception):
         return self.status in _PASSING or self.code in _AGAIN or self.retryable
 
 
-class Unreachable(Exception):
+class Unreachable(Failed):
     """No connection, or none any more. ``cursor`` says how far the stream was read, if at all."""
+
+    code = "unreachable"
 
     def __init__(self, base: str, why: str, cursor: str = "") -> None:
         """``why`` is one of this module's own phrases."""
@@ -207,24 +216,26 @@ class Connection:
         wait: Callable[[int], float] = backoff,
         credential: Credential | None = None,
         carrier: Carrier | None = None,
+        headers: Mapping[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """``patience``: seconds for which a lost gateway is looked for. ``wait``: see `backoff`.
 
-        ``credential`` stands for the address's key. ``carrier`` brings events instead of SSE.
+        ``credential`` stands for the address's key. ``carrier`` brings events instead of SSE. ``headers`` are
+        sent with each request. ``tls`` says whom to trust, and what to show.
         """
         self.address = address
         self.patience = patience
         self.wait = wait
         self._carrier = carrier
-        headers = {"user-agent": USER_AGENT}
         loopback = is_loopback(address.base)
         self._http = httpx.AsyncClient(
             base_url=address.base,
-            headers=headers,
+            headers={"user-agent": USER_AGENT, **(headers or {})},
             auth=Bearer(credential or Credential(address.key)),
             timeout=httpx.Timeout(ANSWER_TIMEOUT, connect=CONNECT_TIMEOUT),
             trust_env=not loopback,  # a proxy does not lead to this machine
-            verify=address.base.startswith("https:"),  # without it, no certificates are loaded
+            verify=tls or address.base.startswith("https:"),  # without it, no certificates are loaded
         )
 
     async def __aenter__(self) -> Self:

@@ -9,7 +9,7 @@ connection the newest input is asked again, if its answer was not whole. Each an
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from penstock.client.connection import (
     Ask,
@@ -69,6 +69,14 @@ class Live:
     def __repr__(self) -> str:
         """Say which stream it reads."""
         return f"<Live {self._stream or 'of no stream yet'}>"
+
+    async def __aenter__(self) -> Self:
+        """Nothing is asked before it is iterated."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Read no more."""
+        await self.aclose()
 
     async def put(self, content: str) -> None:
         """Answer ``content`` instead of what was put before."""

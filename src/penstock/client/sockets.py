@@ -58,10 +58,19 @@ MAX_REFUSALS: Final = 2
 class Sockets:
     """The WebSockets to one gateway."""
 
-    def __init__(self, address: Address, credential: Credential) -> None:
-        """Nothing is dialled before something is asked."""
+    def __init__(
+        self,
+        address: Address,
+        credential: Credential,
+        headers: Mapping[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Nothing is dialled before something is asked. ``headers`` and ``tls``: see `Connection`."""
         self._address = address
         self._credential = credential
+        self._headers = {name.lower(): value for name, value in (headers or {}).items()}
+        self._agent = self._headers.pop("user-agent", USER_AGENT)
+        self._tls = tls
         self._open: list[Socket] = []
         self._dialling: asyncio.Future[Socket] | None = None
         self._proving = asyncio.Lock()
@@ -151,12 +160,14 @@ class Sockets:
 
     async def _dial_as(self, token: str) -> "Socket":
         base = self._address.base
+        authorization = {"authorization": f"Bearer {token}"} if token else {}
         try:
             dial = websockets.connect(
                 f"ws{base.removeprefix('http')}/v1/ws",
                 subprotocols=[websockets.Subprotocol(envelope.SUBPROTOCOL)],
-                additional_headers={"authorization": f"Bearer {token}"} if token else None,
-                user_agent_header=USER_AGENT,
+                additional_headers={**self._headers, **authorization},
+                user_agent_header=self._agent,
+                ssl=self._tls if base.startswith("https:") else None,
                 compression=None,
                 proxy=None if is_loopback(base) else True,
                 open_timeout=CONNECT_TIMEOUT,
