@@ -35,6 +35,30 @@ async def main() -> None:
 asyncio.run(main())
 """
 
+CLIENT = """
+import asyncio
+import sys
+
+from penstock.client import AsyncClient, Client, Failed, TextDelta
+
+
+async def main(url: str) -> None:
+    async with AsyncClient(url, transport="websocket") as client:
+        async with client.ask("four five", model="demo-echo") as answer:
+            print(await anext(answer.text()))
+
+
+with Client(sys.argv[1], headers={"X-Team": "search"}) as client:
+    answer = client.ask("one two three", model="demo-echo")
+    pieces = [entry.event.delta for entry in answer if isinstance(entry.event, TextDelta)]
+    print("".join(pieces))
+    try:
+        client.ask("x", model="none").end()
+    except Failed as failed:
+        print(failed.code)
+asyncio.run(main(sys.argv[1]))
+"""
+
 
 @contextmanager
 def served(installed, folder):
@@ -111,9 +135,33 @@ def test_program_that_uses_the_public_names_runs(installed, tmp_path):
     assert run(installed.bin / "python", "program.py", cwd=tmp_path).splitlines()[-1] == "one two three"
 
 
-@pytest.mark.parametrize("mistake", ["", "await penstock.start(1)", "penstock.config = None"])
-def test_types_of_the_public_names_are_known_to_a_checker(installed, tmp_path, mistake):
-    body = PROGRAM.replace("        try:\n", f"        {mistake or 'pass'}\n        try:\n")
+def test_program_that_uses_the_client_runs_and_leaves_nothing_to_warn_of(installed, tmp_path):
+    (tmp_path / "program.py").write_text(CLIENT)
+    with served(installed, tmp_path) as url:
+        command = [installed.bin / "python", "-W", "error", "program.py", url]
+        environ = clean_environment()
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=PATIENCE
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    said = done.stdout.splitlines()
+    assert said[:2] == ["one two three", "model_not_found"]
+    assert "four five".startswith(said[2])
+
+
+@pytest.mark.parametrize(
+    ("program", "before", "mistake"),
+    [
+        (PROGRAM, "        try:\n", ""),
+        (PROGRAM, "        try:\n", "await penstock.start(1)"),
+        (PROGRAM, "        try:\n", "penstock.config = None"),
+        (CLIENT, "    try:\n", ""),
+        (CLIENT, "    try:\n", "client.ask('x', modle='demo')"),
+    ],
+)
+def test_types_of_the_public_names_are_known_to_a_checker(installed, tmp_path, program, before, mistake):
+    indent = before.removesuffix("try:\n")
+    body = program.replace(before, f"{indent}{mistake or 'pass'}\n{before}")
     (tmp_path / "program.py").write_text(body)
     mypy = [sys.executable, "-m", "mypy", "--strict", "--python-executable", installed.bin / "python"]
     command = [*mypy, "--cache-dir", installed.folder / "mypy", "program.py"]

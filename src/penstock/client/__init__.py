@@ -13,17 +13,35 @@ from penstock.client.blocking import BlockingAnswer, Client
 from penstock.client.connection import Back, Ended, Failed, Lost, Model, Refused, Unreachable
 from penstock.client.credentials import Token
 from penstock.client.live import Draft, Live
+from penstock.types.events import (
+    Annotation,
+    AnyEvent,
+    Closed,
+    Finished,
+    Opaque,
+    ReasoningDelta,
+    RefusalDelta,
+    Seam,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+    UsageReported,
+)
 
 __all__ = [
+    "Annotation",
     "Answer",
+    "AnyEvent",
     "AsyncClient",
     "Back",
     "BlockingAnswer",
     "Client",
+    "Closed",
     "Draft",
     "Ended",
     "Entry",
     "Failed",
+    "Finished",
     "Link",
     "Listed",
     "Live",
@@ -31,7 +49,15 @@ __all__ = [
     "Model",
     "NotCompleted",
     "NotWhole",
+    "Opaque",
+    "ReasoningDelta",
+    "RefusalDelta",
     "Refused",
+    "Seam",
+    "Started",
+    "TextDelta",
     "Token",
+    "ToolCallDelta",
     "Unreachable",
+    "UsageReported",
 ]
