@@ -8,8 +8,9 @@ it was read from its start. Nothing is asked before an answer is awaited or iter
 
 import secrets
 import ssl
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
 import msgspec
@@ -294,6 +295,7 @@ class AsyncClient:
         ``HTTP_PROXY``, ``NO_PROXY``). Raises `ValueError` for what is no address.
         """
         address, credential = address_of(url), Credential(key)
+        self._answers: weakref.WeakSet[Answer] = weakref.WeakSet()
         self._sockets = sockets = _sockets(transport, address, credential, headers, tls)
         carrier = Automatic(sockets) if sockets is not None and transport == "auto" else sockets
         self._connection = Connection(
@@ -321,7 +323,10 @@ class AsyncClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close what is open. Generations go on."""
+        """Close what is open, answers that were left in mid-way as well. Generations go on."""
+        for answer in list(self._answers):
+            with suppress(RuntimeError):  # somebody reads it: that ends with its connection
+                await answer.aclose()
         await self._connection.__aexit__()
 
     def ask(self, content: str, model: str, *, system: str = "", listener: Listener | None = None) -> Answer:
@@ -352,7 +357,7 @@ class AsyncClient:
         body |= {name: value for name, value in given.items() if value is not None}
         key = idempotency_key or secrets.token_urlsafe(24)
         happenings = self._connection.start(body, key)
-        return Answer(self._connection, happenings, key=key, whole=True, listener=listener)
+        return self._kept(Answer(self._connection, happenings, key=key, whole=True, listener=listener))
 
     def live(
         self,
@@ -385,7 +390,11 @@ class AsyncClient:
         """Read a stream, live if it is open, from its start, after a cursor, or from ``now`` on."""
         happenings = self._connection.follow(stream, after or "0")
         whole = after in ("", "0", "-1")
-        return Answer(self._connection, happenings, stream=stream, whole=whole, listener=listener)
+        return self._kept(Answer(self._connection, happenings, stream=stream, whole=whole, listener=listener))
+
+    def _kept(self, answer: Answer) -> Answer:
+        self._answers.add(answer)
+        return answer
 
     async def models(self) -> list[Model]:
         """Return the models that can be asked for."""

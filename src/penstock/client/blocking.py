@@ -13,7 +13,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
 
 from penstock.client.addresses import DEFAULT_URL
 from penstock.client.answers import Answer, AsyncClient, Entry, Link, Listed, Listener, Transport
@@ -22,6 +22,12 @@ from penstock.client.credentials import Token
 from penstock.types.events import Closed, UsageReported
 
 T = TypeVar("T")
+
+DEPTH: Final = 4
+"""Generators within each other that may be left in mid-way."""
+
+SETTLE: Final = 0.5
+"""Seconds that each of them may take to end."""
 
 
 class Loop:
@@ -78,6 +84,15 @@ class Loop:
 def _live(loop: asyncio.AbstractEventLoop) -> None:
     with asyncio.Runner(loop_factory=lambda: loop) as runner:  # which, at its end, cancels what is left
         runner.get_loop().run_forever()
+        runner.run(_settled())
+
+
+async def _settled() -> None:
+    """Let what was left in mid-way end from the outside in: each generator's end begins that of the next."""
+    for _ in range(DEPTH):
+        await asyncio.sleep(0)
+        if closing := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(closing, timeout=SETTLE)
 
 
 def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
