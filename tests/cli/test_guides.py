@@ -1,5 +1,6 @@
 """The commands on the pages about keys, limits, usage and presets do what the pages say."""
 
+import json
 import os
 import re
 import subprocess
@@ -83,8 +84,9 @@ def test_a_request_is_known_by_its_id_and_a_process_by_its_profile(follow, tmp_p
     assert lines == ["x-request-id: order-4711", "profile.html"]
     assert "</html>" in (tmp_path / "profile.html").read_text()
     assert '"profiles"' in (tmp_path / "profile.json").read_text()
-    (line,) = [line for line in (tmp_path / "own" / "log.jsonl").read_text().splitlines() if "4711" in line]
-    assert '"event":"request"' in line
+    lines = map(json.loads, (tmp_path / "own" / "log.jsonl").read_text().splitlines())
+    told = [line["event"] for line in lines if line.get("request_id") == "order-4711"]
+    assert sorted(told) == ["request", "stream_closed"]
 
 
 def test_strangers_and_keys_are_let_in_as_the_page_on_security_says(follow):
