@@ -624,6 +624,21 @@ def _file(text: str, *media_types: str) -> Mapping[int, Gives]:
     }
 
 
+_CHAT: Final = {
+    200: Gives(
+        "The answer: as a stream if the body says `stream`, else whole.",
+        {"application/json": "ChatAnswer", "text/event-stream": "ChatEvent"},
+        STREAM_HEADERS,
+    )
+}
+_COMPLETIONS: Final = {
+    200: Gives(
+        "The answer: as a stream if the body says `stream`, else whole.",
+        {"application/json": "CompletionsAnswer", "text/event-stream": "CompletionsEvent"},
+        STREAM_HEADERS,
+    )
+}
+
 OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
     generations.create_stream: Operation(
         "Streams",
@@ -834,13 +849,7 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
     generations.chat_completions: Operation(
         "OpenAI chat",
         "Chat completions",
-        {
-            200: Gives(
-                "The answer: as a stream if the body says `stream`, else whole.",
-                {"application/json": "ChatAnswer", "text/event-stream": "ChatEvent"},
-                STREAM_HEADERS,
-            )
-        },
+        _CHAT,
         [BODY, CHAT, CURSOR, START, TOO_LARGE, UPSTREAM, ENDED],
         "Any OpenAI SDK works, with this gateway as its base URL.",
         ("Idempotency-Key", "Resume", "Stream-On-Disconnect", "Stream-Join", "ids"),
@@ -864,13 +873,7 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
     generations.completions: Operation(
         "OpenAI Completions",
         "Legacy completions",
-        {
-            200: Gives(
-                "The answer: as a stream if the body says `stream`, else whole.",
-                {"application/json": "CompletionsAnswer", "text/event-stream": "CompletionsEvent"},
-                STREAM_HEADERS,
-            )
-        },
+        _COMPLETIONS,
         [BODY, CHAT, CURSOR, START, TOO_LARGE, UPSTREAM, ENDED],
         "The prompt is what a user says to a chat model.",
         ("Idempotency-Key", "Resume", "Stream-On-Disconnect", "Stream-Join", "ids"),
@@ -879,13 +882,7 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
     azure.azure_chat_completions: Operation(
         "Azure OpenAI",
         "Chat completions of a deployment",
-        {
-            200: Gives(
-                "The answer: as a stream if the body says `stream`, else whole.",
-                {"application/json": "ChatAnswer", "text/event-stream": "ChatEvent"},
-                STREAM_HEADERS,
-            )
-        },
+        _CHAT,
         [BODY, CHAT, CURSOR, START, TOO_LARGE, UPSTREAM, ENDED],
         "The deployment (or engine) is a model's name; `api-version` may be any.",
         ("Idempotency-Key", "Resume", "Stream-On-Disconnect", "Stream-Join", "ids"),
@@ -894,13 +891,7 @@ OPERATIONS: Final[Mapping[Callable[..., Any], Operation]] = {
     azure.azure_completions: Operation(
         "Azure OpenAI",
         "Legacy completions of a deployment",
-        {
-            200: Gives(
-                "The answer: as a stream if the body says `stream`, else whole.",
-                {"application/json": "CompletionsAnswer", "text/event-stream": "CompletionsEvent"},
-                STREAM_HEADERS,
-            )
-        },
+        _COMPLETIONS,
         [BODY, CHAT, CURSOR, START, TOO_LARGE, UPSTREAM, ENDED],
         "The deployment (or engine) is a model's name; `api-version` may be any.",
         ("Idempotency-Key", "Resume", "Stream-On-Disconnect", "Stream-Join", "ids"),
